@@ -1,0 +1,131 @@
+"""What the core may ask of the shell: the closed set of effects.
+
+An effect is a value. The shell executes it after the frame and its outcome, where there is one, comes back as
+an input of a later frame. ``match`` over ``Effect`` in the shell ends in ``assert_never``.
+"""
+
+import msgspec
+
+from flightsw.link.schema import Severity
+
+
+class SetPace(msgspec.Struct, frozen=True):
+    """Share of time, 0 to 1, that a worker may spend in micro-batches from now on."""
+
+    job: str
+    duty: float
+
+
+class StartWorker(msgspec.Struct, frozen=True):
+    """Exec the worker of a configured job."""
+
+    job: str
+
+
+class StopWorker(msgspec.Struct, frozen=True):
+    """Ask a worker to checkpoint and to go; the core kills it itself when it does not."""
+
+    job: str
+
+
+class KillWorker(msgspec.Struct, frozen=True):
+    """SIGKILL a worker and reap it."""
+
+    job: str
+    reason: str
+
+
+class SaveCheckpoint(msgspec.Struct, frozen=True):
+    """Ask a training worker for a checkpoint after the present optimiser step."""
+
+    job: str
+    reason: str
+
+
+class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Hand an inference request to a worker."""
+
+    job: str
+    request: int
+    prompt: str
+    max_tokens: int
+    temperature: float
+    top_k: int
+    seed: int
+
+
+class Actuate(msgspec.Struct, frozen=True, kw_only=True):
+    """The actuator frame of this minor frame."""
+
+    frame_count: int
+    gpu_rail_on: bool
+    transmitter_on: bool
+
+
+class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished packet: record it always, send it at once when ``live``."""
+
+    apid: int
+    sequence: int
+    priority: int
+    world_s: float
+    packet: bytes
+    live: bool
+
+
+class Playback(msgspec.Struct, frozen=True):
+    """Play back recorded packets, most important first, then oldest, up to this many bytes."""
+
+    budget_bytes: int
+
+
+class Acknowledge(msgspec.Struct, frozen=True):
+    """The ground has these packets, both ends included."""
+
+    boot: int
+    apid: int
+    first: int
+    last: int
+
+
+class Announce(msgspec.Struct, frozen=True):
+    """An event for the log and the terminal; the packet for the ground is a ``Telemetry`` of its own."""
+
+    severity: Severity
+    name: str
+    text: str
+
+
+class Persist(msgspec.Struct, frozen=True):
+    """Write a small durable fact under its key (two copies, CRC, version)."""
+
+    key: str
+    payload: bytes
+
+
+class KickWatchdog(msgspec.Struct, frozen=True):
+    """The frame is complete and every mandatory adapter moved."""
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """Leave the process in an orderly way so that its supervisor starts it again."""
+
+    reason: str
+
+
+Effect = (
+    SetPace
+    | StartWorker
+    | StopWorker
+    | KillWorker
+    | SaveCheckpoint
+    | SubmitRequest
+    | Actuate
+    | Telemetry
+    | Playback
+    | Acknowledge
+    | Announce
+    | Persist
+    | KickWatchdog
+    | Restart
+)

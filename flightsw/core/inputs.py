@@ -1,0 +1,181 @@
+"""What one minor frame is told: the closed set of inputs.
+
+The shell collects these between two frames and hands them over at once. Everything is a value; nothing
+here can be asked for more. A quantity that a device does not provide is None, one it cannot provide now is
+NaN: "unsupported" and "no value" are different facts, and neither is zero.
+
+Bounds: the shell passes at most ``TELECOMMANDS_PER_FRAME_MAX`` packets and ``REPORTS_PER_FRAME_MAX`` reports;
+the rest waits in its own bounded queues.
+"""
+
+from typing import Final
+
+import msgspec
+
+from flightsw.link.avionics import SensorFrame
+
+TELECOMMANDS_PER_FRAME_MAX: Final = 16
+REPORTS_PER_FRAME_MAX: Final = 64
+
+
+class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
+    """One reading of the probe; None marks a field that this card does not support."""
+
+    sequence: int
+    source: str
+    power_w: float | None = None
+    die_degc: float | None = None
+    memory_degc: float | None = None
+    energy_j: float | None = None
+    utilisation_fraction: float | None = None
+    ecc_uncorrected: int | None = None
+    unsupported: tuple[str, ...] = ()
+
+
+class WorkerReady(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker has its device and its state; ``generation`` −1 is a fresh start."""
+
+    job: str
+    pid: int
+    device: str
+    step: int
+    generation: int
+
+
+class WorkerProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """A heartbeat. ``progress`` counts finished micro-batches and never stands still in a healthy worker.
+
+    ``step``, ``loss`` and ``tokens`` are totals of the job (training) or of this worker (inference);
+    ``busy_s`` is its processor or GPU time in micro-batches; ``micro_batch_s`` the longest since the last beat.
+    """
+
+    job: str
+    progress: int
+    step: int
+    loss: float
+    tokens: int
+    busy_s: float
+    micro_batch_s: float
+    pending: int
+
+
+class WorkerExited(msgspec.Struct, frozen=True, kw_only=True):
+    """The process is gone and reaped. ``returncode`` is negative for a signal, as in ``subprocess``."""
+
+    job: str
+    returncode: int
+    reason: str
+
+
+class WorkerFault(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker tells of a fault of its own: unreadable corpus, out of memory, a non-finite loss."""
+
+    job: str
+    code: str
+    reason: str
+
+
+class CheckpointCommitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation was written, read back and verified, and ``latest`` points to it."""
+
+    job: str
+    generation: int
+    step: int
+    digest: str
+    size_bytes: int
+    stall_s: float
+    total_s: float
+
+
+class CheckpointRejected(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation was found corrupt or half-written and was skipped."""
+
+    job: str
+    generation: int
+    reason: str
+
+
+class CheckpointFailed(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint could not be written; the older generations stand."""
+
+    job: str
+    reason: str
+
+
+class ModelSwapped(msgspec.Struct, frozen=True, kw_only=True):
+    """An inference worker serves another verified generation from now on."""
+
+    job: str
+    generation: int
+    step: int
+
+
+class RequestReply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to one inference request; ``finish`` is "length", "stop" or "failed"."""
+
+    job: str
+    request: int
+    text: str
+    tokens: int
+    finish: str
+    generation: int
+    duration_s: float
+
+
+Report = (
+    WorkerReady
+    | WorkerProgress
+    | WorkerExited
+    | WorkerFault
+    | CheckpointCommitted
+    | CheckpointRejected
+    | CheckpointFailed
+    | ModelSwapped
+    | RequestReply
+)
+
+
+class AdapterStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Supervision tier 2, seen from the core. ``executions`` moves whenever the adapter did its work."""
+
+    name: str
+    executions: int
+    restarts: int
+    failed: bool
+    mandatory: bool
+    reason: str = ""
+
+
+class RecorderStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Counters of the recorder; all counts since this boot except ``pending``, which is what it holds."""
+
+    pending: int = 0
+    shed: int = 0
+    sent: int = 0
+    playback: int = 0
+    dropped: int = 0
+    fault: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon process as its shell measures it, refreshed about once a second."""
+
+    frame_late_s: float = 0.0
+    frames_skipped: int = 0
+    rss_mb: float = float("nan")
+    cpu_fraction: float = float("nan")
+    disk_free_mb: float = float("nan")
+    radio_frames_bad: int = 0
+    avionics_frames_bad: int = 0
+
+
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one minor frame sees. ``sensors`` and ``gpu`` are None when nothing new has come."""
+
+    sensors: SensorFrame | None = None
+    gpu: GpuSample | None = None
+    telecommands: tuple[bytes, ...] = ()
+    reports: tuple[Report, ...] = ()
+    adapters: tuple[AdapterStatus, ...] = ()
+    recorder: RecorderStatus = RecorderStatus()
+    health: Health = Health()

@@ -1,0 +1,257 @@
+"""What the daemon and its child processes say to each other.
+
+A worker or probe is started by exec, ``python -m flightsw.gpu.worker`` or ``.probe``. Its standard input
+and output carry length-prefixed msgpack messages (``u32`` little-endian, then one tagged map); its standard error
+is for people. End of file on standard input means that the daemon is gone: the child ends itself. Host bytes
+and file names cross this pipe, never CUDA handles.
+
+The first message to a worker is its ``TrainSpec`` or ``InferSpec``, to a probe its ``ProbeSpec``; the worker
+answers ``Ready`` once it has its device, its corpus or model and its restored state.
+"""
+
+from struct import Struct as ByteLayout
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+MESSAGE_BYTES_MAX: Final = 1 << 20
+LENGTH_PREFIX: Final = ByteLayout("<I")
+
+JobId = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class TrainSpec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="train"
+):
+    """A training job. Paths are absolute once the daemon has read its configuration."""
+
+    id: JobId = "train"
+    """Job id, as telecommands name it."""
+    preset: str = "tiny"
+    """Model preset of ``workloads.gpt``: "char" is 6 layers × 384 wide, context 256; "tiny" is for CPUs."""
+    corpus: str = ""
+    """Text file or folder to train on; empty is the Python standard library's own sources."""
+    device: Device = "auto"
+    """"auto" is CUDA when there is one."""
+    seed: Annotated[int, Meta(ge=0, lt=2**31)] = 1337
+    """Seed of the weights, the data order and dropout."""
+    batch_size: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Sequences per micro-batch; 0 takes the preset's own."""
+    micro_batches: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Micro-batches accumulated per optimiser step."""
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 1e-3
+    """Peak AdamW learning rate."""
+    max_steps: Annotated[int, Meta(ge=1, le=10**9)] = 1_000_000
+    """The job completes at this step."""
+    deterministic: bool = True
+    """Deterministic kernels, so that a resumed run equals an undisturbed one bit for bit."""
+    compile: bool = False
+    """Use ``torch.compile``."""
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 1
+    """Processor threads of the worker; 0 leaves torch's default."""
+    micro_batch_max_s: Annotated[float, Meta(gt=0.0, le=10.0)] = 0.25
+    """Bound on one micro-batch; a longer one is reported as a fault."""
+    checkpoint_dir: str = ""
+    """Ring of checkpoints; empty is ``<state_dir>/checkpoints/<id>``."""
+    generations: Annotated[int, Meta(ge=4, le=64)] = 4
+    """Generations kept."""
+    meter: str = ""
+    """File of the activity meter; empty is none."""
+    journal: str = ""
+    """File that gets one line ``step digest`` after every optimiser step; empty is none. For twins."""
+    autostart: bool = True
+    """Start without being asked whenever the mode allows payload."""
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    """Share of the duty budget while other jobs want it too."""
+
+
+class InferSpec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="infer"
+):
+    """An inference job: serves the newest verified checkpoint of a training job, or a language model."""
+
+    id: JobId = "infer"
+    """Job id, as telecommands name it."""
+    model: str = "job:train"
+    """"job:ID" is that training job's checkpoints; "hf:PATH" a Hugging Face directory or a GGUF file."""
+    device: Device = "auto"
+    """"auto" is CUDA when there is one."""
+    batch_max: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Sequences decoded together."""
+    queue_max: Annotated[int, Meta(ge=1, le=4096)] = 64
+    """Requests waiting; one more is refused."""
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 1
+    """Processor threads of the worker; 0 leaves torch's default."""
+    checkpoint_dir: str = ""
+    """Ring to serve from; the daemon fills it in for "job:" models."""
+    meter: str = ""
+    """File of the activity meter; empty is none."""
+    autostart: bool = True
+    """Start without being asked whenever the mode allows payload."""
+    share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5
+    """Share of the duty budget while it has requests and other jobs want it too."""
+
+
+class ProbeSpec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="probe"
+):
+    """What the probe reads and how often."""
+
+    source: Literal["auto", "nvml", "jetson", "none"] = "auto"
+    """"auto" takes NVML, then Jetson sysfs, then none."""
+    nvml_module: str = "pynvml"
+    """Python module with NVML's functions; the bench puts a simulated card here."""
+    device_index: Annotated[int, Meta(ge=0, le=63)] = 0
+    """NVML index of the card."""
+    interval_s: Annotated[float, Meta(ge=0.05, le=60.0)] = 0.2
+    """Time between two readings."""
+
+
+JobSpec = TrainSpec | InferSpec
+
+
+# --- daemon → child ----------------------------------------------------------------------------------------
+
+
+class Pace(msgspec.Struct, frozen=True, tag_field="kind", tag="pace"):
+    """Duty set-point, 0 to 1, effective from the next micro-batch."""
+
+    duty: float
+
+
+class Checkpoint(msgspec.Struct, frozen=True, tag_field="kind", tag="checkpoint"):
+    """Commit a checkpoint after the present optimiser step."""
+
+    reason: str
+
+
+class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="generate"):
+    """One inference request."""
+
+    request: int
+    prompt: str
+    max_tokens: int
+    temperature: float
+    top_k: int
+    seed: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag_field="kind", tag="stop"):
+    """Checkpoint (training), fail what is queued (inference), then exit with status 0."""
+
+
+ToChild = TrainSpec | InferSpec | ProbeSpec | Pace | Checkpoint | Generate | Stop
+
+
+# --- child → daemon ----------------------------------------------------------------------------------------
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ready"):
+    """Device, model and restored state are there. ``generation`` −1 is a fresh start."""
+
+    pid: int
+    device: str
+    step: int
+    generation: int
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="heartbeat"):
+    """At least one a second, also at duty 0. Meaning of the fields: ``core.inputs.WorkerProgress``."""
+
+    progress: int
+    step: int
+    loss: float
+    tokens: int
+    busy_s: float
+    micro_batch_s: float
+    pending: int
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="committed"):
+    """A generation is durable, read back and ``latest``. ``digest`` is the weights' digest in hex."""
+
+    generation: int
+    step: int
+    digest: str
+    size_bytes: int
+    stall_s: float
+    total_s: float
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rejected"):
+    """A generation on disk is corrupt or half-written and was skipped."""
+
+    generation: int
+    reason: str
+
+
+class SaveFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="save_failed"):
+    """A checkpoint could not be written (no space, input/output error)."""
+
+    reason: str
+
+
+class Swapped(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="swapped"):
+    """Inference serves this generation from now on."""
+
+    generation: int
+    step: int
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="reply"):
+    """Answer to one ``Generate``; ``finish`` is "length", "stop" or "failed" (then ``text`` says why)."""
+
+    request: int
+    text: str
+    tokens: int
+    finish: str
+    generation: int
+    duration_s: float
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fault"):
+    """Something the child cannot mend; it exits after a fault unless it says so in ``reason``."""
+
+    code: str
+    reason: str
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sample"):
+    """One reading of the probe; None marks an unsupported field, NaN a failed reading."""
+
+    sequence: int
+    source: str
+    power_w: float | None = None
+    die_degc: float | None = None
+    memory_degc: float | None = None
+    energy_j: float | None = None
+    utilisation_fraction: float | None = None
+    ecc_uncorrected: int | None = None
+    unsupported: tuple[str, ...] = ()
+
+
+FromChild = Ready | Heartbeat | Committed | Rejected | SaveFailed | Swapped | Reply | Fault | Sample
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_to_child: Final[msgspec.msgpack.Decoder[ToChild]] = msgspec.msgpack.Decoder(ToChild)
+_from_child: Final[msgspec.msgpack.Decoder[FromChild]] = msgspec.msgpack.Decoder(FromChild)
+
+
+def encode(message: ToChild | FromChild) -> bytes:
+    """One message with its length prefix; ``ValueError`` when it is over ``MESSAGE_BYTES_MAX``."""
+    body = _encoder.encode(message)
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise ValueError(f"message of {len(body)} bytes, at most {MESSAGE_BYTES_MAX} are allowed")
+    return LENGTH_PREFIX.pack(len(body)) + body
+
+
+def decode_to_child(body: bytes) -> ToChild:
+    """A message from the daemon; ``msgspec.MsgspecError`` when it is none."""
+    return _to_child.decode(body)
+
+
+def decode_from_child(body: bytes) -> FromChild:
+    """A message from a child; ``msgspec.MsgspecError`` when it is none."""
+    return _from_child.decode(body)
