@@ -1,0 +1,48 @@
+"""Shared by all tests: Hypothesis profile, deadlines instead of sleeps, reasons for skipped hardware tests."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# A failing example prints its own reproduction; wall-clock deadlines would make a busy machine a failure.
+settings.register_profile("gpusat", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("gpusat")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Wait for a condition of another process, up to a deadline: ``eventually(lambda: ..., 10, "what")``."""
+
+    def wait(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "condition") -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            if time.monotonic() > deadline_s:
+                pytest.fail(f"{what}: not within {timeout_s:g} s")
+            os.sched_yield()
+
+    return wait
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` are skipped, with the reason, where torch finds no CUDA device."""
+    if not any("gpu" in item.keywords for item in items):
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
