@@ -18,6 +18,7 @@ import msgspec
 from .errors import BodyError, PacketError
 
 SENSOR_FRAME_BYTES_MAX: Final = 1024
+WARP_MAX: Final = 1e6
 
 
 class SensorFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="sensors"):
@@ -79,7 +80,7 @@ def decode(unit: bytes) -> AvionicsMessage:
     """Inverse of ``encode``.
 
     Raises ``PacketError`` for a wrong length or CRC and ``BodyError`` for a body that is no message of this
-    wire or that carries an infinite number.
+    wire or whose times are not finite.
     """
     if not 3 <= len(unit) <= SENSOR_FRAME_BYTES_MAX:
         raise PacketError(f"avionics unit of {len(unit)} bytes, allowed are 3 to {SENSOR_FRAME_BYTES_MAX}")
@@ -88,10 +89,11 @@ def decode(unit: bytes) -> AvionicsMessage:
         raise PacketError("avionics unit with a wrong CRC")
     try:
         message = _decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        # Text that is not UTF-8 and deep nesting have exceptions of their own.
         raise BodyError(f"avionics body: {error}") from None
     if isinstance(message, SensorFrame) and not (
-        math.isfinite(message.world_s) and math.isfinite(message.tai_s) and 0.0 < message.warp <= 1e6
+        math.isfinite(message.world_s) and math.isfinite(message.tai_s) and 0.0 < message.warp <= WARP_MAX
     ):
-        raise BodyError("avionics body: world_s, tai_s and warp must be finite, warp over 0")
+        raise BodyError(f"avionics body: world_s and tai_s must be finite, warp over 0 and at most {WARP_MAX:g}")
     return message

@@ -10,13 +10,12 @@ checked by one strided slice.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
 import msgspec
 
-from . import bodies
 from .arguments import check_arguments, parse_argument_text
 from .bodies import (
     CommandBody,
@@ -78,7 +77,13 @@ _FLOAT_64: Final = 0xCB
 _HEAD_BYTES: Final = 3
 _ELEMENT_BYTES: Final = 9
 HOUSEKEEPING_VALUES_MAX: Final = (TM_BODY_BYTES_MAX - _HEAD_BYTES) // _ELEMENT_BYTES
-GROUP_BY_APID: Final = {group.apid: group for group in HOUSEKEEPING}
+_GROUP_BY_APID: Final = {group.apid: group for group in HOUSEKEEPING}
+_UNPACK_BY_APID: Final[dict[int, Callable[[bytes], TelemetryBody]]] = {
+    APID_VERIFICATION: unpack_verification,
+    APID_EVENT: unpack_event,
+    APID_REPLY: unpack_reply,
+    APID_PING: unpack_ping,
+}
 
 
 class HousekeepingBody(msgspec.Struct, frozen=True):
@@ -176,22 +181,15 @@ def decode_telemetry(packet: bytes) -> Telemetry:
 
 
 def _body(apid: int, octets: bytes) -> HousekeepingBody | TelemetryBody | UnknownBody:
-    if (group := GROUP_BY_APID.get(apid)) is not None:
+    if (group := _GROUP_BY_APID.get(apid)) is not None:
         values = unpack_housekeeping(group, octets)
         return HousekeepingBody(*_identity(tuple(values.values())), group.name, values)
-    match apid:
-        case _ if apid == APID_VERIFICATION:
-            return unpack_verification(octets)
-        case _ if apid == APID_EVENT:
-            return unpack_event(octets)
-        case _ if apid == APID_REPLY:
-            return unpack_reply(octets)
-        case _ if apid == APID_PING:
-            return unpack_ping(octets)
+    if (unpack := _UNPACK_BY_APID.get(apid)) is not None:
+        return unpack(octets)
     # A newer dictionary on board: arrays and maps both start with the identity.
     if octets[:1] == bytes([_ARRAY_16]):
         return UnknownBody(*_identity(_values(octets)))
-    head = bodies.unpack_ping(octets)
+    head = unpack_ping(octets)
     return UnknownBody(head.boot, head.seq, head.t)
 
 

@@ -7,7 +7,7 @@ configuration are plain ``ValueError``; broken invariants of ours are ``assert``
     ├── FrameError          bytes between delimiters are no frame
     ├── PacketError         a frame's payload is no packet of ours
     ├── BodyError           the packet is whole, its msgpack body is not what the dictionary says
-    └── ArgumentError       a telecommand's arguments are refused (carries a ``FailureCode``)
+    └── ArgumentError       a telecommand's arguments are refused (``FailureCode.BAD_ARGUMENT``)
 """
 
 
