@@ -219,7 +219,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fa
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sample"):
-    """One reading of the probe; None marks an unsupported field, NaN a failed reading."""
+    """One reading of the probe; None marks an unsupported field, NaN a failed reading.
+
+    A count has no NaN: ``ecc_uncorrected`` is None without standing in ``unsupported`` when its reading failed.
+    """
 
     sequence: int
     source: str

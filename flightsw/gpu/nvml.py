@@ -1,0 +1,314 @@
+"""Reads an NVIDIA card through NVML, field by field. The one place in flightsw that loads an NVML module.
+
+NVML promises little: a card may initialise and then offer nothing at all (Jetson Orin does), a field may come
+with a newer driver only, an answer may be a sentinel of all ones, and a card may vanish between two calls. So
+every quantity is one row of ``FIELDS``: the calls that can give it, best first, its unit factor and its
+believable range. A row yields
+
+    a number   the card said so, and the number is believable;
+    None       this card, driver or module does not offer it (its name then stands in ``Sample.unsupported``);
+    NaN        it is offered, but this reading failed.
+
+Zero is never a way to say "no value". ``ecc_uncorrected`` is a count and has no NaN: None without its name in
+``unsupported`` is its failed reading. A later call of a row is tried only when an earlier one is unsupported,
+never when it fails: power would otherwise jump between the instantaneous value and the one-second average.
+
+Vendor codes become types here and nowhere else, by ``_KINDS``. NVML_ERROR_NO_PERMISSION counts as unsupported:
+what this process may not read, it does not have. A reading without one number, after which NVML is asked to start
+again, is a lost card too: after a bus loss some drivers answer every call with NVML_ERROR_UNKNOWN.
+"""
+
+import importlib
+from collections.abc import Callable
+from math import isfinite, nan
+from types import ModuleType
+from typing import Any, Final
+
+import msgspec
+
+from flightsw.gpu.protocol import Sample
+
+RETRY_FIRST_S: Final = 1.0
+RETRY_MAX_S: Final = 30.0
+ALL_ONES_32: Final = 0xFFFFFFFF
+ALL_ONES_64: Final = 0xFFFFFFFFFFFFFFFF
+
+
+class NvmlError(Exception):
+    """Base of what can go wrong with NVML; the text is for people."""
+
+
+class Unavailable(NvmlError):
+    """There is no NVML here: module, shared library, driver or card are missing."""
+
+
+class Unsupported(NvmlError):
+    """This card, driver or module does not offer this one quantity."""
+
+
+class Lost(NvmlError):
+    """The card or the driver is gone; only a new start can bring it back."""
+
+
+class Failed(NvmlError):
+    """This one reading failed; the next may work."""
+
+
+# Numbers of nvml.h, which are part of its stable interface. A code that is not here is ``Failed``.
+_KINDS: Final[dict[int, type[NvmlError]]] = {
+    1: Lost,  # UNINITIALIZED
+    2: Unsupported,  # INVALID_ARGUMENT: the driver does not know this field id.
+    3: Unsupported,  # NOT_SUPPORTED
+    4: Unsupported,  # NO_PERMISSION
+    6: Unsupported,  # NOT_FOUND
+    9: Lost,  # DRIVER_NOT_LOADED
+    12: Unavailable,  # LIBRARY_NOT_FOUND
+    13: Unsupported,  # FUNCTION_NOT_FOUND
+    15: Lost,  # GPU_IS_LOST
+    16: Lost,  # RESET_REQUIRED
+    18: Lost,  # LIB_RM_VERSION_MISMATCH
+    25: Unsupported,  # ARGUMENT_VERSION_MISMATCH
+    26: Unsupported,  # DEPRECATED
+    28: Lost,  # GPU_NOT_FOUND
+}
+
+# Member of the value union by NVML_VALUE_TYPE_*.
+_UNION: Final = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
+
+
+class Constant(msgspec.Struct, frozen=True):
+    """A named NVML constant with its value in nvml.h, for modules that lack the name."""
+
+    name: str
+    value: int
+
+
+class Call(msgspec.Struct, frozen=True):
+    """``function(handle, *arguments)``; ``member`` picks a member of a structure that it returns."""
+
+    function: str
+    arguments: tuple[Constant, ...] = ()
+    member: str = ""
+
+
+class FieldValue(msgspec.Struct, frozen=True):
+    """One id asked through ``nvmlDeviceGetFieldValues``."""
+
+    field: Constant
+
+
+class Field(msgspec.Struct, frozen=True):
+    """One quantity of ``Sample``: where it comes from, its unit factor, its believable range (in the sample's
+    unit).
+
+    ``sentinel`` is the raw value by which drivers say "not available".
+    """
+
+    name: str
+    sources: tuple[Call | FieldValue, ...]
+    factor: float
+    low: float
+    high: float
+    sentinel: int = ALL_ONES_32
+
+
+_GPU_SENSOR: Final = Constant("NVML_TEMPERATURE_GPU", 0)
+
+FIELDS: Final = (
+    # A card that answers at all draws power: exactly 0 mW is a reading that failed.
+    Field(
+        "power_w",
+        (FieldValue(Constant("NVML_FI_DEV_POWER_INSTANT", 186)), Call("nvmlDeviceGetPowerUsage")),
+        1e-3,
+        1e-3,
+        5000.0,
+    ),
+    Field(
+        "die_degc",
+        (
+            Call("nvmlDeviceGetTemperature", (_GPU_SENSOR,)),
+            Call("nvmlDeviceGetTemperatureV1", (_GPU_SENSOR,)),
+        ),
+        1.0,
+        -80.0,
+        200.0,
+    ),
+    Field("memory_degc", (FieldValue(Constant("NVML_FI_DEV_MEMORY_TEMP", 82)),), 1.0, -80.0, 200.0),
+    Field(
+        "energy_j",
+        (
+            Call("nvmlDeviceGetTotalEnergyConsumption"),
+            FieldValue(Constant("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 83)),
+        ),
+        1e-3,
+        0.0,
+        1e15,
+        ALL_ONES_64,
+    ),
+    Field("utilisation_fraction", (Call("nvmlDeviceGetUtilizationRates", (), "gpu"),), 1e-2, 0.0, 1.0),
+    # Volatile counts start with the driver; aggregate ones would carry the ground's history into flight.
+    Field(
+        "ecc_uncorrected",
+        (
+            Call(
+                "nvmlDeviceGetTotalEccErrors",
+                (Constant("NVML_MEMORY_ERROR_TYPE_UNCORRECTED", 1), Constant("NVML_VOLATILE_ECC", 0)),
+            ),
+            FieldValue(Constant("NVML_FI_DEV_ECC_DBE_VOL_TOTAL", 4)),
+        ),
+        1.0,
+        0.0,
+        1e12,
+        ALL_ONES_64,
+    ),
+)
+
+FIELD_NAMES: Final = tuple(field.name for field in FIELDS)
+
+
+def kind_of(code: object) -> type[NvmlError]:
+    """The typed error for an NVML return code; ``Failed`` for one that is not known."""
+    return _KINDS.get(code, Failed) if isinstance(code, int) else Failed
+
+
+class Card:
+    """One open NVML session on one card. Every method raises ``NvmlError`` only."""
+
+    def __init__(self, module_name: str, index: int) -> None:
+        """Load the module, start NVML, find the card."""
+        try:
+            self._module: ModuleType = importlib.import_module(module_name)
+        except Exception as error:
+            raise Unavailable(f"no NVML module {module_name!r}: {error}") from error
+        try:
+            self._call("nvmlInit")
+            self._handle = self._call("nvmlDeviceGetHandleByIndex", index)
+        except Unsupported as error:
+            raise Unavailable(f"card {index} is not there: {error}") from error
+
+    def value(self, field: Field) -> float:
+        """One quantity now, in the sample's unit; ``Unsupported`` when no source offers it."""
+        for source in field.sources:
+            try:
+                raw = self._ask(source)
+            except Unsupported:
+                continue
+            if raw == field.sentinel:
+                continue
+            if not isinstance(raw, int | float):
+                raise Failed(f"{field.name}: {raw!r} is no number")
+            value = raw * field.factor
+            if not field.low <= value <= field.high:
+                raise Failed(f"{field.name}: {value:g} is outside {field.low:g} to {field.high:g}")
+            return value
+        raise Unsupported(field.name)
+
+    def close(self) -> None:
+        """End the session; a module that cannot end it is left as it is."""
+        try:
+            self._call("nvmlShutdown")
+        except NvmlError:
+            # The card is being given up because it is broken; there is no one left to tell.
+            return
+
+    def _ask(self, source: Call | FieldValue) -> Any:
+        if isinstance(source, Call):
+            answer = self._call(source.function, self._handle, *map(self._constant, source.arguments))
+            return getattr(answer, source.member, None) if source.member else answer
+        answers = self._call("nvmlDeviceGetFieldValues", self._handle, [self._constant(source.field)])
+        try:
+            answer = answers[0]
+            code = answer.nvmlReturn
+            if code != 0:
+                raise kind_of(code)(f"{source.field.name}: NVML code {code}")
+            return getattr(answer.value, _UNION[answer.valueType])
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise Failed(f"{source.field.name}: answer of an unknown shape ({error})") from error
+
+    def _constant(self, constant: Constant) -> Any:
+        return getattr(self._module, constant.name, constant.value)
+
+    def _call(self, function: str, *arguments: object) -> Any:
+        call: Callable[..., Any] | None = getattr(self._module, function, None)
+        if call is None:
+            raise Unsupported(f"the module has no {function}")
+        try:
+            return call(*arguments)
+        except Exception as error:
+            raise kind_of(getattr(error, "value", None))(f"{function}: {error}") from error
+
+
+class NvmlReader:
+    """A card that is read for ever: it is opened again, with back-off, whenever it is lost."""
+
+    source: Final = "nvml"
+
+    def __init__(self, module_name: str, index: int) -> None:
+        self._module_name = module_name
+        self._index = index
+        self._card: Card | None = None
+        self._unsupported: tuple[str, ...] = ()
+        self._retry_s = RETRY_FIRST_S
+        self._retry_at_s = float("-inf")
+        self.fault: str = ""
+        """Why the card is lost; empty while it answers."""
+
+    def open(self) -> None:
+        """Start NVML; ``NvmlError`` when there is no card to read."""
+        self._card = Card(self._module_name, self._index)
+
+    def read(self, sequence: int, now_s: float) -> Sample:
+        """One sample, whatever the card does. ``now_s`` is machine time."""
+        if self._card is None and not self._reopened(now_s):
+            return self._sample(sequence, {})
+        assert self._card is not None
+        values: dict[str, float] = {}
+        unsupported: list[str] = []
+        reason = ""
+        for field in FIELDS:
+            try:
+                values[field.name] = self._card.value(field)
+            except Unsupported:
+                unsupported.append(field.name)
+            except Failed as error:
+                reason = str(error)
+            except NvmlError as error:
+                self._lose(str(error), now_s)
+                return self._sample(sequence, {})
+        self._unsupported = tuple(unsupported)
+        if reason and not values:
+            self._lose(f"no field can be read ({reason})", now_s)
+        else:
+            self._retry_s = RETRY_FIRST_S
+            self.fault = ""
+        return self._sample(sequence, values)
+
+    def close(self) -> None:
+        """End NVML."""
+        if self._card is not None:
+            self._card.close()
+            self._card = None
+
+    def _reopened(self, now_s: float) -> bool:
+        if now_s < self._retry_at_s:
+            return False
+        try:
+            self.open()
+        except NvmlError as error:
+            self._lose(str(error), now_s)
+            return False
+        return True
+
+    def _lose(self, reason: str, now_s: float) -> None:
+        self.close()
+        self.fault = reason
+        self._retry_at_s = now_s + self._retry_s
+        self._retry_s = min(2.0 * self._retry_s, RETRY_MAX_S)
+
+    def _sample(self, sequence: int, values: dict[str, float]) -> Sample:
+        readings: dict[str, Any] = {
+            name: None if name in self._unsupported else values.get(name, nan) for name in FIELD_NAMES
+        }
+        count = readings["ecc_uncorrected"]
+        readings["ecc_uncorrected"] = int(count) if count is not None and isfinite(count) else None
+        return Sample(sequence=sequence, source=self.source, unsupported=self._unsupported, **readings)

@@ -1,0 +1,234 @@
+"""NVML field by field: a number, "unsupported" and "failed" are three things, and a lost card comes back."""
+
+import itertools
+import sys
+from collections.abc import Callable
+from math import isnan, nan
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from flightsw.gpu.nvml import FIELD_NAMES, RETRY_FIRST_S, RETRY_MAX_S, NvmlReader
+
+NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, LOST, UNKNOWN, NO_DATA = 3, 4, 13, 15, 999, 21
+POWER_INSTANT, MEMORY_TEMP, ENERGY_FIELD, ECC_FIELD = 186, 82, 83, 4
+
+
+class NVMLError(Exception):
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self.value = value
+
+
+def raising(code: int) -> Callable[..., object]:
+    def call(*_: object) -> object:
+        raise NVMLError(code)
+
+    return call
+
+
+def field_value(value: float, value_type: int = 1, code: int = 0) -> SimpleNamespace:
+    member = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}[value_type]
+    return SimpleNamespace(nvmlReturn=code, valueType=value_type, value=SimpleNamespace(**{member: value}))
+
+
+def card(fields: dict[int, SimpleNamespace] | None = None, **functions: object) -> ModuleType:
+    """A healthy card, except for what is given; a function given as None is missing."""
+    answers = {POWER_INSTANT: field_value(351_200), MEMORY_TEMP: field_value(66)} | (fields or {})
+    unsupported = field_value(0, code=NOT_SUPPORTED)
+    module = ModuleType("card")
+    healthy: dict[str, object] = {
+        "NVMLError": NVMLError,
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetHandleByIndex": lambda index: f"handle {index}",
+        "nvmlDeviceGetPowerUsage": lambda handle: 348_000,
+        "nvmlDeviceGetTemperature": lambda handle, sensor: 58,
+        "nvmlDeviceGetTotalEnergyConsumption": lambda handle: 7_500_250,
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=83, memory=21),
+        "nvmlDeviceGetTotalEccErrors": lambda handle, error_type, counter: 2,
+        "nvmlDeviceGetFieldValues": lambda handle, ids: [answers.get(ids[0], unsupported)],
+    }
+    for name, value in (healthy | functions).items():
+        if value is not None:
+            setattr(module, name, value)
+    return module
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], NvmlReader]:
+    def make(module: ModuleType) -> NvmlReader:
+        monkeypatch.setitem(sys.modules, "card", module)
+        return NvmlReader("card", 0)
+
+    return make
+
+
+def test_units_are_converted_once(reader) -> None:
+    sample = reader(card()).read(7, now_s=0.0)
+    assert (sample.sequence, sample.source, sample.unsupported) == (7, "nvml", ())
+    assert sample.power_w == pytest.approx(351.2)
+    assert sample.energy_j == pytest.approx(7500.25)
+    assert (sample.die_degc, sample.memory_degc) == (58.0, 66.0)
+    assert sample.utilisation_fraction == pytest.approx(0.83)
+    assert sample.ecc_uncorrected == 2
+
+
+# case: module, field, expected value (None is unsupported, NaN failed)
+CASES = {
+    "instant power missing: average": (card({POWER_INSTANT: field_value(0, code=2)}), "power_w", 348.0),
+    "no field values at all": (card(nvmlDeviceGetFieldValues=None), "power_w", 348.0),
+    "power not supported": (
+        card({POWER_INSTANT: field_value(0, code=NOT_SUPPORTED)}, nvmlDeviceGetPowerUsage=raising(NOT_SUPPORTED)),
+        "power_w",
+        None,
+    ),
+    "power fails once: no jump to the average": (
+        card({POWER_INSTANT: field_value(0, code=NO_DATA)}),
+        "power_w",
+        nan,
+    ),
+    "zero watts is no reading": (card({POWER_INSTANT: field_value(0)}), "power_w", nan),
+    "power sentinel: next source": (card({POWER_INSTANT: field_value(0xFFFFFFFF)}), "power_w", 348.0),
+    "memory temperature sentinel": (card({MEMORY_TEMP: field_value(0xFFFFFFFF)}), "memory_degc", None),
+    "memory temperature signed": (card({MEMORY_TEMP: field_value(-11, value_type=5)}), "memory_degc", -11.0),
+    "memory temperature unknown type": (
+        card({MEMORY_TEMP: SimpleNamespace(nvmlReturn=0, valueType=99, value=None)}),
+        "memory_degc",
+        nan,
+    ),
+    "empty answer": (card(nvmlDeviceGetFieldValues=lambda h, ids: []), "memory_degc", nan),
+    "die temperature impossible": (card(nvmlDeviceGetTemperature=lambda h, s: 255), "die_degc", nan),
+    "die temperature by the newer call": (
+        card(
+            nvmlDeviceGetTemperature=raising(FUNCTION_NOT_FOUND),
+            nvmlDeviceGetTemperatureV1=lambda h, s: 41,
+        ),
+        "die_degc",
+        41.0,
+    ),
+    "a freezing card": (card(nvmlDeviceGetTemperature=lambda h, s: -1), "die_degc", -1.0),
+    "energy function missing": (card(nvmlDeviceGetTotalEnergyConsumption=None), "energy_j", None),
+    "energy by field": (
+        card({ENERGY_FIELD: field_value(9_000, 3)}, nvmlDeviceGetTotalEnergyConsumption=raising(NOT_SUPPORTED)),
+        "energy_j",
+        9.0,
+    ),
+    "energy sentinel": (card(nvmlDeviceGetTotalEnergyConsumption=lambda h: 2**64 - 1), "energy_j", None),
+    "32 ones are an energy": (
+        card(nvmlDeviceGetTotalEnergyConsumption=lambda h: 2**32 - 1),
+        "energy_j",
+        4294967.295,
+    ),
+    "utilisation over 100 %": (
+        card(nvmlDeviceGetUtilizationRates=lambda h: SimpleNamespace(gpu=104)),
+        "utilisation_fraction",
+        nan,
+    ),
+    "utilisation without its member": (
+        card(nvmlDeviceGetUtilizationRates=lambda h: SimpleNamespace()),
+        "utilisation_fraction",
+        nan,
+    ),
+    "ECC off": (card(nvmlDeviceGetTotalEccErrors=raising(NOT_SUPPORTED)), "ecc_uncorrected", None),
+    "ECC by field": (
+        card({ECC_FIELD: field_value(5, 3)}, nvmlDeviceGetTotalEccErrors=raising(NOT_SUPPORTED)),
+        "ecc_uncorrected",
+        5,
+    ),
+    "no permission": (card(nvmlDeviceGetTotalEccErrors=raising(NO_PERMISSION)), "ecc_uncorrected", None),
+    "a call raises something odd": (card(nvmlDeviceGetTemperature=lambda h, s: 1 / 0), "die_degc", nan),
+    "a call returns text": (card(nvmlDeviceGetTemperature=lambda h, s: "hot"), "die_degc", nan),
+}
+
+
+@pytest.mark.parametrize(("module", "name", "expected"), CASES.values(), ids=CASES)
+def test_one_field(reader, module: ModuleType, name: str, expected: float | None) -> None:
+    sample = reader(module).read(0, now_s=0.0)
+    value = getattr(sample, name)
+    assert (name in sample.unsupported) == (expected is None)
+    if expected is None or not isnan(expected):
+        assert value == (expected if expected is None else pytest.approx(expected))
+    else:
+        assert isnan(value)
+    others = [getattr(sample, other) for other in ("die_degc", "energy_j", "power_w") if other != name]
+    assert any(other is not None and not isnan(other) for other in others), "one bad field spoils no other"
+
+
+def test_failed_ecc_is_neither_unsupported_nor_zero(reader) -> None:
+    sample = reader(card(nvmlDeviceGetTotalEccErrors=raising(UNKNOWN))).read(0, now_s=0.0)
+    assert sample.ecc_uncorrected is None
+    assert "ecc_uncorrected" not in sample.unsupported
+
+
+def test_constants_of_the_module_win(reader) -> None:
+    asked: list[int] = []
+    module = card(NVML_TEMPERATURE_GPU=17, nvmlDeviceGetTemperature=lambda h, s: asked.append(s) or 50)
+    reader(module).read(0, now_s=0.0)
+    assert asked == [17]
+
+
+def test_lost_card_gives_nan_and_comes_back(reader) -> None:
+    module = card(nvmlDeviceGetTotalEccErrors=raising(NOT_SUPPORTED))
+    healthy_power, healthy_init = module.nvmlDeviceGetFieldValues, module.nvmlInit
+    one = reader(module)
+    one.read(0, now_s=0.0)
+
+    module.nvmlDeviceGetFieldValues = raising(LOST)
+    module.nvmlInit = raising(9)
+    lost = one.read(1, now_s=1.0)
+    assert all(isnan(v) for v in (lost.power_w, lost.die_degc, lost.memory_degc, lost.energy_j))
+    assert lost.unsupported == ("ecc_uncorrected",), "what was unsupported stays so, what was lost is NaN"
+    assert one.fault
+
+    module.nvmlDeviceGetFieldValues, module.nvmlInit = healthy_power, healthy_init
+    assert isnan(one.read(2, now_s=1.0 + 0.9 * RETRY_FIRST_S).power_w), "not asked before the back-off is over"
+    back = one.read(3, now_s=1.0 + RETRY_FIRST_S)
+    assert back.power_w == pytest.approx(351.2)
+    assert one.fault == ""
+
+
+def test_back_off_doubles_to_its_bound(reader) -> None:
+    tries: list[float] = []
+    now_s = 0.0
+    module = card()
+
+    def init() -> None:
+        tries.append(now_s)
+        raise NVMLError(9)
+
+    module.nvmlInit = init
+    one = reader(module)
+    for tick in range(1000):
+        now_s = 0.2 * tick
+        sample = one.read(tick, now_s)
+        assert sample.unsupported == (), "a card that never answered is not known to lack anything"
+    gaps = [round(b - a, 6) for a, b in itertools.pairwise(tries)]
+    assert gaps[:6] == pytest.approx([1, 2, 4, 8, 16, 30], abs=0.21)
+    assert max(gaps) <= RETRY_MAX_S + 0.21
+
+
+def test_a_card_that_answers_every_call_with_unknown_is_lost(reader) -> None:
+    calls = {
+        name: raising(UNKNOWN)
+        for name in (
+            "nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperature",
+            "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTotalEccErrors",
+        )
+    }  # fmt: skip
+    one = reader(card(**calls))
+    one.read(0, now_s=0.0)
+    assert "no field" in one.fault
+
+
+def test_a_card_that_offers_nothing_is_no_fault(reader) -> None:
+    nothing = {name: None for name in vars(card()) if name.startswith("nvmlDeviceGet")}
+    one = reader(card(**(nothing | {"nvmlDeviceGetHandleByIndex": lambda index: index})))
+    assert one.read(0, now_s=0.0).unsupported == FIELD_NAMES
+    assert one.fault == ""
+
+
+def test_missing_module_is_one_clear_reason() -> None:
+    one = NvmlReader("no_such_nvml_module", 0)
+    one.read(0, now_s=0.0)
+    assert "no_such_nvml_module" in one.fault
