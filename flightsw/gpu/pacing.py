@@ -1,0 +1,112 @@
+"""Duty-cycle pacing: power control without privileges.
+
+GPU power is close to linear in the share of time that kernels run, so a worker that rests between
+micro-batches draws what the governor wants: after a micro-batch of b seconds at duty d it rests b·(1 − d)/d.
+Rest is kept as a debt in *busy* seconds. Time that passes at duty d pays back d/(1 − d) of it, so a new
+set-point acts on the rest of a rest, a rest that came out too long shortens the next one, and the long-run duty
+does not drift. The debt is bounded on both sides: a compile pause of a minute does not buy an hour of rest, nor an
+idle hour a burst.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+DUTY_MIN: Final = 0.01
+"""Below this a worker is parked: it rests until the set-point rises."""
+DEBT_MAX_S: Final = 1.0
+"""Most busy time that is ever paid back with rest; with ``DUTY_MIN`` it bounds one rest to 99 s."""
+CREDIT_MAX_S: Final = 0.1
+"""Most busy time that earlier, too long rests can excuse from rest."""
+
+
+class DutyLedger:
+    """Arithmetic of pacing; knows no clock. ``owed_s`` is busy time not yet balanced by rest (credit below 0)."""
+
+    def __init__(self) -> None:
+        self.owed_s = 0.0
+
+    def spend(self, busy_s: float) -> None:
+        """A micro-batch of ``busy_s`` seconds has run."""
+        self.owed_s = min(self.owed_s + busy_s, DEBT_MAX_S)
+
+    def rest(self, rest_s: float, duty: float) -> None:
+        """``rest_s`` seconds have passed without work at this set-point; none of it counts while parked."""
+        if duty >= 1.0:
+            self.owed_s = min(self.owed_s, 0.0)
+        elif duty >= DUTY_MIN:
+            self.owed_s = max(self.owed_s - rest_s * duty / (1.0 - duty), -CREDIT_MAX_S)
+
+    def due_s(self, duty: float) -> float:
+        """Rest still due before the next micro-batch: infinite when parked."""
+        if duty < DUTY_MIN:
+            return math.inf
+        return max(self.owed_s, 0.0) * (1.0 - duty) / duty
+
+
+class Pacer:
+    """Holds a worker's main thread back. ``wait_turn`` and ``spent`` are its; the rest is for any thread."""
+
+    def __init__(
+        self,
+        duty: float = 0.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Condition, float | None], object] = threading.Condition.wait,
+    ) -> None:
+        self._condition = threading.Condition()
+        self._clock = clock
+        self._wait = wait
+        self._ledger = DutyLedger()
+        self._duty = _limited(duty)
+        self._rested_at_s = clock()
+        self._woken = False
+
+    @property
+    def duty(self) -> float:
+        """The set-point, 0 to 1."""
+        return self._duty
+
+    def set_duty(self, duty: float) -> None:
+        """New set-point, effective at once; values outside 0 to 1 are limited, NaN is 0."""
+        with self._condition:
+            self._settle()
+            self._duty = _limited(duty)
+            self._condition.notify_all()
+
+    def wake(self) -> None:
+        """Make the present or next ``wait_turn`` return False at once: there is something else to do."""
+        with self._condition:
+            self._woken = True
+            self._condition.notify_all()
+
+    def wait_turn(self) -> bool:
+        """Rest as long as the set-point demands. True: run a micro-batch. False: ``wake`` was called."""
+        with self._condition:
+            while True:
+                self._settle()
+                if self._woken:
+                    self._woken = False
+                    return False
+                due_s = self._ledger.due_s(self._duty)
+                if due_s <= 0.0:
+                    return True
+                self._wait(self._condition, None if math.isinf(due_s) else due_s)
+
+    def spent(self, busy_s: float) -> None:
+        """The micro-batch allowed by the last ``wait_turn`` ended just now and took ``busy_s`` seconds."""
+        with self._condition:
+            self._ledger.spend(busy_s)
+            self._rested_at_s = self._clock()
+
+    def _settle(self) -> None:
+        """Count the time since the last account as rest at the set-point that held."""
+        now_s = self._clock()
+        self._ledger.rest(max(now_s - self._rested_at_s, 0.0), self._duty)
+        self._rested_at_s = now_s
+
+
+def _limited(duty: float) -> float:
+    return min(max(duty, 0.0), 1.0) if duty == duty else 0.0

@@ -1,0 +1,205 @@
+"""A GPT of the nanoGPT class over bytes: pre-norm blocks, learned positions, GELU, tied embedding.
+
+The vocabulary is the 256 byte values, so every text file is a corpus and no tokenizer has to be carried along.
+Training calls ``forward``: one causal pass over whole windows. Generation calls ``forward_cached``: keys and
+values of earlier tokens stay in a ``Cache`` whose slot *is* the absolute position of a token, row by row, so that
+sequences of different lengths decode in one batch and a row can be given to a new request at any time.
+
+Shapes: B rows, T tokens, H heads, D = width / H, C = context.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BYTE_VOCABULARY: Final = 256
+PADDING: Final = -1
+"""Position of a token that is none: it is computed and thrown away, and no row's cache sees it."""
+
+
+class GPTConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shape of a model. Part of every checkpoint, so that a reader needs nothing else."""
+
+    layers: Annotated[int, Meta(ge=1, le=128)]
+    """Transformer blocks."""
+    heads: Annotated[int, Meta(ge=1, le=128)]
+    """Attention heads; they divide the width."""
+    width: Annotated[int, Meta(ge=8, le=16384)]
+    """Residual width."""
+    context: Annotated[int, Meta(ge=8, le=65536)]
+    """Longest window in tokens."""
+    vocabulary: Annotated[int, Meta(ge=2, le=2**20)] = BYTE_VOCABULARY
+    """Token values."""
+    dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Dropout in training."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not divisible by {self.heads} heads")
+
+
+class Preset(msgspec.Struct, frozen=True, kw_only=True):
+    """A model and the micro-batch it is usually trained with."""
+
+    model: GPTConfig
+    batch_size: int
+
+
+PRESETS: Final[dict[str, Preset]] = {
+    # For tests: a step costs a few milliseconds.
+    "micro": Preset(model=GPTConfig(layers=2, heads=2, width=32, context=32), batch_size=4),
+    # For one slow processor core: a micro-batch stays far below a tenth of a second.
+    "tiny": Preset(model=GPTConfig(layers=4, heads=4, width=128, context=64), batch_size=8),
+    # The character configuration of nanoGPT, which Starcloud-1 trained in orbit.
+    "char": Preset(model=GPTConfig(layers=6, heads=6, width=384, context=256, dropout=0.2), batch_size=64),
+    # The body of GPT-2 small without its 50,257-token vocabulary: 85 M parameters.
+    "gpt2-85m": Preset(model=GPTConfig(layers=12, heads=12, width=768, context=1024), batch_size=8),
+}
+
+
+class Cache:
+    """Keys and values of a batch of sequences: per layer two tensors (rows, H, C + 1, D).
+
+    The last slot takes what padding tokens write and is never read by a real one.
+    """
+
+    def __init__(
+        self, config: GPTConfig, rows: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.rows = rows
+        self.context = config.context
+        shape = (rows, config.heads, config.context + 1, config.width // config.heads)
+        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+
+
+class _View:
+    """Where one ``forward_cached`` call writes and what it may see; the same for every layer."""
+
+    def __init__(self, cache: Cache, positions: Tensor, rows: Tensor | None) -> None:
+        self.cache = cache
+        # The host must know the longest row, so that attention reads no more of the cache than is in use.
+        self.used = int(positions.max()) + 1
+        if self.used > cache.context:
+            raise ValueError(f"position {self.used - 1} does not fit a context of {cache.context}")
+        self.rows = torch.arange(cache.rows, device=positions.device) if rows is None else rows
+        self.whole_batch = rows is None
+        self.slots = torch.where(positions < 0, cache.context, positions)
+        slots = torch.arange(max(self.used, 1), device=positions.device)
+        self.mask = (slots[None, None, :] <= self.slots[:, :, None])[:, None]  # (B, 1, T, used)
+
+    def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store (B, H, T, D) of the new tokens and give back all that is in use, (B, H, used, D)."""
+        found = []
+        for store, new in ((self.cache.keys[layer], key), (self.cache.values[layer], value)):
+            store[self.rows[:, None], :, self.slots] = new.transpose(1, 2).to(store.dtype)
+            rows = store if self.whole_batch else store[self.rows]
+            found.append(rows[:, :, : max(self.used, 1)].to(new.dtype))
+        return found[0], found[1]
+
+
+class Attention(nn.Module):
+    """Causal self-attention by ``scaled_dot_product_attention``."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.dropout = config.dropout
+        self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.out = nn.Linear(config.width, config.width)
+
+    def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
+        batch, tokens, width = x.shape
+        packed = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = packed.permute(2, 0, 3, 1, 4)  # Each (B, H, T, D).
+        if view is None:
+            dropout = self.dropout if self.training else 0.0
+            y = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
+        else:
+            key, value = view.exchange(layer, key, value)
+            y = F.scaled_dot_product_attention(query, key, value, attn_mask=view.mask)
+        out: Tensor = self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+        return out
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(config.width)
+        self.attention = Attention(config)
+        self.norm_mlp = nn.LayerNorm(config.width)
+        self.expand = nn.Linear(config.width, 4 * config.width)
+        self.contract = nn.Linear(4 * config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_attention(x), layer, view))
+        y: Tensor = x + self.dropout(self.contract(F.gelu(self.expand(self.norm_mlp(x)), approximate="tanh")))
+        return y
+
+
+class GPT(nn.Module):
+    """The model. Weights are drawn from torch's default generator: seed it before construction."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.context, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """GPT-2: normal 0.02, residual projections scaled down by √(2 · layers)."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                (nn.init.zeros_ if name.endswith("bias") else nn.init.ones_)(parameter)
+                continue
+            residual = name.endswith(("attention.out.weight", "contract.weight"))
+            nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if residual else 0.02)
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of weights; the tied embedding counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self, idx: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, T, vocabulary) of windows ``idx`` (B, T), and the mean loss when targets (B, T) are given.
+
+        Raises ``ValueError`` when T is over the context.
+        """
+        if idx.shape[1] > self.config.context:
+            raise ValueError(f"{idx.shape[1]} tokens do not fit a context of {self.config.context}")
+        positions = torch.arange(idx.shape[1], device=idx.device)
+        logits = self._run(idx, positions, None)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def forward_cached(
+        self, idx: Tensor, cache: Cache, positions: Tensor, rows: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, T, vocabulary) of new tokens, seeing what ``cache`` holds of their rows.
+
+        ``idx`` and ``positions`` are int64 (B, T); a token's position is its index in its own sequence, or
+        ``PADDING`` where a shorter row has none (its logits mean nothing). Positions of a row must continue
+        what was fed before; starting again at 0 reuses the row. ``rows`` int64 (B,) names the cache rows that
+        take part, all different; None is all of them in order. Raises ``ValueError`` when a position is not
+        below the context.
+        """
+        view = _View(cache, positions, rows)
+        return self._run(idx, positions.clamp(min=0), view)
+
+    def _run(self, idx: Tensor, positions: Tensor, view: _View | None) -> Tensor:
+        x = self.dropout(self.tokens(idx) + self.positions(positions))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, layer, view)
+        return F.linear(self.norm(x), self.tokens.weight)
