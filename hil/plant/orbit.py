@@ -1,0 +1,222 @@
+"""Where the satellite is: a circular orbit with J2, or a two-line element set.
+
+A named orbit is circular. Of the Earth's oblateness it keeps the secular terms: the node drifts by
+−3/2 n J2 (R/a)² cos i, and the argument of latitude runs at n (1 + 3/4 J2 (R/a)² (8 cos² i − 2)), the sum of the
+rates of perigee and mean anomaly at zero eccentricity. The periodic terms (some 10 km) are left out.
+A TLE file goes through SGP4 as published.
+
+Both give one thing, a position at seconds after their epoch, in the frame of ``geometry``.
+
+Bounds: orbits are those a LEO bench makes sense for, 250 to 1,200 km, which is also where the radiation grid ends.
+"""
+
+from datetime import datetime, timedelta
+from math import acos, cos, degrees, pi, radians, sin, sqrt
+from pathlib import Path
+from typing import Annotated, Final, Protocol
+
+import msgspec
+from msgspec import Meta
+from sgp4.api import SGP4_ERRORS, WGS72, Satrec
+from sgp4.io import compute_checksum
+
+from .geometry import (
+    DAY_S,
+    EARTH_J2,
+    EARTH_MU_KM3_S2,
+    EARTH_RADIUS_KM,
+    J2000,
+    Vector,
+    days_since_j2000,
+    parse_utc,
+    sun,
+)
+
+ALTITUDE_MIN_KM: Final = 250.0
+ALTITUDE_MAX_KM: Final = 1200.0
+TLE_BYTES_MAX: Final = 1 << 20
+TROPICAL_YEAR_S: Final = 365.2422 * DAY_S
+
+
+class Orbit(Protocol):
+    """What the plant asks of an orbit. ``elapsed_s`` counts from ``epoch``."""
+
+    @property
+    def name(self) -> str:
+        """Name for reports."""
+
+    @property
+    def epoch(self) -> datetime:
+        """UTC of ``elapsed_s`` = 0."""
+
+    @property
+    def period_s(self) -> float:
+        """Nodal period."""
+
+    def position_km(self, elapsed_s: float) -> Vector:
+        """Inertial position."""
+
+
+class Elements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A circular orbit, as configured."""
+
+    altitude_km: Annotated[float, Meta(ge=ALTITUDE_MIN_KM, le=ALTITUDE_MAX_KM)] = 550.0
+    """Height of the circle over the equatorial radius, 6378.137 km."""
+    inclination_deg: Annotated[float, Meta(ge=0.0, le=180.0)] = 70.0
+    """Inclination; over 90° is retrograde."""
+    raan_deg: Annotated[float, Meta(ge=0.0, le=360.0)] = 20.0
+    """Right ascension of the ascending node at the epoch."""
+    argument_of_latitude_deg: Annotated[float, Meta(ge=0.0, le=360.0)] = 0.0
+    """Angle from the ascending node to the satellite at the epoch."""
+    epoch_utc: Annotated[str, Meta(max_length=32)] = "2026-03-31T00:00:00Z"
+    """Epoch, ISO 8601; without a zone it is UTC. 1950 to 2050, where the Sun's formula holds."""
+
+
+class CircularOrbit:
+    """``Elements`` propagated with the secular terms of J2."""
+
+    def __init__(self, name: str, elements: Elements) -> None:
+        """Raises ``ValueError`` when the epoch is no date between 1950 and 2050."""
+        self.name = name
+        self.epoch = parse_utc(elements.epoch_utc)
+        self._radius_km = EARTH_RADIUS_KM + elements.altitude_km
+        inclination = radians(elements.inclination_deg)
+        self._cos_i, self._sin_i = cos(inclination), sin(inclination)
+        motion = sqrt(EARTH_MU_KM3_S2 / self._radius_km**3)
+        oblate = EARTH_J2 * (EARTH_RADIUS_KM / self._radius_km) ** 2
+        self._node, self._node_rate = radians(elements.raan_deg), -1.5 * motion * oblate * self._cos_i
+        self._latitude = radians(elements.argument_of_latitude_deg)
+        self._latitude_rate = motion * (1.0 + 0.75 * oblate * (8.0 * self._cos_i**2 - 2.0))
+        self.period_s = 2.0 * pi / self._latitude_rate
+        self.node_rate_deg_day = degrees(self._node_rate) * DAY_S
+
+    def position_km(self, elapsed_s: float) -> Vector:
+        """Inertial position ``elapsed_s`` after the epoch."""
+        node = self._node + self._node_rate * elapsed_s
+        latitude = self._latitude + self._latitude_rate * elapsed_s
+        cos_n, sin_n, radius_km = cos(node), sin(node), self._radius_km
+        along, across = radius_km * cos(latitude), radius_km * sin(latitude)
+        level = across * self._cos_i
+        return (cos_n * along - sin_n * level, sin_n * along + cos_n * level, across * self._sin_i)
+
+
+class TleOrbit:
+    """A two-line element set propagated by SGP4 (WGS 72 constants, as TLEs are made with)."""
+
+    def __init__(self, name: str, line1: str, line2: str) -> None:
+        """Raises ``ValueError`` for a broken line, a wrong checksum or an orbit that is not in range."""
+        for number, line in enumerate((line1, line2), start=1):
+            _check_line(name, number, line)
+        if line1[2:7] != line2[2:7]:
+            raise ValueError(f"TLE {name}: the lines are of two satellites, {line1[2:7]} and {line2[2:7]}")
+        try:
+            self._satellite = Satrec.twoline2rv(line1, line2, WGS72)
+        except ValueError as error:
+            raise ValueError(f"TLE {name}: {error}") from None
+        self.name = name
+        satellite = self._satellite
+        days = satellite.jdsatepoch - 2451545.0 + satellite.jdsatepochF
+        self.epoch = J2000 + timedelta(days=days)
+        motion_rad_s = satellite.no_kozai / 60.0
+        self.period_s = 2.0 * pi / (motion_rad_s + satellite.argpdot / 60.0) if motion_rad_s > 0.0 else 0.0
+        if satellite.error or motion_rad_s <= 0.0:
+            raise ValueError(f"TLE {name}: SGP4 refuses it: {SGP4_ERRORS.get(satellite.error, 'mean motion is 0')}")
+        low_km, high_km = satellite.altp * EARTH_RADIUS_KM, satellite.alta * EARTH_RADIUS_KM
+        if low_km < ALTITUDE_MIN_KM or high_km > ALTITUDE_MAX_KM:
+            raise ValueError(
+                f"TLE {name}: perigee {low_km:.0f} km, apogee {high_km:.0f} km; the bench flies orbits between "
+                f"{ALTITUDE_MIN_KM:.0f} and {ALTITUDE_MAX_KM:.0f} km"
+            )
+
+    def position_km(self, elapsed_s: float) -> Vector:
+        """Inertial (TEME) position; ``ValueError`` once SGP4 gives the orbit up (decay)."""
+        error, position, _ = self._satellite.sgp4_tsince(elapsed_s / 60.0)
+        if error:
+            raise ValueError(f"TLE {self.name}: SGP4 at {elapsed_s:.0f} s: {SGP4_ERRORS[error]}")
+        x, y, z = position
+        return (x, y, z)
+
+
+def sun_synchronous(altitude_km: float, ltan_h: float, argument_of_latitude_deg: float, epoch_utc: str) -> Elements:
+    """Elements of a sun-synchronous circle; ``ltan_h`` is the mean local time of its ascending node, hours."""
+    radius_km = EARTH_RADIUS_KM + altitude_km
+    rate = 2.0 * pi / TROPICAL_YEAR_S
+    motion = sqrt(EARTH_MU_KM3_S2 / radius_km**3)
+    inclination = acos(-rate / (1.5 * motion * EARTH_J2 * (EARTH_RADIUS_KM / radius_km) ** 2))
+    mean_sun_deg = 280.460 + 0.9856474 * days_since_j2000(parse_utc(epoch_utc))
+    return Elements(
+        altitude_km=altitude_km,
+        inclination_deg=degrees(inclination),
+        raan_deg=(mean_sun_deg + (ltan_h - 12.0) * 15.0) % 360.0,
+        argument_of_latitude_deg=argument_of_latitude_deg,
+        epoch_utc=epoch_utc,
+    )
+
+
+# leo_550 is the default. Its first 95 minutes, with the default stations and times in minutes:
+#
+#   0.0 sunlight · 14.7–24.4 pass inuvik · 30.2–65.6 eclipse · 53.6–61.7 South Atlantic Anomaly ·
+#   54.8–59.7 pass hartebeesthoek · 79.9–87.2 pass awarua · 95.0 sunlight
+#
+# tests/hil/plant/test_windows.py holds this. The altitude of starcloud1 is published, its inclination is assumed.
+ORBITS: Final[dict[str, Elements]] = {
+    "leo_550": Elements(),
+    "sso_550": sun_synchronous(550.0, 10.5, 0.0, "2026-03-31T00:00:00Z"),
+    "dawn_dusk_650": sun_synchronous(650.0, 18.0, 0.0, "2026-03-31T00:00:00Z"),
+    "starcloud1": Elements(altitude_km=325.0, inclination_deg=45.0),
+}
+
+
+def orbit_of(text: str) -> Orbit:
+    """The orbit that ``text`` names: an entry of ``ORBITS``, or a file whose first TLE is taken.
+
+    Raises ``ValueError`` with one line that says what is wrong and what is allowed.
+    """
+    if text in ORBITS:
+        return CircularOrbit(text, ORBITS[text])
+    path = Path(text)
+    if not path.is_file():
+        raise ValueError(f"orbit {text!r}: neither a named orbit ({', '.join(ORBITS)}) nor a TLE file")
+    return read_tle(path)
+
+
+def read_tle(path: Path) -> TleOrbit:
+    """First element set of a TLE file, with or without a name line; ``ValueError`` when there is none."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(TLE_BYTES_MAX).decode("ascii", errors="replace")
+    except OSError as error:
+        raise ValueError(f"TLE file {path}: {error.strerror}") from None
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    for index, line in enumerate(lines):
+        if line.startswith("1 ") and index + 1 < len(lines) and lines[index + 1].startswith("2 "):
+            title = lines[index - 1].removeprefix("0 ").strip() if index else ""
+            return TleOrbit(title or line[2:7].strip(), line, lines[index + 1])
+    raise ValueError(f"TLE file {path}: no two lines that begin with '1 ' and '2 '")
+
+
+def beta_deg(orbit: Orbit, elapsed_s: float) -> float:
+    """Angle between the Sun and the orbit plane, degrees, positive towards the orbit's angular momentum."""
+    (ax, ay, az), (bx, by, bz) = orbit.position_km(elapsed_s), orbit.position_km(elapsed_s + 60.0)
+    nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+    (sx, sy, sz), _ = sun(days_since_j2000(orbit.epoch) + elapsed_s / DAY_S)
+    return 90.0 - degrees(acos((nx * sx + ny * sy + nz * sz) / sqrt(nx * nx + ny * ny + nz * nz)))
+
+
+def eclipse_length_s(altitude_km: float, beta: float) -> float:
+    """Length of the eclipse of a circular orbit at a beta angle in degrees, cylindrical shadow, without J2.
+
+    Half-angle acos(√(h² + 2 R h) / (a cos β)); 0 when the orbit stays in the sun.
+    """
+    radius_km = EARTH_RADIUS_KM + altitude_km
+    ratio = sqrt(altitude_km**2 + 2.0 * EARTH_RADIUS_KM * altitude_km) / (radius_km * cos(radians(beta)))
+    period_s = 2.0 * pi * sqrt(radius_km**3 / EARTH_MU_KM3_S2)
+    return period_s * acos(ratio) / pi if ratio < 1.0 else 0.0
+
+
+def _check_line(name: str, number: int, line: str) -> None:
+    if len(line) != 69 or not line.isascii():
+        raise ValueError(f"TLE {name}: line {number} has {len(line)} characters, a TLE line has 69")
+    checksum = compute_checksum(line)
+    if line[68] != str(checksum):
+        raise ValueError(f"TLE {name}: line {number} ends in checksum {line[68]!r}, its digits give {checksum}")

@@ -1,0 +1,81 @@
+"""From truth to what the bus sensors say: noise, quantisation and bias, one row per sensor.
+
+A reading is round((truth + bias + N(σ)) / step) · step, kept within the sensor's range. Every sensor draws from a
+random stream of its own, so one more reading of one of them shifts nobody else's noise.
+
+σ and step are assumptions in the range of ordinary CubeSat-class boards; state of charge (σ 0.001) and temperatures
+(σ 0.3 K) have the values the governor's published scores were computed with.
+"""
+
+from collections.abc import Mapping
+from math import inf
+from typing import Final
+
+import msgspec
+
+from flightsw.link.avionics import SensorFrame
+from hil.randomness import stream
+
+from .truth import Truth
+
+
+class Sensor(msgspec.Struct, frozen=True):
+    """One row: noise σ, quantisation step and range, in the unit of the field."""
+
+    field: str
+    sigma: float
+    step: float
+    low: float
+    high: float
+
+
+SENSORS: Final = (
+    Sensor("bus_voltage_v", 0.02, 0.01, 0.0, 60.0),
+    Sensor("bus_current_a", 0.02, 0.01, -200.0, 200.0),
+    Sensor("array_power_w", 2.0, 0.5, 0.0, inf),
+    Sensor("battery_voltage_v", 0.02, 0.01, 0.0, 60.0),
+    Sensor("battery_current_a", 0.02, 0.01, -200.0, 200.0),
+    Sensor("battery_temp_degc", 0.2, 0.1, -60.0, 125.0),
+    Sensor("soc_fraction", 0.001, 0.0001, 0.0, 1.0),
+    Sensor("sun_fraction", 0.005, 0.001, 0.0, 1.0),
+    Sensor("gpu_temp_degc", 0.3, 0.1, -60.0, 150.0),
+    Sensor("radiator_temp_degc", 0.3, 0.1, -100.0, 150.0),
+    Sensor("gpu_rail_power_w", 2.0, 0.1, 0.0, inf),
+    Sensor("latitude_deg", 0.0001, 0.0001, -90.0, 90.0),
+    Sensor("longitude_deg", 0.0001, 0.0001, -180.0, 180.0),
+    Sensor("altitude_km", 0.01, 0.001, 0.0, inf),
+    Sensor("proton_flux_cm2_s", 0.0, 0.1, 0.0, inf),
+)
+
+
+class SensorSuite:
+    """All sensors of one satellite. ``noise`` scales every σ: 0 gives bare quantisation."""
+
+    def __init__(self, seed: int, noise: float = 1.0) -> None:
+        self._rows = [
+            (s.field, s.sigma * noise, 1.0 / s.step, s.low, s.high, stream(seed, f"sensor.{s.field}").gauss)
+            for s in SENSORS
+        ]
+        self._sequence = 0
+
+    def frame(self, truth: Truth, *, warp: float, radio_lock: bool, bias: Mapping[str, float]) -> SensorFrame:
+        """The next sensor frame. ``bias`` is added to the named fields before quantisation."""
+        readings: dict[str, float] = {}
+        for field, sigma, per_step, low, high, gauss in self._rows:
+            value: float = getattr(truth, field)
+            if sigma > 0.0:
+                value += gauss(0.0, sigma)
+            if field in bias:
+                value += bias[field]
+            # Division by the reciprocal keeps decimal steps exact: 28.37, never 28.370000000000005.
+            readings[field] = min(high, max(low, round(value * per_step) / per_step))
+        self._sequence += 1
+        return SensorFrame(
+            sequence=self._sequence,
+            world_s=truth.world_s,
+            tai_s=truth.tai_s,
+            warp=warp,
+            gpu_rail_on=truth.gpu_rail_on,
+            radio_lock=radio_lock,
+            **readings,
+        )
