@@ -144,7 +144,7 @@ class Plant:
         return self._sensors.frame(self._truth, warp=warp, radio_lock=radio_lock, bias=self._bias)
 
     def inject(self, fault_name: str, **parameters: float) -> None:
-        """Switch a fault of ``FAULTS`` on, or change its parameter; ``ValueError`` for a name or value not in it."""
+        """Switch a fault of ``FAULTS`` on or change it; ``ValueError`` for a name or value outside it."""
         if fault_name not in FAULTS:
             raise ValueError(f"plant fault {fault_name!r}: unknown; known are {', '.join(FAULTS)}")
         allowed = FAULTS[fault_name]

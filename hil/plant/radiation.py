@@ -1,13 +1,14 @@
 """Flux of trapped protons over 10 MeV along the orbit: the South Atlantic Anomaly, from a shipped table.
 
-``data/ap8max_10mev.npz`` is AP8MAX on a 5° grid of latitude and longitude at 14 altitudes; ``make_belt_grid`` made it
-and its provenance is inside. Between the grid points the flux is linear in all three directions.
+``data/ap8max_10mev.npz`` is AP8MAX on a 5° grid of latitude and longitude at 14 altitudes; ``make_belt_grid`` made
+it and its provenance is inside. Between the grid points the flux is linear in all three directions.
 
 The map tells *where and when* upsets come. Its absolute scale is uncertain by a factor of 5 (two packages that both
 hold AP8 differ by 3 to 6 in fluence), so rates are mission parameters and never read from here.
 """
 
 import json
+from bisect import bisect
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -46,11 +47,10 @@ class BeltGrid:
     def flux_cm2_s(self, latitude_deg: float, longitude_deg: float, altitude_km: float) -> float:
         """Integral flux; longitude −180 to 180. Outside the grid's altitudes the nearest one counts."""
         altitudes = self.altitudes_km
-        upper = 1
-        while upper < len(altitudes) - 1 and altitude_km > altitudes[upper]:
-            upper += 1
-        low_km, high_km = altitudes[upper - 1], altitudes[upper]
-        share = min(1.0, max(0.0, (altitude_km - low_km) / (high_km - low_km)))
+        altitude_km = min(altitudes[-1], max(altitudes[0], altitude_km))
+        upper = min(len(altitudes) - 1, max(1, bisect(altitudes, altitude_km)))
+        low_km = altitudes[upper - 1]
+        share = (altitude_km - low_km) / (altitudes[upper] - low_km)
 
         y = (latitude_deg + 90.0) / self._step_deg
         x = (longitude_deg + 180.0) / self._step_deg

@@ -65,10 +65,11 @@ class SensorSuite:
             value: float = getattr(truth, field)
             if sigma > 0.0:
                 value += gauss(0.0, sigma)
-            if field in bias:
+            if bias and field in bias:
                 value += bias[field]
             # Division by the reciprocal keeps decimal steps exact: 28.37, never 28.370000000000005.
-            readings[field] = min(high, max(low, round(value * per_step) / per_step))
+            value = round(value * per_step) / per_step
+            readings[field] = low if value < low else high if value > high else value
         self._sequence += 1
         return SensorFrame(
             sequence=self._sequence,

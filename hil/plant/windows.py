@@ -1,7 +1,7 @@
 """What is coming: eclipses, passes and anomaly crossings, and a good moment to start a scenario.
 
-All three are intervals in which a function of time is over zero. They are found by a scan at ``SCAN_S`` and bisection
-of each sign change to ``EDGE_S``; what is shorter than ``SCAN_S`` may be missed.
+All three are intervals in which a function of time is over zero. They are found by a scan at ``SCAN_S`` and
+bisection of each sign change to ``EDGE_S``; what is shorter than ``SCAN_S`` may be missed.
 
 Times are seconds of the plant's world clock, which may start later than the orbit's epoch.
 """
