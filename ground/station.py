@@ -1,0 +1,361 @@
+"""The station: one process that owns the radio wire and the archive, follows commands and answers clients.
+
+    wire ─► decode ─► monitor (values, limits, events)          every client sees it at once
+                  └─► archive ─► commit ─► acknowledge ─► wire   the recorder may forget what is committed
+    client ─► validate ─► archive ─► wire ─► verification ─► client
+
+One thread, one selector, nothing in it blocks but the commit's fsync; the kernel's buffers hold what comes
+meanwhile. Two clocks: ``time.monotonic`` for every timer, UTC only as a label on records.
+"""
+
+import itertools
+import os
+import selectors
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, assert_never
+
+import msgspec
+
+from flightsw.link.bodies import VerificationBody
+from flightsw.link.codec import decode_telemetry
+from flightsw.link.dictionary import (
+    APID_EVENT,
+    APID_PING,
+    APID_REPLY,
+    APID_VERIFICATION,
+    DICTIONARY_HASH,
+    HOUSEKEEPING,
+)
+from flightsw.link.endpoint import Endpoint
+from flightsw.link.errors import BodyError, LinkError
+
+from .acknowledgement import ROUND_S, Acknowledger
+from .archive import Archive, Received, StreamCount
+from .commanding import Commander, validate
+from .control import Client, ControlServer
+from .errors import GroundError
+from .monitor import CONTACT_S, EVENTS_MAX, Monitor
+from .protocol import (
+    Done,
+    EventLine,
+    Refusal,
+    Request,
+    SendRequest,
+    Snapshot,
+    SnapshotRequest,
+    StationStatus,
+    StopRequest,
+    Stream,
+    Wait,
+)
+from .reader import ArchiveReader
+from .transport import open_wire
+
+COMMIT_S: Final = 0.1
+"""Longest time that a packet waits for its commit."""
+COMMIT_PACKETS: Final = 1000
+TICK_S: Final = 0.1
+STREAMS_MAX: Final = 4096
+STREAMS_SHOWN: Final = 16
+BOOT_MAX: Final = 2**32 - 1
+SEQUENCE_MAX: Final = 2**53
+"""What ``recorder.acknowledge`` can name; another identity could be neither filed nor acknowledged."""
+
+_NAMES: Final = {
+    APID_VERIFICATION: "verification",
+    APID_EVENT: "events",
+    APID_REPLY: "replies",
+    APID_PING: "ping",
+    **{group.apid: f"hk {group.name}" for group in HOUSEKEEPING},
+}
+
+
+class Station:
+    """Everything is opened on construction, so that what is missing or in use is a ``GroundError`` at once."""
+
+    def __init__(self, endpoint: Endpoint, archive: Path, control: Path) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._wakened = socket.socketpair()
+        self._wakened.setblocking(False)
+        self._selector.register(self._wakened, selectors.EVENT_READ, self._woken)
+        self._archive = Archive(archive)
+        try:
+            self._wire = open_wire(endpoint)
+            try:
+                self._control = ControlServer(control, self._selector, self._request, self._forget)
+            except GroundError:
+                self._wire.close()
+                raise
+        except GroundError:
+            self._archive.close()
+            raise
+        self._watched: tuple[int, int] = (-1, 0)
+        self._monitor = Monitor()
+        self._monitor.recall(_recent_events(archive))
+        self._commander = Commander()
+        self._acknowledger = Acknowledger()
+        self._ids = self._command_ids()
+        self._streams = {(s.boot, s.apid): s for s in self._archive.streams()[-STREAMS_MAX:]}
+        self._waiting: dict[int, tuple[Client, Wait]] = {}
+        self._bad: Counter[str] = Counter()
+        self._packets: Counter[str] = Counter()
+        self._started_s = time.monotonic()
+        self._heard_s: float | None = None
+        self._commit_at_s = self._round_at_s = self._started_s
+        self._stopping = False
+
+    def run(self) -> None:
+        """Work until ``stop``; then commit and release everything."""
+        try:
+            while not self._stopping:
+                self._watch_wire()
+                for key, mask in self._selector.select(COMMIT_S if self._archive.dirty else TICK_S):
+                    key.data(mask)
+                self._watch_wire()
+                self._duties(time.monotonic())
+        finally:
+            self._commit(time.monotonic())
+            self._control.close()
+            self._wire.close()
+            self._archive.close()
+            self._selector.close()
+            self._waker.close()
+            self._wakened.close()
+
+    def stop(self) -> None:
+        """Ask ``run`` to return; from any thread or signal handler, also when it has returned already."""
+        self._stopping = True
+        try:
+            self._waker.send(b"\0")
+        except OSError:
+            return
+
+    # The wire.
+
+    def _watch_wire(self) -> None:
+        """Keep the selector on the wire's descriptor, which changes when a serial line is opened again."""
+        descriptor = self._wire.fileno()
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._wire.wants_write else 0)
+        wanted = (descriptor, events) if descriptor >= 0 else (-1, 0)
+        if wanted == self._watched:
+            return
+        if self._watched[0] >= 0:
+            self._selector.unregister(self._watched[0])
+        if descriptor >= 0:
+            self._selector.register(descriptor, events, self._wire_ready)
+        self._watched = wanted
+
+    def _wire_ready(self, mask: int) -> None:
+        if mask & selectors.EVENT_READ:
+            for unit in self._wire.receive():
+                self._unit(unit)
+        if mask & selectors.EVENT_WRITE:
+            self._wire.service(time.monotonic())
+
+    def _unit(self, unit: bytes) -> None:
+        try:
+            telemetry = decode_telemetry(unit)
+        except LinkError as error:
+            self._bad["body" if isinstance(error, BodyError) else "crc" if "CRC" in str(error) else "header"] += 1
+            return
+        if not (1 <= telemetry.boot <= BOOT_MAX and telemetry.seq <= SEQUENCE_MAX):
+            self._bad["identity"] += 1
+            return
+        now_s, now_utc_s = time.monotonic(), time.time()
+        self._heard_s = now_s
+        for alarm in self._monitor.observe(telemetry, now_utc_s):
+            self._archive.note(
+                "INSERT INTO alarms(received_utc_s, world_s, parameter, level, value, text) VALUES (?,?,?,?,?,?)",
+                *(alarm.received_utc_s, alarm.world_s, alarm.parameter, alarm.level, alarm.value, alarm.text),
+            )
+        if isinstance(telemetry.body, VerificationBody):
+            self._verification(telemetry.body, now_s)
+        if not self._archive.dirty:
+            self._commit_at_s = now_s + COMMIT_S
+        self._archive.add(Received(telemetry, unit, now_utc_s))
+        if self._archive.pending >= COMMIT_PACKETS:
+            self._commit(now_s)
+
+    # What is done by time.
+
+    def _duties(self, now_s: float) -> None:
+        self._wire.service(now_s)
+        alive = self._alive(now_s)
+        for outgoing, packet in self._commander.due(now_s, alive):
+            self._wire.send(packet)
+            self._archive.note(
+                "UPDATE commands SET transmissions=? WHERE id=?", outgoing.transmissions, outgoing.id
+            )
+        for outgoing in self._commander.overdue(now_s):
+            self._archive.note("UPDATE commands SET expired_utc_s=? WHERE id=?", time.time(), outgoing.id)
+            self._settle(outgoing.id)
+        if now_s >= self._commit_at_s:
+            self._commit(now_s)
+        if alive and now_s >= self._round_at_s:
+            self._round_at_s = now_s + ROUND_S
+            for archived in self._acknowledger.next_round():
+                self._wire.send(self._commander.acknowledgement(archived, next(self._ids)))
+                self._packets["acknowledged"] += archived.last - archived.first + 1
+
+    def _alive(self, now_s: float) -> bool:
+        return self._heard_s is not None and now_s - self._heard_s < CONTACT_S
+
+    def _commit(self, now_s: float) -> None:
+        self._commit_at_s = now_s + COMMIT_S
+        new, duplicates = self._archive.commit(now_s)
+        for received in new:
+            boot, apid, sequence = received.telemetry.identity
+            self._packets["playback" if received.telemetry.playback else "live"] += 1
+            stream = self._streams.get((boot, apid))
+            if stream is not None:
+                self._streams[boot, apid] = StreamCount(
+                    boot, apid, stream.received + 1, min(stream.first, sequence), max(stream.last, sequence)
+                )
+            elif len(self._streams) < STREAMS_MAX:
+                self._streams[boot, apid] = StreamCount(boot, apid, 1, sequence, sequence)
+        self._packets["duplicates"] += len(duplicates)
+        for received in itertools.chain(new, duplicates):
+            self._acknowledger.archived(*received.telemetry.identity)
+
+    # Commands.
+
+    def _command_ids(self) -> Iterator[int]:
+        while True:
+            yield from self._archive.reserve_command_ids(time.time_ns() // 1000)
+
+    def _send(self, client: Client, request: SendRequest) -> None:
+        telecommand, arguments = validate(request.name, request.arguments)
+        now_s, now_utc_s = time.monotonic(), time.time()
+        outgoing = self._commander.submit(
+            telecommand,
+            arguments,
+            id=next(self._ids),
+            operator=client.operator,
+            timeout_s=request.timeout_s,
+            now_s=now_s,
+            now_utc_s=now_utc_s,
+        )
+        self._archive.note(
+            "INSERT INTO commands(id, name, opcode, arguments, operator, sent_utc_s) VALUES (?,?,?,?,?,?)",
+            outgoing.id,
+            telecommand.name,
+            telecommand.opcode,
+            msgspec.json.encode(arguments).decode(),
+            client.operator,
+            now_utc_s,
+        )
+        self._commit(now_s)
+        self._waiting[outgoing.id] = (client, request.wait)
+        self._duties(time.monotonic())
+        self._settle(outgoing.id)
+
+    def _verification(self, report: VerificationBody, now_s: float) -> None:
+        line = self._commander.observe(report, now_s)
+        if line is not None and report.id in self._waiting:
+            self._control.answer(self._waiting[report.id][0], line)
+            self._settle(report.id)
+
+    def _settle(self, id: int) -> None:
+        """Answer the client that waits for this command, when it has what it waits for."""
+        if id not in self._waiting:
+            return
+        client, wait = self._waiting[id]
+        outcome = self._commander.outcome(id)
+        if (outcome == "sent" and wait is not None) or (outcome == "accepted" and wait == "completion"):
+            return
+        del self._waiting[id]
+        self._control.answer(client, self._commander.result(id))
+
+    # Clients.
+
+    def _request(self, client: Client, request: Request) -> None:
+        match request:
+            case SnapshotRequest():
+                self._control.answer(client, self.snapshot())
+            case SendRequest():
+                try:
+                    self._send(client, request)
+                except GroundError as error:
+                    self._control.answer(client, Refusal(str(error), error.exit_code))
+            case StopRequest():
+                self._stopping = True
+                self._control.answer(client, Done())
+            case _:
+                assert_never(request)
+
+    def _forget(self, client: Client) -> None:
+        for id in [id for id, (waiting, _) in self._waiting.items() if waiting is client]:
+            del self._waiting[id]
+
+    def _woken(self, _: int) -> None:
+        self._wakened.recv(64)
+
+    def snapshot(self) -> Snapshot:
+        """Everything a display shows; for the station's own thread."""
+        return Snapshot(
+            status=self._status(time.monotonic()),
+            latest=self._monitor.latest,
+            events=tuple(sorted(self._monitor.events.values(), key=_by_time)),
+            alarms=tuple(self._monitor.alarms),
+            commands=self._commander.lines(20),
+        )
+
+    def _status(self, now_s: float) -> StationStatus:
+        monitor, streams = self._monitor, sorted(self._streams.values())
+        mode = monitor.latest.get("mode")
+        return StationStatus(
+            pid=os.getpid(),
+            uptime_s=now_s - self._started_s,
+            link=self._wire.status(),
+            contact=self._alive(now_s),
+            silence_s=None if self._heard_s is None else now_s - self._heard_s,
+            archive=str(self._archive.path),
+            archive_fault=self._archive.fault,
+            archive_pending=self._archive.pending,
+            packets_live=self._packets["live"],
+            packets_playback=self._packets["playback"],
+            duplicates=self._packets["duplicates"],
+            missing=sum(s.missing for s in streams),
+            unarchived=self._archive.unarchived,
+            acknowledged=self._packets["acknowledged"],
+            acknowledge_pending=self._acknowledger.pending,
+            units_bad=dict(self._bad),
+            commands_open=self._commander.open_count,
+            boot=monitor.boot,
+            mode=mode.text if mode else "",
+            world_s=monitor.world_s,
+            onboard_utc_s=monitor.onboard_utc_s,
+            dictionary=DICTIONARY_HASH,
+            dictionary_onboard=monitor.dictionary_onboard,
+            notices=self._notices(),
+            streams=tuple(
+                Stream(name=_NAMES.get(s.apid, f"APID 0x{s.apid:03X}"), missing=s.missing, **s._asdict())
+                for s in streams[-STREAMS_SHOWN:]
+            ),
+        )
+
+    def _notices(self) -> tuple[str, ...]:
+        notices = []
+        if fault := self._wire.status().fault:
+            notices.append(fault)
+        if self._archive.fault:
+            notices.append(f"archive: {self._archive.fault}")
+        if self._monitor.dictionary_differs:
+            notices.append(
+                f"the spacecraft flies dictionary {self._monitor.dictionary_onboard}, this station has"
+                f" {DICTIONARY_HASH}: what both know is shown"
+            )
+        return tuple(notices)
+
+
+def _by_time(event: EventLine) -> tuple[int, float, int]:
+    return event.boot, event.world_s, event.sequence
+
+
+def _recent_events(path: Path) -> list[EventLine]:
+    with ArchiveReader(path) as reader:
+        return reader.events(last=EVENTS_MAX)
