@@ -53,7 +53,7 @@ PRESETS: Final[dict[str, Preset]] = {
     # For tests: a step costs a few milliseconds.
     "micro": Preset(model=GPTConfig(layers=2, heads=2, width=32, context=32), batch_size=4),
     # For one slow processor core: a micro-batch stays far below a tenth of a second.
-    "tiny": Preset(model=GPTConfig(layers=4, heads=4, width=128, context=64), batch_size=8),
+    "tiny": Preset(model=GPTConfig(layers=3, heads=4, width=96, context=64), batch_size=8),
     # The character configuration of nanoGPT, which Starcloud-1 trained in orbit.
     "char": Preset(model=GPTConfig(layers=6, heads=6, width=384, context=256, dropout=0.2), batch_size=64),
     # The body of GPT-2 small without its 50,257-token vocabulary: 85 M parameters.

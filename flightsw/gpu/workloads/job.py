@@ -75,6 +75,7 @@ class Job:
         self.meter = meter
         self.progress = Progress()
         self.dropped = 0
+        self.micro_batch_last_s = 0.0
         self.is_ready = threading.Event()
         self._stopping = threading.Event()
         self._inbox: deque[protocol.ToChild] = deque()
@@ -123,6 +124,7 @@ class Job:
         started_s = time.monotonic()
         yield
         busy_s = time.monotonic() - started_s
+        self.micro_batch_last_s = busy_s
         self.progress.busy_s += busy_s
         self.progress.micro_batch_s = max(self.progress.micro_batch_s, busy_s)
         self.progress.progress += 1

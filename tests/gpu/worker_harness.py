@@ -1,0 +1,99 @@
+"""A real worker process on a real pipe, as the daemon would hold it. Waiting is done on its messages."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from flightsw.gpu import protocol
+
+DEADLINE_S = 60.0
+
+
+def tiny_corpus(folder: Path) -> str:
+    """A text file of a few kilobytes that is the same in every run."""
+    path = folder / "corpus.txt"
+    path.write_text("".join(f"{n} times {n + 7} is {n * (n + 7)}.\n" for n in range(2000)))
+    return str(path)
+
+
+class WorkerProcess:
+    """``python -m flightsw.gpu.worker`` with its messages in a queue."""
+
+    def __init__(self, spec: protocol.ToChild | None) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flightsw.gpu.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        self.seen: list[protocol.FromChild] = []
+        self.stderr = b""
+        self._queue: queue.Queue[protocol.FromChild | None] = queue.Queue()
+        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._drain)]
+        for thread in self._threads:
+            thread.start()
+        if spec is not None:
+            self.send(spec)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.process.kill()
+        self.process.wait()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            try:
+                stream.close()
+            except BrokenPipeError:
+                pass
+
+    def send(self, message: protocol.ToChild) -> None:
+        self.write(protocol.encode(message))
+
+    def write(self, data: bytes) -> None:
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def expect(self, kind, where=lambda message: True):
+        """The next message of this kind for which ``where`` holds; others are kept in ``seen``."""
+        deadline_s = time.monotonic() + DEADLINE_S
+        while True:
+            try:
+                message = self._queue.get(timeout=max(deadline_s - time.monotonic(), 0.001))
+            except queue.Empty:
+                raise AssertionError(f"no {kind.__name__} in {DEADLINE_S} s; seen {self.seen[-5:]}") from None
+            if message is None:
+                raise AssertionError(f"worker ended before {kind.__name__}: {self.seen[-5:]} {self.stderr.decode()}")
+            self.seen.append(message)
+            if isinstance(message, kind) and where(message):
+                return message
+
+    def wait(self) -> int:
+        """Exit status; everything it sent is in ``seen`` afterwards."""
+        status = self.process.wait(DEADLINE_S)
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+        while (message := self._queue.get(timeout=DEADLINE_S)) is not None:
+            self.seen.append(message)
+        return status
+
+    def all(self, kind):
+        return [message for message in self.seen if isinstance(message, kind)]
+
+    def _read(self) -> None:
+        stream = self.process.stdout
+        while len(head := stream.read(4)) == 4:
+            (length,) = protocol.LENGTH_PREFIX.unpack(head)
+            self._queue.put(protocol.decode_from_child(stream.read(length)))
+        self._queue.put(None)
+
+    def _drain(self) -> None:
+        self.stderr = self.process.stderr.read()
