@@ -110,7 +110,7 @@ def describe(argument: Argument) -> str:
         case ArgumentType.FLOAT:
             return f"a number{span}{unit}"
         case ArgumentType.TEXT:
-            return f"text of{span.removeprefix(' of')} characters" if span else "text"
+            return f"text{span.replace(' from ', ' of ')} characters" if span else "text"
         case ArgumentType.ENUM:
             return "one of " + ", ".join(f"{name} ({code})" for name, code in enum_codes(argument).items())
 

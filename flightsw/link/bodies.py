@@ -107,27 +107,28 @@ _ping: Final = msgspec.msgpack.Decoder(PingBody)
 def pack_body(body: CommandBody | TelemetryBody) -> bytes:
     """Msgpack map of a body. One of telemetry always fits its packet: text that does not is cut, with an "…".
 
-    The size of a command is checked by ``packet.encode_tc``.
+    Text without UTF-8 (lone surrogates, as file names may have) is written with "?". The size of a command is
+    checked by ``packet.encode_tc``.
     """
-    octets = _encoder.encode(body)
-    if len(octets) <= TM_BODY_BYTES_MAX or isinstance(body, CommandBody | PingBody):
-        return octets
+    try:
+        octets = _encoder.encode(body)
+    except UnicodeEncodeError:
+        return pack_body(type(body)(**_clean(msgspec.structs.asdict(body))))
     excess = len(octets) - TM_BODY_BYTES_MAX
-    match body:
-        case EventBody():
-            shortened: TelemetryBody = msgspec.structs.replace(body, fields=_cut_fields(body.fields))
-        case VerificationBody():
-            shortened = msgspec.structs.replace(body, text=cut_text(body.text, len(body.text.encode()) - excess))
-        case ReplyBody():
-            shortened = msgspec.structs.replace(body, text=cut_text(body.text, len(body.text.encode()) - excess))
-    return _encoder.encode(shortened)
+    if excess > 0 and isinstance(body, EventBody):
+        return _encoder.encode(msgspec.structs.replace(body, fields=_cut_fields(body.fields)))
+    if excess > 0 and isinstance(body, VerificationBody | ReplyBody):
+        # The length prefix of a shorter text is never longer.
+        text = cut_text(body.text, len(body.text.encode()) - excess)
+        return _encoder.encode(msgspec.structs.replace(body, text=text))
+    return octets
 
 
 def cut_text(text: str, bytes_max: int) -> str:
     """The text itself, or as much of it as fits ``bytes_max`` octets of UTF-8 with an ellipsis."""
     octets = text.encode(errors="replace")
     if len(octets) <= bytes_max:
-        return text
+        return octets.decode()
     room = max(0, bytes_max - len(ELLIPSIS.encode()))
     return octets[:room].decode(errors="ignore") + ELLIPSIS
 
@@ -182,6 +183,12 @@ def _decode(decoder: msgspec.msgpack.Decoder[Body], octets: bytes, what: str) ->
         raise BodyError(f"{what} body: {error}") from None
     except RecursionError:
         raise BodyError(f"{what} body: nested too deeply") from None
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_clean(name): _clean(item) for name, item in value.items()}
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _cut_fields(fields: dict[str, Any]) -> dict[str, Scalar]:
