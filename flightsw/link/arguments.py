@@ -5,17 +5,14 @@ for the same reasons in the same words. A refusal is one sentence: command, argu
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from .errors import ArgumentError
 from .schema import Argument, ArgumentType, Telecommand
 
-VALUE_CHARACTERS_MAX = 40
+VALUE_CHARACTERS_MAX: Final = 40
 """As much of a bad value as an error message repeats."""
-
-_TRUE = frozenset(("true", "on", "yes", "1"))
-_FALSE = frozenset(("false", "off", "no", "0"))
 
 
 def check_arguments(command: Telecommand, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,26 +41,10 @@ def check_arguments(command: Telecommand, arguments: Mapping[str, Any]) -> dict[
 
 def check_argument(argument: Argument, value: Any) -> Any:
     """One value as it goes into the body; raises ``ArgumentError``."""
-    match argument.type:
-        case ArgumentType.BOOL:
-            if isinstance(value, bool):
-                return value
-        case ArgumentType.INT:
-            if isinstance(value, int) and not isinstance(value, bool) and _in_range(argument, value):
-                return int(value)
-        case ArgumentType.FLOAT:
-            if isinstance(value, int | float) and not isinstance(value, bool) and _in_range(argument, value):
-                return float(value)
-        case ArgumentType.TEXT:
-            if isinstance(value, str) and _in_range(argument, len(value)) and _encodable(value):
-                return value
-        case ArgumentType.ENUM:
-            codes = enum_codes(argument)
-            if isinstance(value, str) and value in codes:
-                return codes[value]
-            if isinstance(value, int) and not isinstance(value, bool) and value in codes.values():
-                return int(value)
-    _refuse(argument, value)
+    checked = _CHECK[argument.type](argument, value)
+    if checked is None:
+        raise ArgumentError(f"{argument.name} = {_shown(value)} is not {describe(argument)}")
+    return checked
 
 
 def parse_argument_text(argument: Argument, text: str) -> Any:
@@ -71,24 +52,11 @@ def parse_argument_text(argument: Argument, text: str) -> Any:
 
     BOOL takes true/false, on/off, yes/no, 1/0; INT also 0x and 0b; ENUM its name in any case, or its code.
     """
-    value: Any = text
     try:
-        match argument.type:
-            case ArgumentType.BOOL:
-                folded = text.strip().casefold()
-                value = True if folded in _TRUE else False if folded in _FALSE else text
-            case ArgumentType.INT:
-                value = int(text, 0)
-            case ArgumentType.FLOAT:
-                value = float(text)
-            case ArgumentType.ENUM:
-                folded = text.strip().casefold()
-                value = next((name for name in argument.choices if name.casefold() == folded), None)
-                value = int(text, 0) if value is None else value
-            case ArgumentType.TEXT:
-                pass
+        value = _PARSE[argument.type](argument, text)
     except ValueError:
-        _refuse(argument, text)
+        # Text that cannot be read is refused as the value it is not.
+        value = text
     return check_argument(argument, value)
 
 
@@ -100,8 +68,7 @@ def enum_codes(argument: Argument) -> dict[str, int]:
 
 def describe(argument: Argument) -> str:
     """What is allowed, in words: "a number from 0 to 2000 W"."""
-    unit = f" {argument.unit}" if argument.unit else ""
-    span = _span(argument)
+    span, unit = _span(argument), f" {argument.unit}" if argument.unit else ""
     match argument.type:
         case ArgumentType.BOOL:
             return "true or false"
@@ -111,8 +78,7 @@ def describe(argument: Argument) -> str:
             return f"a number{span}{unit}"
         case ArgumentType.TEXT:
             return f"text{span.replace(' from ', ' of ')} characters" if span else "text"
-        case ArgumentType.ENUM:
-            return "one of " + ", ".join(f"{name} ({code})" for name, code in enum_codes(argument).items())
+    return "one of " + ", ".join(f"{name} ({code})" for name, code in enum_codes(argument).items())
 
 
 def _span(argument: Argument) -> str:
@@ -132,15 +98,80 @@ def _in_range(argument: Argument, value: float) -> bool:
     )
 
 
-def _encodable(text: str) -> bool:
-    """Lone surrogates, as a terminal in a wrong encoding makes them, have no UTF-8."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
-
-
 def _shown(value: Any) -> str:
-    text = ascii(value) if isinstance(value, str) else str(value)
+    text = ascii(value)
     return text if len(text) <= VALUE_CHARACTERS_MAX else text[: VALUE_CHARACTERS_MAX - 1] + "…"
 
 
-def _refuse(argument: Argument, value: Any) -> NoReturn:
-    raise ArgumentError(f"{argument.name} = {_shown(value)} is not {describe(argument)}")
+# One check and one parser for each type. A check gives the value of the body, or None to refuse.
+
+
+def _check_bool(argument: Argument, value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _check_int(argument: Argument, value: Any) -> int | None:
+    return int(value) if _is_number(value, int) and _in_range(argument, value) else None
+
+
+def _check_float(argument: Argument, value: Any) -> float | None:
+    return float(value) if _is_number(value, int | float) and _in_range(argument, value) else None
+
+
+def _check_text(argument: Argument, value: Any) -> str | None:
+    # Lone surrogates, as a terminal in a wrong encoding makes them, have no UTF-8.
+    whole = isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return value if whole and _in_range(argument, len(value)) else None
+
+
+def _check_enum(argument: Argument, value: Any) -> int | None:
+    codes = enum_codes(argument)
+    if isinstance(value, str):
+        return codes.get(value)
+    return int(value) if _is_number(value, int) and value in codes.values() else None
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _parse_bool(argument: Argument, text: str) -> Any:
+    return _BOOL_WORDS.get(text.strip().casefold(), text)
+
+
+def _parse_int(argument: Argument, text: str) -> int:
+    return int(text, 0)
+
+
+def _parse_float(argument: Argument, text: str) -> float:
+    return float(text)
+
+
+def _parse_text(argument: Argument, text: str) -> str:
+    return text
+
+
+def _parse_enum(argument: Argument, text: str) -> str | int:
+    folded = text.strip().casefold()
+    name = next((name for name in argument.choices if name.casefold() == folded), None)
+    return int(text, 0) if name is None else name
+
+
+_BOOL_WORDS: Final = {
+    **dict.fromkeys(("true", "on", "yes", "1"), True),
+    **dict.fromkeys(("false", "off", "no", "0"), False),
+}
+_CHECK: Final[dict[ArgumentType, Callable[[Argument, Any], Any]]] = {
+    ArgumentType.BOOL: _check_bool,
+    ArgumentType.INT: _check_int,
+    ArgumentType.FLOAT: _check_float,
+    ArgumentType.TEXT: _check_text,
+    ArgumentType.ENUM: _check_enum,
+}
+_PARSE: Final[dict[ArgumentType, Callable[[Argument, str], Any]]] = {
+    ArgumentType.BOOL: _parse_bool,
+    ArgumentType.INT: _parse_int,
+    ArgumentType.FLOAT: _parse_float,
+    ArgumentType.TEXT: _parse_text,
+    ArgumentType.ENUM: _parse_enum,
+}
