@@ -45,8 +45,10 @@ class PlantConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     elements: Elements | None = None
     """A circular orbit of one's own; ``orbit`` is then only its name."""
     start: Literal["epoch", "demonstrative"] = "epoch"
-    """World time 0: the orbit's epoch, or within a day of it the first start with a whole eclipse and two
-    separate passes in ``start_span_s`` (the epoch when there is none)."""
+    """What world time 0 is: the orbit's epoch, or within a day of it the first moment from which ``start_span_s``
+    hold a whole eclipse and two separate passes (the epoch when there is none)."""
+    start_s: Annotated[float, Meta(ge=0.0, le=1e8)] = 0.0
+    """World time at which the plant begins."""
     start_span_s: Annotated[float, Meta(ge=600.0, le=86400.0)] = 5700.0
     """Length of a scenario, for ``start``."""
     stations: Annotated[tuple[str, ...], Meta(max_length=STATIONS_MAX)] = DEFAULT_STATIONS
@@ -114,7 +116,7 @@ class Plant:
         self._faults: dict[str, float] = {}
         self._bias: dict[str, float] = {}
         self._radiator_health = self._array_health = 1.0
-        self._truth = self._advance(0.0, 0.0, Loads(gpu_rail_on=True))
+        self._truth = self._advance(config.start_s, 0.0, Loads())
 
     def truth(self) -> Truth:
         """State after the last step."""
@@ -152,7 +154,7 @@ class Plant:
             given = ", ".join(sorted(parameters)) or "none"
             raise ValueError(f"plant fault {fault_name}: takes exactly {allowed.name}, given: {given}")
         value = parameters[allowed.name]
-        if isinstance(value, bool | str) or not allowed.low <= value <= allowed.high:
+        if type(value) not in (int, float) or not allowed.low <= value <= allowed.high:
             limits = f"{allowed.low:g} to {allowed.high:g}"
             raise ValueError(f"plant fault {fault_name}: {allowed.name} = {value!r}, allowed is {limits}")
         self._faults[fault_name] = float(value)
