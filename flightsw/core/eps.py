@@ -1,0 +1,238 @@
+"""Electrical power system: state of charge, sun and eclipse arcs, what the array can give, load shedding.
+
+Arcs. An orbit is one sunlit and one dark arc. The forecast (period, eclipse length, one entry) starts as
+configured and is refined on board by the edges of the sun sensor: an entry sets the phase, two entries the
+period, entry and exit the length. Darkness that is much shorter than an eclipse (a tumble, a shadow of the body)
+is not learned. ``eclipse`` is true when darkness is *seen or forecast*: in a disagreement the darker opinion
+wins, which costs a little work and never charge (power-thermal-orbit reference, section 6.8, "failure
+directions").
+
+Array. The believed array power matters for spending in sunlight. Measured power is what the array *can* give only
+while nothing curtails it, that is while the battery neither is full nor charges at its limit. Then the
+measurement is learned, down or up; otherwise it only raises the estimate.
+
+All durations of arcs are mission time; persistence of limits is machine time.
+"""
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from . import limits, sense
+from .events import Event, Fields
+from .limits import CLEAR, Limit, Watch
+
+J_PER_WH: Final = 3600.0
+DARK_BELOW: Final = 0.4
+LIT_ABOVE: Final = 0.6
+"""Sun sensor levels that switch between lit and dark; between them the last verdict stands."""
+PERIOD_TOLERANCE: Final = 0.1
+"""A period between two entries that differs more than this from the configured one is not learned."""
+ECLIPSE_PLAUSIBLE: Final = 0.2
+"""Darkness shorter than this part of the configured eclipse is not learned."""
+CURTAILED_SOC: Final = 0.97
+CURTAILED_CHARGE: Final = 0.85
+"""Above this charge, or this part of the charge limit, the array may be giving less than it could."""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Battery, array and orbit as believed, and the thresholds of SAFE."""
+
+    capacity_wh: Annotated[float, Meta(gt=0.0, le=1e6)] = 700.0
+    """Battery capacity."""
+    dod_max: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.30
+    """Deepest allowed depth of discharge; the floor of the state of charge is 1 − dod_max."""
+    charge_efficiency: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.95
+    """Stored energy per energy into the battery."""
+    discharge_efficiency: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.95
+    """Energy out of the battery per stored energy."""
+    charge_power_max_w: Annotated[float, Meta(gt=0.0, le=1e6)] = 350.0
+    """Charge limit on the bus side (C/2)."""
+    bus_power_w: Annotated[float, Meta(ge=0.0, le=1e6)] = 60.0
+    """Load of everything but the GPU."""
+    array_power_w: Annotated[float, Meta(ge=0.0, le=1e6)] = 1200.0
+    """Array power in full sun, until it has been measured."""
+    orbit_period_s: Annotated[float, Meta(ge=600.0, le=1e6)] = 5700.0
+    """Orbital period (mission time)."""
+    eclipse_s: Annotated[float, Meta(ge=0.0, le=1e6)] = 2100.0
+    """Length of the dark arc (mission time), until it has been observed."""
+    eclipse_entry_s: float | None = None
+    """Mission time of any one eclipse entry; without it the first edge tells."""
+    soc_safe: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.705
+    """SAFE under this state of charge."""
+    soc_recovered: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.74
+    """SAFE may end above this state of charge."""
+    bus_undervoltage_v: Annotated[float, Meta(ge=0.0, le=200.0)] = 22.0
+    """SAFE under this bus voltage."""
+    bus_recovered_v: Annotated[float, Meta(ge=0.0, le=200.0)] = 24.0
+    """SAFE may end above this bus voltage."""
+    trip_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 0.5
+    """A threshold must be passed for this long (machine clock)."""
+
+    def __post_init__(self) -> None:
+        if self.eclipse_s >= self.orbit_period_s:
+            raise ValueError(
+                f"eclipse_s = {self.eclipse_s:g} must be shorter than orbit_period_s = {self.orbit_period_s:g}"
+            )
+        if self.soc_recovered <= self.soc_safe:
+            raise ValueError(f"soc_recovered = {self.soc_recovered:g} must be over soc_safe = {self.soc_safe:g}")
+        if self.bus_recovered_v <= self.bus_undervoltage_v:
+            raise ValueError(
+                f"bus_recovered_v = {self.bus_recovered_v:g} must be over bus_undervoltage_v"
+                f" = {self.bus_undervoltage_v:g}"
+            )
+
+    @property
+    def capacity_j(self) -> float:
+        """Battery capacity in joules."""
+        return self.capacity_wh * J_PER_WH
+
+    @property
+    def soc_floor(self) -> float:
+        """Lowest allowed state of charge."""
+        return 1.0 - self.dod_max
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Power as known now; ``entry_s`` is the latest forecast entry, ``seen_entry_s`` the latest observed one."""
+
+    array_power_w: float
+    period_s: float
+    eclipse_s: float
+    entry_s: float | None
+    seen_entry_s: float | None = None
+    entry_before_s: float | None = None
+    soc_fraction: float = float("nan")
+    dark: bool | None = None
+    eclipse: bool = False
+    arc_remaining_s: float = 0.0
+    soc_low: Watch = CLEAR
+    undervoltage: Watch = CLEAR
+    rail_commanded: bool = True
+    rail_on: bool = True
+
+
+def start(config: Config) -> State:
+    """State at boot: everything as configured."""
+    return State(
+        array_power_w=config.array_power_w,
+        period_s=config.orbit_period_s,
+        eclipse_s=config.eclipse_s,
+        entry_s=config.eclipse_entry_s,
+    )
+
+
+def step(state: State, config: Config, sensed: sense.State, now_s: float) -> tuple[State, tuple[Event, ...]]:
+    """Power state after this frame's sensing."""
+    frame, world_s = sensed.frame, sensed.world_s
+    found: tuple[Event, ...] = ()
+    if frame is None:
+        return state, found
+    soc_low, undervoltage = state.soc_low, state.undervoltage
+    soc = frame.soc_fraction if sensed.fresh else float("nan")
+    if sensed.fresh:
+        sun = frame.sun_fraction
+        if sun < DARK_BELOW and state.dark is not True:
+            state, found = _entry(state, config, world_s, soc)
+        elif sun > LIT_ABOVE and state.dark is not False:
+            state, found = _exit(state, config, world_s, soc)
+        soc_low = limits.step(soc_low, Limit(config.soc_safe, config.soc_recovered, config.trip_s), soc, now_s)
+        undervoltage = limits.step(
+            undervoltage,
+            Limit(config.bus_undervoltage_v, config.bus_recovered_v, config.trip_s),
+            frame.bus_voltage_v,
+            now_s,
+        )
+        if soc_low.active and not state.soc_low.active:
+            found += (Event("SOC_LOW", {"soc": soc, "limit": config.soc_safe}),)
+        if undervoltage.active and not state.undervoltage.active:
+            fields: Fields = {"voltage_v": frame.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
+            found += (Event("BUS_UNDERVOLTAGE", fields),)
+    eclipse, remaining_s = _arc(state, state.dark is True and sensed.fresh, world_s)
+    return (
+        State(
+            array_power_w=_array(state, config, sensed),
+            period_s=state.period_s,
+            eclipse_s=state.eclipse_s,
+            entry_s=state.entry_s,
+            seen_entry_s=state.seen_entry_s,
+            entry_before_s=state.entry_before_s,
+            soc_fraction=soc,
+            dark=state.dark,
+            eclipse=eclipse,
+            arc_remaining_s=remaining_s,
+            soc_low=soc_low,
+            undervoltage=undervoltage,
+            rail_commanded=state.rail_commanded,
+            rail_on=state.rail_on,
+        ),
+        found,
+    )
+
+
+def switch_rail(state: State, commanded: bool, shed: bool, reason: str) -> tuple[State, tuple[Event, ...]]:
+    """The GPU rail is on when the operator wants it and SAFE does not shed it."""
+    on = commanded and not shed
+    if on == state.rail_on and commanded == state.rail_commanded:
+        return state, ()
+    switched = replace(state, rail_commanded=commanded, rail_on=on)
+    if on == state.rail_on:
+        return switched, ()
+    return switched, (Event("RAIL_SWITCHED", {"state": "ON" if on else "OFF", "reason": reason}),)
+
+
+def _entry(state: State, config: Config, world_s: float, soc: float) -> tuple[State, tuple[Event, ...]]:
+    period_s = state.period_s
+    if state.dark is None:
+        # The edge was not seen: a forecast that agrees stands, else assume the whole dark arc still to come.
+        agrees = state.entry_s is not None and (world_s - state.entry_s) % period_s < state.eclipse_s
+        entry_s = state.entry_s if agrees else world_s
+        return replace(state, dark=True, entry_s=entry_s), (Event("ECLIPSE_ENTERED", {"soc": soc}),)
+    if state.seen_entry_s is not None:
+        orbits = round((world_s - state.seen_entry_s) / period_s)
+        observed_s = (world_s - state.seen_entry_s) / max(orbits, 1)
+        if abs(observed_s / config.orbit_period_s - 1.0) <= PERIOD_TOLERANCE:
+            period_s = observed_s
+    entered = replace(
+        state, dark=True, entry_before_s=state.entry_s, entry_s=world_s, seen_entry_s=world_s, period_s=period_s
+    )
+    return entered, (Event("ECLIPSE_ENTERED", {"soc": soc}),)
+
+
+def _exit(state: State, config: Config, world_s: float, soc: float) -> tuple[State, tuple[Event, ...]]:
+    if state.dark is None:
+        return replace(state, dark=False), ()
+    left = (Event("ECLIPSE_LEFT", {"soc": soc}),)
+    if state.seen_entry_s is None or state.seen_entry_s != state.entry_s:
+        # Booted in the dark: the exit alone sets the phase.
+        return replace(state, dark=False, entry_s=world_s - state.eclipse_s), left
+    duration_s = world_s - state.seen_entry_s
+    if duration_s < ECLIPSE_PLAUSIBLE * config.eclipse_s or duration_s >= state.period_s:
+        return replace(state, dark=False, entry_s=state.entry_before_s, seen_entry_s=None), left
+    return replace(state, dark=False, eclipse_s=duration_s), left
+
+
+def _arc(state: State, dark: bool, world_s: float) -> tuple[bool, float]:
+    """Eclipse seen or forecast, and the mission time to the end of this arc in seconds."""
+    if state.entry_s is None:
+        # No edge yet: in sun the arc may end at any moment, which asks for the fastest recharge.
+        return dark, 0.0
+    phase_s = (world_s - state.entry_s) % state.period_s
+    if dark or phase_s < state.eclipse_s:
+        return True, (state.eclipse_s - phase_s) % state.period_s
+    return False, state.period_s - phase_s
+
+
+def _array(state: State, config: Config, sensed: sense.State) -> float:
+    frame = sensed.frame
+    if frame is None or not sensed.fresh or not frame.sun_fraction > LIT_ABOVE:
+        return state.array_power_w
+    measured_w = frame.array_power_w
+    charge_w = frame.battery_voltage_v * frame.battery_current_a
+    if measured_w != measured_w or charge_w != charge_w:
+        return state.array_power_w
+    limit_w = CURTAILED_CHARGE * config.charge_power_max_w
+    if frame.soc_fraction < CURTAILED_SOC and charge_w < limit_w:
+        return max(0.0, measured_w)
+    return max(measured_w, state.array_power_w)

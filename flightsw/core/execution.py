@@ -1,0 +1,298 @@
+"""Execution: what each telecommand does, and how it is known that it is done.
+
+``EXECUTIONS`` has one row per telecommand of the dictionary: *begin* changes the vehicle and returns effects, or
+refuses; *ended* says in each later frame whether the command is complete or has failed. A row without *ended* is
+complete at once. Begin runs in the frame after acceptance, after all subsystems, so orders to a subsystem take
+effect in its next step.
+
+    job.start        complete when the worker is ready          failed when the job fails or is stopped meanwhile
+    job.stop         complete when no worker is left
+    job.checkpoint   complete when a generation is committed    failed when it could not be, or the worker ended
+    job.infer        complete with the reply                    failed when the worker says so, or ended
+    mode.set         complete when the mode is reached
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from flightsw.link.dictionary import HOUSEKEEPING, TELECOMMAND_BY_OPCODE
+from flightsw.link.schema import FailureCode, Hazard, HousekeepingGroup, Mode
+
+from . import checkpoint, commanding, eps, housekeeping, mode, payload
+from .commanding import Command
+from .effects import Acknowledge, Effect, SubmitRequest
+from .events import Event
+from .inputs import CheckpointCommitted, CheckpointFailed, Report, RequestReply, WorkerExited
+from .payload import Life
+from .vehicle import Config, RestartOrder, Vehicle
+
+RESTART_TIMEOUT_S: Final = 30.0
+"""A restart waits this long for the workers to checkpoint and go (machine clock)."""
+
+
+class Pong(Struct, frozen=True):
+    """An are-you-alive report is to be sent."""
+
+
+class Failure(Struct, frozen=True):
+    """Why a command cannot begin, or ended badly."""
+
+    code: FailureCode
+    text: str
+
+
+DONE: Final = Failure(FailureCode.NONE, "")
+Outcome = Effect | Event | Pong
+Reports = tuple[Report, ...]
+Begun = tuple[Vehicle, tuple[Outcome, ...]] | Failure
+Begin = Callable[[Vehicle, Config, Command, float], Begun]
+Ended = Callable[[Vehicle, Config, Command, Reports], Failure | None]
+"""DONE is completion, None is "not yet"."""
+
+
+class Execution(Struct, frozen=True):
+    """One row: how a command begins, and when it has ended; None ends at once."""
+
+    begin: Begin
+    ended: Ended | None = None
+
+
+def _ping(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    return vehicle, (Pong(),)
+
+
+def _arm(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    opcode = command.arguments["opcode"]
+    spec = TELECOMMAND_BY_OPCODE.get(opcode)
+    if spec is None or spec.hazard is not Hazard.HAZARDOUS:
+        return Failure(FailureCode.UNKNOWN_TARGET, f"opcode 0x{opcode:02X} is no hazardous command")
+    armed = commanding.arm(vehicle.commanding, config.commanding, opcode, now_s)
+    return replace(vehicle, commanding=armed), ()
+
+
+def _mode_set(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    wanted = Mode(command.arguments["mode"])
+    if wanted is Mode.NOMINAL:
+        if vehicle.mode.mode is not Mode.SAFE:
+            return Failure(FailureCode.EXECUTION_FAILED, f"not in SAFE but in {vehicle.mode.mode.name}")
+        if causes := mode.active_causes(facts(vehicle, config, now_s)):
+            return Failure(FailureCode.EXECUTION_FAILED, f"SAFE is held by: {', '.join(causes)}")
+    return replace(vehicle, mode=replace(vehicle.mode, requested=wanted)), ()
+
+
+def _mode_ended(vehicle: Vehicle, config: Config, command: Command, reports: Reports) -> Failure | None:
+    wanted = Mode(command.arguments["mode"])
+    if wanted is Mode.SAFE:
+        return DONE if vehicle.mode.mode is Mode.SAFE and vehicle.mode.requested is None else None
+    if vehicle.mode.mode is not Mode.SAFE:
+        return DONE
+    if vehicle.mode.requested is None:
+        return Failure(FailureCode.EXECUTION_FAILED, "a cause of SAFE came up meanwhile")
+    return None
+
+
+def _job(config: Config, command: Command, kind: str | None = None) -> int | Failure:
+    """Position of the commanded job, or why there is none of that kind."""
+    job_id = command.arguments["job"]
+    index = payload.index_of(config.jobs, job_id)
+    if index is None:
+        known = ", ".join(job.id for job in config.jobs) or "none"
+        return Failure(FailureCode.UNKNOWN_TARGET, f"no job {job_id!r}, configured are: {known}")
+    if kind is not None and config.jobs[index].kind != kind:
+        have = config.jobs[index].kind
+        return Failure(FailureCode.UNKNOWN_TARGET, f"job {job_id!r} is of kind {have}, not {kind}")
+    return index
+
+
+def _running(vehicle: Vehicle, config: Config, index: int) -> Failure | None:
+    life = vehicle.payload.jobs[index].life
+    if life is Life.RUNNING:
+        return None
+    return Failure(FailureCode.EXECUTION_FAILED, f"job {config.jobs[index].id} is {life.name}, not RUNNING")
+
+
+def _job_start(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    index = _job(config, command)
+    if isinstance(index, Failure):
+        return index
+    if not vehicle.eps.rail_on:
+        return Failure(FailureCode.EXECUTION_FAILED, "the GPU rail is off")
+    return replace(vehicle, payload=payload.want(vehicle.payload, index, True)), ()
+
+
+def _job_start_ended(vehicle: Vehicle, config: Config, command: Command, reports: Reports) -> Failure | None:
+    job = _commanded(vehicle, config, command)
+    if job.life is Life.RUNNING:
+        return DONE
+    if not job.wanted:
+        return Failure(FailureCode.EXECUTION_FAILED, "the job was stopped meanwhile, or is complete")
+    for report in reports:
+        if isinstance(report, WorkerExited) and report.job == command.arguments["job"] and job.life in _BROKEN:
+            return Failure(FailureCode.EXECUTION_FAILED, f"worker ended with {report.returncode}: {report.reason}")
+    return None
+
+
+def _job_stop(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    index = _job(config, command)
+    if isinstance(index, Failure):
+        return index
+    return replace(vehicle, payload=payload.want(vehicle.payload, index, False)), ()
+
+
+def _job_stop_ended(vehicle: Vehicle, config: Config, command: Command, reports: Reports) -> Failure | None:
+    job = _commanded(vehicle, config, command)
+    if not job.has_process:
+        return DONE
+    return Failure(FailureCode.EXECUTION_FAILED, "the job was started meanwhile") if job.wanted else None
+
+
+def _job_checkpoint(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    index = _job(config, command, "train")
+    if isinstance(index, Failure):
+        return index
+    if (failure := _running(vehicle, config, index)) is not None:
+        return failure
+    rings, out = checkpoint.order(vehicle.checkpoint, index, config.jobs[index].id, "telecommand", now_s)
+    return replace(vehicle, checkpoint=rings), out
+
+
+def _job_checkpoint_ended(vehicle: Vehicle, config: Config, command: Command, reports: Reports) -> Failure | None:
+    for report in reports:
+        if report.job != command.arguments["job"]:
+            continue
+        if isinstance(report, CheckpointCommitted):
+            return Failure(FailureCode.NONE, f"generation {report.generation}, step {report.step}")
+        if isinstance(report, CheckpointFailed):
+            return Failure(FailureCode.EXECUTION_FAILED, report.reason)
+        if isinstance(report, WorkerExited):
+            return Failure(FailureCode.EXECUTION_FAILED, "the worker ended before it had committed")
+    return None
+
+
+def _job_infer(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    index = _job(config, command, "infer")
+    if isinstance(index, Failure):
+        return index
+    if (failure := _running(vehicle, config, index)) is not None:
+        return failure
+    if len(vehicle.payload.jobs[index].requests) >= payload.REQUESTS_MAX:
+        return Failure(FailureCode.BUSY, f"{payload.REQUESTS_MAX} requests are waiting; send it again later")
+    submit = SubmitRequest(request=command.id, **command.arguments)
+    work, out = payload.request(vehicle.payload, index, submit)
+    return replace(vehicle, payload=work), out
+
+
+def _job_infer_ended(vehicle: Vehicle, config: Config, command: Command, reports: Reports) -> Failure | None:
+    for report in reports:
+        if isinstance(report, RequestReply) and report.request == command.id:
+            if report.finish == "failed":
+                return Failure(FailureCode.EXECUTION_FAILED, report.text)
+            return Failure(FailureCode.NONE, f"{report.tokens} tokens")
+        if isinstance(report, WorkerExited) and report.job == command.arguments["job"]:
+            return Failure(FailureCode.EXECUTION_FAILED, "the worker ended before it had answered")
+    return None
+
+
+def _governor_cap(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    cap_w = command.arguments["power_cap_w"]
+    # A cap over the card's maximum caps nothing: that is how it is taken back.
+    cap = None if cap_w >= config.governor.gpu_max_w else cap_w
+    return replace(vehicle, governor=replace(vehicle.governor, power_cap_w=cap)), ()
+
+
+def _gpu_rail(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    on = command.arguments["on"]
+    shed = mode.sheds_rail(vehicle.mode, facts(vehicle, config, now_s))
+    power, found = eps.switch_rail(vehicle.eps, on, shed, "telecommand")
+    # Workers are killed by the payload's next step: it is not permitted anything without its rail.
+    return replace(vehicle, eps=power), found
+
+
+def _group(command: Command) -> HousekeepingGroup:
+    index: int = command.arguments["group"]
+    return HOUSEKEEPING[index]
+
+
+def _hk_enable(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    state = housekeeping.enable(vehicle.housekeeping, _group(command).name, True, now_s)
+    return replace(vehicle, housekeeping=state), ()
+
+
+def _hk_disable(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    state = housekeeping.enable(vehicle.housekeeping, _group(command).name, False, now_s)
+    return replace(vehicle, housekeeping=state), ()
+
+
+def _hk_request(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    state = housekeeping.request(vehicle.housekeeping, _group(command).name)
+    return replace(vehicle, housekeeping=state), ()
+
+
+def _hk_interval(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    group, interval_s = _group(command), command.arguments["interval_s"]
+    if not group.interval_min_s <= interval_s <= group.interval_max_s:
+        span = f"{group.interval_min_s:g} to {group.interval_max_s:g} s"
+        return Failure(FailureCode.BAD_ARGUMENT, f"interval_s = {interval_s:g}: group {group.name} allows {span}")
+    state = housekeeping.set_interval(vehicle.housekeeping, group.name, interval_s, now_s)
+    return replace(vehicle, housekeeping=state), ()
+
+
+def _event_filter(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    return replace(vehicle, events=replace(vehicle.events, severity_min=command.arguments["severity"])), ()
+
+
+def _acknowledge(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    a = command.arguments
+    if a["last"] < a["first"]:
+        return Failure(FailureCode.BAD_ARGUMENT, f"last = {a['last']} is before first = {a['first']}")
+    return vehicle, (Acknowledge(a["boot"], a["apid"], a["first"], a["last"]),)
+
+
+def _restart(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
+    return replace(vehicle, restart=RestartOrder("telecommand", now_s + RESTART_TIMEOUT_S)), ()
+
+
+_BROKEN: Final = frozenset((Life.FAILED, Life.QUARANTINED))
+
+EXECUTIONS: Final[dict[str, Execution]] = {
+    "ping": Execution(_ping),
+    "arm": Execution(_arm),
+    "mode.set": Execution(_mode_set, _mode_ended),
+    "job.start": Execution(_job_start, _job_start_ended),
+    "job.stop": Execution(_job_stop, _job_stop_ended),
+    "job.checkpoint": Execution(_job_checkpoint, _job_checkpoint_ended),
+    "job.infer": Execution(_job_infer, _job_infer_ended),
+    "governor.cap": Execution(_governor_cap),
+    "gpu.rail": Execution(_gpu_rail),
+    "hk.enable": Execution(_hk_enable),
+    "hk.disable": Execution(_hk_disable),
+    "hk.request": Execution(_hk_request),
+    "hk.interval": Execution(_hk_interval),
+    "event.filter": Execution(_event_filter),
+    "recorder.acknowledge": Execution(_acknowledge),
+    "daemon.restart": Execution(_restart),
+}
+
+
+def facts(vehicle: Vehicle, config: Config, now_s: float) -> mode.Facts:
+    """What the mode's transition table looks at, from the states of the other subsystems."""
+    sensed = vehicle.sense
+    return mode.Facts(
+        ready=sensed.fresh,
+        blind=sensed.age_s(now_s) > config.mode.stale_safe_s,
+        soc_low=vehicle.eps.soc_low.active,
+        undervoltage=vehicle.eps.undervoltage.active,
+        gpu_hot=vehicle.thermal.gpu_hot.active,
+        radiator_hot=vehicle.thermal.radiator_hot.active,
+        jobs_wanted=vehicle.payload.wanted,
+        contact=sensed.contact,
+    )
+
+
+def _commanded(vehicle: Vehicle, config: Config, command: Command) -> payload.Job:
+    index = payload.index_of(config.jobs, command.arguments["job"])
+    assert index is not None, "begin has checked the job"
+    return vehicle.payload.jobs[index]

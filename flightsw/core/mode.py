@@ -1,0 +1,205 @@
+"""Vehicle mode: BOOT, SAFE, NOMINAL, COMPUTE, DOWNLINK, and one table of transitions.
+
+``TRANSITIONS`` is the whole policy; the first row whose source and condition hold is taken, at most one per frame.
+Conditions are predicates over ``Facts``, so the machine can be explored exhaustively.
+
+SAFE has one owner, one reason and one exit rule per entry (``CAUSES``). Power, thermal and stale-sensor causes
+end by themselves, once the cause has been gone for ``recover_s``; a command or a crash loop ends by telecommand
+only, and not while another cause is active. An operator who commands SAFE in SAFE takes ownership. Payload runs
+in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's rail.
+
+All timers are machine time.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from flightsw.link.schema import Mode
+
+from .events import Event, Fields
+from .limits import NEVER
+
+PAYLOAD_MODES: Final = frozenset((Mode.COMPUTE, Mode.DOWNLINK))
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Debounce times, on the machine clock."""
+
+    recover_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 10.0
+    """SAFE ends by itself when its cause has been gone for this long."""
+    stale_safe_s: Annotated[float, Meta(ge=0.5, le=3600.0)] = 10.0
+    """SAFE when no valid sensor frame has come for this long; after boot too."""
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What the transition table looks at."""
+
+    ready: bool = False
+    blind: bool = False
+    soc_low: bool = False
+    undervoltage: bool = False
+    gpu_hot: bool = False
+    radiator_hot: bool = False
+    jobs_wanted: bool = False
+    contact: bool = False
+
+
+class Cause(Struct, frozen=True):
+    """Why SAFE was entered: event of the dictionary, fact that keeps it, and what follows from it."""
+
+    event: str
+    text: str
+    fact: str | None
+    sheds_rail: bool
+
+
+BY_COMMAND: Final = "command"
+CRASH_LOOP: Final = "crash_loop"
+CAUSES: Final[dict[str, Cause]] = {
+    BY_COMMAND: Cause("SAFE_ENTERED", "telecommand", None, False),
+    CRASH_LOOP: Cause("CRASH_LOOP", "crash loop", None, False),
+    "soc_low": Cause("SOC_LOW", "state of charge", "soc_low", True),
+    "undervoltage": Cause("BUS_UNDERVOLTAGE", "bus under-voltage", "undervoltage", True),
+    "gpu_hot": Cause("GPU_HOT", "GPU over-temperature", "gpu_hot", True),
+    "radiator_hot": Cause("RADIATOR_HOT", "radiator over-temperature", "radiator_hot", True),
+    "blind": Cause("SENSORS_STALE", "sensors stale", "blind", False),
+}
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Mode, the event that caused it, and while in SAFE its cause (key of ``CAUSES``).
+
+    ``requested`` is a mode asked for by telecommand and not yet looked at; ``gone_s`` is the machine time since
+    when the cause of SAFE has been absent.
+    """
+
+    mode: Mode = Mode.BOOT
+    event: str = "BOOT"
+    cause: str | None = None
+    requested: Mode | None = None
+    crash_loop: bool = False
+    gone_s: float = NEVER
+
+    @property
+    def payload_permitted(self) -> bool:
+        """Whether workers may run."""
+        return self.mode in PAYLOAD_MODES
+
+
+class Transition(Struct, frozen=True):
+    """One row: from these modes, under this condition, to this mode; ``event`` and ``reason`` say why."""
+
+    sources: frozenset[Mode]
+    condition: Callable[[State, Facts, bool], bool]
+    target: Mode
+    event: str
+    reason: str
+    cause: str | None = None
+
+
+def _from(*modes: Mode) -> frozenset[Mode]:
+    return frozenset(modes)
+
+
+_AWAKE: Final = _from(Mode.BOOT, Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
+_SERVING: Final = _from(Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
+
+
+def _while(name: str) -> Callable[[State, Facts, bool], bool]:
+    return lambda _state, facts, _recovered: bool(getattr(facts, name))
+
+
+def _safe_on(name: str) -> Transition:
+    cause = CAUSES[name]
+    return Transition(_AWAKE, _while(name), Mode.SAFE, cause.event, cause.text, name)
+
+
+TRANSITIONS: Final = (
+    Transition(_from(Mode.BOOT), lambda s, f, r: s.crash_loop, Mode.SAFE, "CRASH_LOOP", "crash loop", CRASH_LOOP),
+    Transition(
+        frozenset(Mode),
+        lambda s, f, r: s.requested == Mode.SAFE,
+        Mode.SAFE,
+        "SAFE_ENTERED",
+        "telecommand",
+        BY_COMMAND,
+    ),
+    _safe_on("soc_low"),
+    _safe_on("undervoltage"),
+    _safe_on("gpu_hot"),
+    _safe_on("radiator_hot"),
+    _safe_on("blind"),
+    Transition(_from(Mode.BOOT), _while("ready"), Mode.NOMINAL, "BOOT", "sensors valid"),
+    Transition(
+        _from(Mode.SAFE),
+        lambda s, f, r: s.requested == Mode.NOMINAL and not active_causes(f),
+        Mode.NOMINAL,
+        "MODE_CHANGED",
+        "telecommand",
+    ),
+    Transition(_from(Mode.SAFE), lambda s, f, r: r, Mode.NOMINAL, "MODE_CHANGED", "cause is gone"),
+    Transition(_from(Mode.NOMINAL, Mode.COMPUTE), _while("contact"), Mode.DOWNLINK, "CONTACT_START", "contact"),
+    Transition(
+        _from(Mode.DOWNLINK),
+        lambda s, f, r: not f.contact and f.jobs_wanted,
+        Mode.COMPUTE,
+        "CONTACT_END",
+        "contact ended, jobs wanted",
+    ),
+    Transition(_from(Mode.DOWNLINK), lambda s, f, r: not f.contact, Mode.NOMINAL, "CONTACT_END", "contact ended"),
+    Transition(_from(Mode.NOMINAL), _while("jobs_wanted"), Mode.COMPUTE, "JOB_STATE", "jobs wanted"),
+    Transition(_from(Mode.COMPUTE), lambda s, f, r: not f.jobs_wanted, Mode.NOMINAL, "JOB_STATE", "no job wanted"),
+)
+
+
+def active_causes(facts: Facts) -> tuple[str, ...]:
+    """Causes of SAFE that hold now, in words."""
+    return tuple(c.text for c in CAUSES.values() if c.fact is not None and getattr(facts, c.fact))
+
+
+def sheds_rail(state: State, facts: Facts) -> bool:
+    """Whether SAFE has to switch the GPU's rail off: for its own cause, or for one that came on top."""
+    if state.mode is not Mode.SAFE:
+        return False
+    return any(
+        c.sheds_rail and (name == state.cause or getattr(facts, name)) for name, c in CAUSES.items() if c.fact
+    )
+
+
+def step(state: State, config: Config, facts: Facts, now_s: float) -> tuple[State, tuple[Event, ...]]:
+    """The mode after this frame: the first row of the table that applies."""
+    recovered = False
+    if state.mode is Mode.SAFE:
+        state, recovered = _recovery(state, config, facts, now_s)
+    for row in TRANSITIONS:
+        if state.mode in row.sources and row.condition(state, facts, recovered):
+            return _take(state, row, now_s)
+    return (state if state.requested is None else replace(state, requested=None)), ()
+
+
+def _recovery(state: State, config: Config, facts: Facts, now_s: float) -> tuple[State, bool]:
+    """Whether SAFE has outlived its cause; any other automatic cause that is active holds it too."""
+    cause = CAUSES[state.cause or BY_COMMAND]
+    if cause.fact is None:
+        return state, False
+    if active_causes(facts):
+        return (state if state.gone_s == NEVER else replace(state, gone_s=NEVER)), False
+    if state.gone_s == NEVER:
+        state = replace(state, gone_s=now_s)
+    return state, now_s - state.gone_s >= config.recover_s
+
+
+def _take(state: State, row: Transition, now_s: float) -> tuple[State, tuple[Event, ...]]:
+    if row.target == state.mode and row.cause == state.cause:
+        return replace(state, requested=None), ()
+    entered = State(mode=row.target, event=row.event, cause=row.cause)
+    found: tuple[Event, ...] = ()
+    if row.target != state.mode:
+        fields: Fields = {"old": state.mode.name, "new": row.target.name, "reason": row.reason}
+        found = (Event("MODE_CHANGED", fields),)
+    if row.target is Mode.SAFE:
+        found += (Event("SAFE_ENTERED", {"reason": row.reason}),)
+    return entered, found

@@ -1,0 +1,234 @@
+"""Sensing: from the newest frames to what the rest of the core may believe, and since when.
+
+Three questions are answered here once, so that nobody downstream asks them again.
+
+*Is it new?* A sensor frame counts when its sequence number moved on; a frozen or reordered frame does not. The
+sensors are stale when ``stale_after_s`` of the machine's clock went by without a valid frame; then an older
+sequence number is taken too, because the bus has evidently been restarted.
+
+*Is it possible?* Each field has a physical range (``RANGES``). A reading outside is ignored and reported once per
+excursion; the last good value stands in for ``stale_after_s``, then the field is NaN. A frame without the
+``ESSENTIAL`` fields is no valid frame: nobody flies on a battery of unknown charge.
+
+*What time is it?* Mission time comes with the frames and is carried forward between them by their ``warp``:
+mission seconds per machine second, 1 in flight. Without any frame it is the uptime, marked UNSYNCHRONISED.
+
+The GPU's own telemetry comes from another device and has a staleness of its own.
+"""
+
+from operator import attrgetter
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from flightsw.link.avionics import SensorFrame
+from flightsw.link.dictionary import TIME_QUALITY
+
+from .events import Event
+from .inputs import GpuSample, Inputs
+from .limits import NEVER
+
+UNSYNCHRONISED: Final = TIME_QUALITY.index("UNSYNCHRONISED")
+FREEWHEELING: Final = TIME_QUALITY.index("FREEWHEELING")
+SYNCHRONISED: Final = TIME_QUALITY.index("SYNCHRONISED")
+
+RANGES: Final[dict[str, tuple[float, float]]] = {
+    "bus_voltage_v": (0.0, 150.0),
+    "bus_current_a": (-5.0, 500.0),
+    "array_power_w": (-50.0, 20_000.0),
+    "battery_voltage_v": (0.0, 150.0),
+    "battery_current_a": (-500.0, 500.0),
+    "battery_temp_degc": (-80.0, 120.0),
+    "soc_fraction": (-0.05, 1.05),
+    "sun_fraction": (-0.05, 1.5),
+    "gpu_temp_degc": (-100.0, 200.0),
+    "radiator_temp_degc": (-150.0, 200.0),
+    "gpu_rail_power_w": (-50.0, 5_000.0),
+    "latitude_deg": (-90.001, 90.001),
+    "longitude_deg": (-360.001, 360.001),
+    "altitude_km": (50.0, 100_000.0),
+    "proton_flux_cm2_s": (-1.0, 1e9),
+}
+"""Lowest and highest value that the instrument can physically give; noise around an end is allowed for."""
+ESSENTIAL: Final = ("soc_fraction", "gpu_temp_degc", "radiator_temp_degc")
+
+_values = attrgetter(*RANGES)
+_bounds: Final = tuple(RANGES.values())
+
+TIME_STEP_BACK_MAX_S: Final = 1.0
+"""A smaller step back of mission time (machine seconds × warp) is waited out; a larger one is a new epoch."""
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Staleness of what is sensed, on the machine clock."""
+
+    stale_after_s: Annotated[float, Meta(ge=0.2, le=60.0)] = 2.0
+    """Sensors are stale without a valid frame for this long; then the governor idles the GPU."""
+    gpu_stale_after_s: Annotated[float, Meta(ge=0.5, le=300.0)] = 5.0
+    """The card's own telemetry is stale after this."""
+    gpu_start_s: Annotated[float, Meta(ge=1.0, le=600.0)] = 60.0
+    """The probe may take this long after boot before its silence is reported."""
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """What is known, and since when (``*_s`` without further word: machine clock).
+
+    ``frame`` is the newest frame with impossible values taken out; ``world_s`` and ``tai_s`` are carried forward
+    to now. ``held`` names the fields whose readings are being ignored, and since when.
+    """
+
+    boot_s: float
+    frame: SensorFrame | None = None
+    received_s: float = NEVER
+    valid_s: float = NEVER
+    fresh: bool = False
+    stale_reported: bool = False
+    held: tuple[tuple[str, float], ...] = ()
+    world_s: float = 0.0
+    world_dt_s: float = 0.0
+    tai_s: float = 0.0
+    quality: int = UNSYNCHRONISED
+    contact: bool = False
+    gpu: GpuSample | None = None
+    gpu_received_s: float = NEVER
+    gpu_fresh: bool = False
+    gpu_silent_reported: bool = False
+
+    def age_s(self, now_s: float) -> float:
+        """Time since the last valid frame, or since boot when none has come yet (machine clock)."""
+        return now_s - max(self.valid_s, self.boot_s)
+
+
+def start(now_s: float) -> State:
+    """State at boot."""
+    return State(boot_s=now_s)
+
+
+def step(state: State, config: Config, inputs: Inputs, now_s: float) -> tuple[State, tuple[Event, ...]]:
+    """Take in what is new, judge it, carry the clocks forward."""
+    found: list[Event] = []
+    frame, received_s, valid_s, held = state.frame, state.received_s, state.valid_s, state.held
+    new = inputs.sensors
+    if new is not None and _is_news(state, new):
+        frame, held = _screened(new, frame, held, config, now_s, found)
+        received_s = now_s
+        if all(value == value for value in _essential(frame)):
+            valid_s = now_s
+    fresh = now_s - valid_s <= config.stale_after_s
+    stale_reported = state.stale_reported
+    if fresh and stale_reported:
+        found.append(Event("SENSORS_RECOVERED", {"age_s": state.age_s(now_s)}))
+        stale_reported = False
+    elif not fresh and not stale_reported and state.age_s(now_s) > config.stale_after_s:
+        found.append(Event("SENSORS_STALE", {"age_s": state.age_s(now_s)}))
+        stale_reported = True
+
+    world_s, tai_s = _clocks(state, frame, received_s, now_s)
+    if frame is None:
+        quality = UNSYNCHRONISED
+    else:
+        quality = SYNCHRONISED if now_s - received_s <= config.stale_after_s else FREEWHEELING
+
+    gpu, gpu_received_s = state.gpu, state.gpu_received_s
+    if inputs.gpu is not None:
+        if gpu is None or inputs.gpu.unsupported != gpu.unsupported or inputs.gpu.source != gpu.source:
+            found.extend(_unsupported(inputs.gpu))
+        if gpu is None or inputs.gpu.sequence != gpu.sequence:
+            gpu, gpu_received_s = inputs.gpu, now_s
+    gpu_fresh = now_s - gpu_received_s <= config.gpu_stale_after_s
+    silent = state.gpu_silent_reported
+    if gpu_fresh and silent:
+        found.append(Event("PROBE_RECOVERED"))
+        silent = False
+    elif not gpu_fresh and not silent and (gpu is not None or now_s - state.boot_s > config.gpu_start_s):
+        found.append(Event("PROBE_SILENT", {"age_s": now_s - max(gpu_received_s, state.boot_s)}))
+        silent = True
+
+    return (
+        State(
+            boot_s=state.boot_s,
+            frame=frame,
+            received_s=received_s,
+            valid_s=valid_s,
+            fresh=fresh,
+            stale_reported=stale_reported,
+            held=held,
+            world_s=world_s,
+            # The step from uptime to mission time, and a new epoch, are no elapsed time.
+            world_dt_s=0.0 if state.frame is None else max(0.0, world_s - state.world_s),
+            tai_s=tai_s,
+            quality=quality,
+            contact=frame.radio_lock if frame is not None and frame is not state.frame else state.contact,
+            gpu=gpu,
+            gpu_received_s=gpu_received_s,
+            gpu_fresh=gpu_fresh,
+            gpu_silent_reported=silent,
+        ),
+        tuple(found),
+    )
+
+
+def clocks_at(state: State, now_s: float) -> tuple[float, float]:
+    """Mission time and TAI at a machine time between two frames, both in seconds."""
+    return _clocks(state, state.frame, state.received_s, now_s)
+
+
+_essential = attrgetter(*ESSENTIAL)
+
+
+def _is_news(state: State, new: SensorFrame) -> bool:
+    old = state.frame
+    if old is None or new.sequence > old.sequence:
+        return True
+    return new.sequence < old.sequence and not state.fresh
+
+
+def _clocks(state: State, frame: SensorFrame | None, received_s: float, now_s: float) -> tuple[float, float]:
+    if frame is None:
+        return now_s - state.boot_s, now_s - state.boot_s
+    elapsed_s = (now_s - received_s) * frame.warp
+    world_s, tai_s = frame.world_s + elapsed_s, frame.tai_s + elapsed_s
+    back_s = state.world_s - world_s
+    if state.frame is not None and 0.0 < back_s <= TIME_STEP_BACK_MAX_S * frame.warp:
+        return state.world_s, tai_s + back_s
+    return world_s, tai_s
+
+
+def _screened(
+    new: SensorFrame,
+    old: SensorFrame | None,
+    held: tuple[tuple[str, float], ...],
+    config: Config,
+    now_s: float,
+    found: list[Event],
+) -> tuple[SensorFrame, tuple[tuple[str, float], ...]]:
+    """The frame with impossible readings replaced, and the fields that are replaced."""
+    for value, (low, high) in zip(_values(new), _bounds, strict=True):
+        # NaN fails both comparisons, but it is "no value", not an impossible one.
+        if not low <= value <= high and value == value:
+            break
+    else:
+        return new, ()
+    since_s = dict(held)
+    still: dict[str, float] = {}
+    replacement: dict[str, float] = {}
+    for name, (low, high) in RANGES.items():
+        value = getattr(new, name)
+        if low <= value <= high or value != value:
+            continue
+        if name not in since_s:
+            found.append(Event("SENSOR_INVALID", {"sensor": name, "value": value}))
+        still[name] = since_s.get(name, now_s)
+        hold = old is not None and now_s - still[name] <= config.stale_after_s
+        replacement[name] = getattr(old, name) if hold else float("nan")
+    return replace(new, **replacement), tuple(still.items())
+
+
+def _unsupported(sample: GpuSample) -> tuple[Event, ...]:
+    if not sample.unsupported:
+        return ()
+    names = ", ".join(sample.unsupported)
+    return (
+        Event("PROBE_UNSUPPORTED", {"source": sample.source, "count": len(sample.unsupported), "fields": names}),
+    )

@@ -1,0 +1,118 @@
+"""The vehicle: everything the core knows, in one frozen value, and the configuration it was made for.
+
+``Vehicle`` is the whole state between two minor frames; the executive makes the next one from it. Nothing else is
+remembered anywhere, so the same vehicle and the same inputs give the same effects, bit for bit.
+"""
+
+from msgspec import Struct
+
+from . import (
+    checkpoint,
+    commanding,
+    downlink,
+    eps,
+    events,
+    governor,
+    housekeeping,
+    mode,
+    payload,
+    sense,
+    thermal,
+)
+from .checkpoint import Config as CheckpointConfig
+from .commanding import Config as CommandingConfig
+from .downlink import Config as DownlinkConfig
+from .eps import Config as EpsConfig
+from .events import Config as EventsConfig
+from .governor import Config as GovernorConfig
+from .housekeeping import Config as HousekeepingConfig
+from .inputs import AdapterStatus, Health, RecorderStatus
+from .mode import Config as ModeConfig
+from .payload import Config as PayloadConfig
+from .payload import JobConfig
+from .sense import Config as SenseConfig
+from .thermal import Config as ThermalConfig
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sections of the configuration that the core reads, one per subsystem, and the jobs."""
+
+    sense: SenseConfig = SenseConfig()
+    """Staleness of sensors and probe."""
+    eps: EpsConfig = EpsConfig()
+    """Battery, array, orbit."""
+    thermal: ThermalConfig = ThermalConfig()
+    """Heat path and temperature limits."""
+    governor: GovernorConfig = GovernorConfig()
+    """Card and margins."""
+    mode: ModeConfig = ModeConfig()
+    """Debounce of SAFE."""
+    payload: PayloadConfig = PayloadConfig()
+    """Deadlines and restart policy of workers."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When to commit."""
+    commanding: CommandingConfig = CommandingConfig()
+    """Bounds of commanding."""
+    events: EventsConfig = EventsConfig()
+    """Rates and filter of event reports."""
+    housekeeping: HousekeepingConfig = HousekeepingConfig()
+    """Intervals of the groups at boot."""
+    downlink: DownlinkConfig = DownlinkConfig()
+    """Rate of the radio."""
+    jobs: tuple[JobConfig, ...] = ()
+    """Configured jobs; ids are unique."""
+
+    def __post_init__(self) -> None:
+        ids = [job.id for job in self.jobs]
+        twice = sorted({job for job in ids if ids.count(job) > 1})
+        if twice:
+            raise ValueError(f"job ids must be unique, these are not: {', '.join(twice)}")
+        if self.eps.soc_safe > self.eps.soc_floor + self.governor.soc_margin:
+            raise ValueError(
+                f"eps.soc_safe = {self.eps.soc_safe:g} is over the governor's own floor"
+                f" 1 - eps.dod_max + governor.soc_margin = {self.eps.soc_floor + self.governor.soc_margin:g}:"
+                " every eclipse would end in SAFE"
+            )
+
+
+class RestartOrder(Struct, frozen=True):
+    """The daemon is to restart once all workers are gone, or at ``deadline_s`` of the machine clock."""
+
+    reason: str
+    deadline_s: float
+    sent: bool = False
+
+
+class Supervision(Struct, frozen=True):
+    """What supervision remembers: frame in which each mandatory adapter last moved, and its counter then."""
+
+    moved: dict[str, tuple[int, int]] = {}
+    garbage_reported: int = 0
+    garbage_s: float = float("-inf")
+
+
+class Vehicle(Struct, frozen=True, kw_only=True):
+    """State of all subsystems after ``frame_count`` minor frames."""
+
+    boot_count: int
+    boot_s: float
+    now_s: float
+    frame_count: int
+    first_train: int | None
+    first_infer: int | None
+    sense: sense.State
+    eps: eps.State
+    thermal: thermal.State
+    mode: mode.State
+    governor: governor.State
+    payload: payload.State
+    checkpoint: checkpoint.State
+    commanding: commanding.State
+    housekeeping: housekeeping.State
+    events: events.State
+    downlink: downlink.State
+    supervision: Supervision = Supervision()
+    restart: RestartOrder | None = None
+    adapters: tuple[AdapterStatus, ...] = ()
+    recorder: RecorderStatus = RecorderStatus()
+    health: Health = Health()
