@@ -143,8 +143,8 @@ class Telemetry(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(maxsize=HOUSEKEEPING_VALUES_MAX + 1)
 def _layout(count: int) -> tuple[Struct, bytes, bytes]:
-    """Struct (head, then a pad octet and a float64 for each value), head and tags of an array of this length."""
-    return Struct(">3s" + "xd" * count), bytes((_ARRAY_16, *count.to_bytes(2, "big"))), bytes([_FLOAT_64]) * count
+    """Struct, head and tags of an array of this length; the struct has pad octets where head and tags are."""
+    return Struct(">3x" + "xd" * count), bytes((_ARRAY_16, *count.to_bytes(2, "big"))), bytes([_FLOAT_64]) * count
 
 
 def pack_housekeeping(group: HousekeepingGroup, values: Sequence[float]) -> bytes:
@@ -156,7 +156,8 @@ def pack_housekeeping(group: HousekeepingGroup, values: Sequence[float]) -> byte
     if count != len(group.parameters) or count > HOUSEKEEPING_VALUES_MAX:
         raise ValueError(f"group {group.name} has {len(group.parameters)} parameters, {count} values were given")
     layout, head, tags = _layout(count)
-    body = bytearray(layout.pack(head, *values))
+    body = bytearray(layout.pack(*values))
+    body[:_HEAD_BYTES] = head
     body[_HEAD_BYTES::_ELEMENT_BYTES] = tags
     return bytes(body)
 
@@ -182,8 +183,8 @@ def decode_telemetry(packet: bytes) -> Telemetry:
 
 def _body(apid: int, octets: bytes) -> HousekeepingBody | TelemetryBody | UnknownBody:
     if (group := _GROUP_BY_APID.get(apid)) is not None:
-        values = unpack_housekeeping(group, octets)
-        return HousekeepingBody(*_identity(tuple(values.values())), group.name, values)
+        values = _values(octets)
+        return HousekeepingBody(*_identity(values), group.name, dict(zip(group.parameters, values, strict=False)))
     if (unpack := _UNPACK_BY_APID.get(apid)) is not None:
         return unpack(octets)
     # A newer dictionary on board: arrays and maps both start with the identity.
@@ -200,7 +201,7 @@ def _values(body: bytes) -> tuple[float, ...]:
     layout, head, tags = _layout(count)
     if body[:_HEAD_BYTES] != head or body[_HEAD_BYTES::_ELEMENT_BYTES] != tags:
         raise BodyError(f"housekeeping body is no array 16 of {count} float64")
-    return layout.unpack(body)[1:]
+    return layout.unpack(body)
 
 
 def _identity(values: tuple[float, ...]) -> tuple[int, int, float]:

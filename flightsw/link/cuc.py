@@ -31,7 +31,9 @@ def ticks(tai_s: float) -> int:
     Total on purpose: a clock that has run out of range saturates and NaN becomes 0, because a wrong time
     stamp must not silence telemetry. The time quality of the packet tells the ground what to think of it.
     """
-    return min(int(max(0.0, min(tai_s, 2.0**32)) * TICKS_PER_S + 0.5), TICKS_MAX) if tai_s == tai_s else 0
+    if 0.0 <= tai_s < 2.0**32:
+        return min(int(tai_s * TICKS_PER_S + 0.5), TICKS_MAX)
+    return TICKS_MAX if tai_s > 0.0 else 0
 
 
 def encode(tai_s: float) -> bytes:
