@@ -1,0 +1,284 @@
+"""The plots of a run as one SVG: power, state of charge, temperatures, throughput and state strips on ONE time axis.
+
+Colours are written as marker values and become CSS variables in the finished text, so that the same drawing follows the
+page into light and dark. Text stays text: it can be read aloud, searched and copied.
+"""
+
+import io
+import math
+import re
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from .evidence import Evidence
+from .summary import mode_spans
+
+# Marker colour → CSS variable. The values never appear in print; they only have to be distinct.
+INK: Final = {
+    "text": "#010101",
+    "muted": "#010102",
+    "grid": "#010103",
+    "eclipse": "#010104",
+    "array": "#010105",
+    "gpu": "#010106",
+    "budget": "#010107",
+    "bus": "#010108",
+    "soc": "#010109",
+    "limit": "#01010a",
+    "hot": "#01010b",
+    "radiator": "#01010c",
+    "tokens": "#01010d",
+    "loss": "#01010e",
+    "fault": "#01010f",
+    "pass": "#010110",
+    "mode-boot": "#010111",
+    "mode-safe": "#010112",
+    "mode-nominal": "#010113",
+    "mode-compute": "#010114",
+    "mode-downlink": "#010115",
+    "event": "#010116",
+    "on-strip": "#010117",
+}
+MODE_INK: Final = {
+    "BOOT": "mode-boot",
+    "SAFE": "mode-safe",
+    "NOMINAL": "mode-nominal",
+    "COMPUTE": "mode-compute",
+    "DOWNLINK": "mode-downlink",
+}
+MARKED_EVENTS: Final = {
+    "CHECKPOINT_COMMITTED": ("v", "soc"),
+    "CHECKPOINT_REJECTED": ("X", "fault"),
+    "WORKER_DIED": ("s", "fault"),
+    "WORKER_READY": ("^", "tokens"),
+    "MODEL_SWAPPED": ("D", "gpu"),
+    "SAFE_ENTERED": ("P", "limit"),
+}
+TOKEN_RATE_FLOOR_S: Final = 1e-9
+
+
+def draw(evidence: Evidence) -> str:
+    """The SVG text, with CSS variables for colours; one drawing, 980 units wide."""
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "gpusat",
+        "font.family": "sans-serif",
+        "font.size": 9.5,
+        "axes.edgecolor": INK["grid"],
+        "axes.labelcolor": INK["text"],
+        "xtick.color": INK["muted"],
+        "ytick.color": INK["muted"],
+        "text.color": INK["text"],
+        "grid.color": INK["grid"],
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.linewidth": 0.6,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(9.8, 10.2))
+        FigureCanvasSVG(figure)
+        rows = figure.subplots(
+            6, 1, sharex=True, gridspec_kw={"height_ratios": [2.5, 1.7, 2.1, 1.5, 1.5, 1.5], "hspace": 0.26}
+        )
+        power, charge, heat, tokens, loss, strips = rows
+        _power(power, evidence)
+        _charge(charge, evidence)
+        _heat(heat, evidence)
+        _tokens(tokens, evidence)
+        _loss(loss, evidence)
+        _strips(strips, evidence)
+        start_s, end_s = evidence.run
+        for axes in rows:
+            for dark_s, light_s in evidence.eclipses:
+                axes.axvspan(
+                    _minutes(evidence, dark_s), _minutes(evidence, light_s), color=INK["eclipse"], lw=0, zorder=0
+                )
+            _fault_lines(axes, evidence)
+            axes.tick_params(length=0, pad=4)
+        _fault_labels(power, evidence)
+        strips.set_xlim(0.0, (end_s - start_s) / 60.0)
+        strips.set_xlabel("mission time, minutes since the start of the run")
+        figure.subplots_adjust(left=0.085, right=0.985, top=0.945, bottom=0.055)
+        figure.align_ylabels(rows)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return themed(buffer.getvalue())
+
+
+def themed(svg: str) -> str:
+    """The drawing itself, without XML prologue and fixed size, its marker colours as CSS variables."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img" aria-label="Plots of the run"', svg, count=1)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
+    for name, marker in INK.items():
+        svg = svg.replace(marker, f"var(--{name})")
+    return svg
+
+
+def _minutes(evidence: Evidence, world_s: float) -> float:
+    return (world_s - evidence.run[0]) / 60.0
+
+
+def _truth(evidence: Evidence, name: str, scale: float = 1.0) -> tuple[list[float], list[float]]:
+    times = [_minutes(evidence, t) for t in evidence.column("world_s")]
+    return times, [value * scale for value in evidence.column(name)]
+
+
+def _series(evidence: Evidence, name: str) -> tuple[list[float], list[float]]:
+    times, values = evidence.onboard.series.get(name, ([], []))
+    kept = [(t, v) for t, v in zip(times, values, strict=True) if math.isfinite(v)]
+    return [_minutes(evidence, t) for t, _ in kept], [v for _, v in kept]
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 0.985),
+        ncols=4,
+        frameon=False,
+        fontsize=8.5,
+        handlelength=1.6,
+        columnspacing=1.4,
+        borderaxespad=0.0,
+    )
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=10, fontweight="bold", pad=5)
+
+
+def _power(axes: Axes, evidence: Evidence) -> None:
+    _title(axes, "Power, W")
+    axes.plot(*_truth(evidence, "array_power_w"), color=INK["array"], lw=1.3, label="solar array")
+    axes.plot(
+        *_series(evidence, "governor.power_budget_w"), color=INK["budget"], lw=1.2, ls="--", label="GPU budget"
+    )
+    axes.plot(*_truth(evidence, "gpu_power_w"), color=INK["gpu"], lw=1.5, label="GPU (truth)")
+    axes.plot(*_truth(evidence, "bus_power_w"), color=INK["bus"], lw=1.0, label="bus")
+    axes.set_ylim(bottom=0.0)
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    _legend(axes)
+
+
+def _charge(axes: Axes, evidence: Evidence) -> None:
+    _title(axes, "State of charge, %")
+    floor = evidence.scenario.invariants.soc_floor * 100.0
+    axes.plot(*_truth(evidence, "soc_reading", 100.0), color=INK["muted"], lw=0.9, ls=":", label="fuel gauge")
+    axes.plot(*_truth(evidence, "soc_fraction", 100.0), color=INK["soc"], lw=1.7, label="truth")
+    axes.axhline(floor, color=INK["limit"], lw=1.0, ls="--", label=f"floor {floor:g} %")
+    low = min([floor, *(v * 100.0 for v in evidence.column("soc_fraction") if math.isfinite(v))])
+    axes.set_ylim(max(0.0, low - 3.0), 101.0)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    _legend(axes)
+
+
+def _heat(axes: Axes, evidence: Evidence) -> None:
+    _title(axes, "Temperatures, °C")
+    limits = evidence.scenario.invariants
+    axes.plot(*_truth(evidence, "gpu_temp_degc"), color=INK["hot"], lw=1.6, label="GPU")
+    axes.axhline(limits.gpu_temp_limit_degc, color=INK["hot"], lw=1.0, ls="--", label="its limit")
+    axes.plot(*_truth(evidence, "radiator_temp_degc"), color=INK["radiator"], lw=1.6, label="radiator")
+    axes.axhline(limits.radiator_temp_limit_degc, color=INK["radiator"], lw=1.0, ls="--", label="its limit")
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    _legend(axes)
+
+
+def _tokens(axes: Axes, evidence: Evidence) -> None:
+    _title(axes, "Training throughput, tokens per machine second")
+    times, values = _series(evidence, "train.tokens_per_s")
+    axes.fill_between(times, values, color=INK["tokens"], alpha=0.25, lw=0, step="post")
+    axes.step(times, values, where="post", color=INK["tokens"], lw=1.3)
+    axes.set_ylim(bottom=0.0)
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}".replace(",", " ")))
+
+
+def _loss(axes: Axes, evidence: Evidence) -> None:
+    _title(axes, "Training loss, nats per token")
+    axes.plot(*_series(evidence, "train.loss"), color=INK["loss"], lw=1.3)
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+
+
+def _strips(axes: Axes, evidence: Evidence) -> None:
+    _title(axes, "Mode, passes, events")
+    for name, start_s, end_s in mode_spans(evidence):
+        left, right = _minutes(evidence, start_s), _minutes(evidence, end_s)
+        axes.broken_barh([(left, right - left)], (2.1, 0.8), facecolor=INK[MODE_INK[name]], lw=0)
+        if right - left > 5.0:
+            axes.text((left + right) / 2, 2.5, name, ha="center", va="center", fontsize=7.5, color=INK["on-strip"])
+    for start_s, end_s, station in evidence.passes:
+        left, right = _minutes(evidence, start_s), _minutes(evidence, end_s)
+        axes.broken_barh([(left, right - left)], (1.1, 0.8), facecolor=INK["pass"], lw=0)
+        if right - left > 3.0:
+            axes.text(
+                (left + right) / 2, 1.5, station, ha="center", va="center", fontsize=7.5, color=INK["on-strip"]
+            )
+    for name, (marker, ink) in MARKED_EVENTS.items():
+        times = [_minutes(evidence, event.world_s) for event in evidence.onboard.events if event.name == name]
+        if times:
+            axes.plot(
+                times,
+                [0.5] * len(times),
+                marker,
+                color=INK[ink],
+                ms=5.0,
+                mew=0,
+                label=name.lower().replace("_", " "),
+            )
+    axes.set_ylim(0.0, 3.0)
+    axes.set_yticks([0.5, 1.5, 2.5], ["event", "pass", "mode"])
+    axes.grid(visible=False)
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(
+            handles,
+            labels,
+            loc="lower right",
+            bbox_to_anchor=(1.0, 0.985),
+            ncols=6,
+            frameon=False,
+            fontsize=8,
+            handletextpad=0.1,
+            columnspacing=0.9,
+            borderaxespad=0.0,
+        )
+
+
+def _fault_lines(axes: Axes, evidence: Evidence) -> None:
+    for fault in evidence.faults:
+        if fault.fired_s is None:
+            continue
+        start = _minutes(evidence, fault.fired_s)
+        axes.axvline(start, color=INK["fault"], lw=0.9, ls=(0, (2, 2)), zorder=1)
+        if fault.ended_s is not None:
+            axes.axvspan(start, _minutes(evidence, fault.ended_s), color=INK["fault"], alpha=0.10, lw=0, zorder=0)
+
+
+def _fault_labels(axes: Axes, evidence: Evidence) -> None:
+    """Names of the faults above the first plot, on two levels where they would run into each other."""
+    fired = sorted((f.fired_s, f.id) for f in evidence.faults if f.fired_s is not None)
+    length_min = (evidence.run[1] - evidence.run[0]) / 60.0
+    free_from = [-math.inf, -math.inf, -math.inf]
+    for fired_s, name in fired:
+        at = _minutes(evidence, fired_s)
+        level = next((i for i, free in enumerate(free_from) if at >= free), 0)
+        free_from[level] = at + length_min * 0.011 * (len(name) + 2)
+        axes.annotate(
+            name,
+            (at, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(2, 18 + 10 * level),
+            textcoords="offset points",
+            fontsize=8,
+            color=INK["fault"],
+            annotation_clip=False,
+        )

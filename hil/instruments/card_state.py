@@ -1,0 +1,93 @@
+"""What the simulated card shows, in a small file that two processes map: the bench writes, NVML's stand-in reads.
+
+The record is ``payload ‖ crc32(payload)``. A reader that catches the writer half-way sees a wrong CRC and reads
+again; this needs no lock and no assumption about the order in which a processor makes stores visible.
+A reader gives up after ``READ_TRIES_MAX`` and reports no value: never a torn one.
+"""
+
+import mmap
+import os
+import zlib
+from pathlib import Path
+from struct import Struct
+from typing import Final
+
+import msgspec
+
+ENVIRONMENT: Final = "GPUSAT_SIM_GPU"
+READ_TRIES_MAX: Final = 64
+
+_LAYOUT: Final = Struct("<4sHHdddddQ")
+_CRC: Final = Struct("<I")
+_MAGIC: Final = b"GSIM"
+_VERSION: Final = 1
+FILE_BYTES: Final = _LAYOUT.size + _CRC.size
+
+
+class CardState(msgspec.Struct, frozen=True, kw_only=True):
+    """One instant of a card. ``powered`` False is a card that has left the bus."""
+
+    powered: bool
+    power_w: float
+    die_degc: float
+    memory_degc: float
+    energy_j: float
+    utilisation_fraction: float
+    ecc_uncorrected: int = 0
+
+
+class CardFile:
+    """The mapped file. ``create`` makes it for the bench, ``attach`` opens it read-only."""
+
+    def __init__(self, path: Path, *, create: bool) -> None:
+        flags = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if create:
+                os.ftruncate(descriptor, FILE_BYTES)
+            elif os.fstat(descriptor).st_size < FILE_BYTES:
+                raise ValueError(f"{path}: {os.fstat(descriptor).st_size} bytes, a card state has {FILE_BYTES}")
+            self._map = mmap.mmap(descriptor, FILE_BYTES, access=mmap.ACCESS_WRITE if create else mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+
+    def write(self, state: CardState) -> None:
+        """Show ``state`` from now on."""
+        body = _LAYOUT.pack(
+            _MAGIC,
+            _VERSION,
+            int(state.powered),
+            state.power_w,
+            state.die_degc,
+            state.memory_degc,
+            state.energy_j,
+            state.utilisation_fraction,
+            state.ecc_uncorrected,
+        )
+        self._map[:] = body + _CRC.pack(zlib.crc32(body))
+
+    def read(self) -> CardState | None:
+        """The state shown now; None when there is no whole record."""
+        for _ in range(READ_TRIES_MAX):
+            record = bytes(self._map[:])
+            body, crc = record[: _LAYOUT.size], record[_LAYOUT.size :]
+            if _CRC.unpack(crc)[0] != zlib.crc32(body):
+                os.sched_yield()
+                continue
+            magic, version, powered, power_w, die, memory, energy_j, utilisation, ecc = _LAYOUT.unpack(body)
+            if magic != _MAGIC or version != _VERSION:
+                return None
+            return CardState(
+                powered=bool(powered),
+                power_w=power_w,
+                die_degc=die,
+                memory_degc=memory,
+                energy_j=energy_j,
+                utilisation_fraction=utilisation,
+                ecc_uncorrected=ecc,
+            )
+        return None
+
+    def close(self) -> None:
+        """Unmap the file."""
+        self._map.close()
