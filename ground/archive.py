@@ -68,7 +68,7 @@ CREATE TABLE replies(
 CREATE INDEX replies_by_command ON replies(command);
 CREATE TABLE commands(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL, opcode INTEGER NOT NULL, arguments TEXT NOT NULL,
-  operator TEXT NOT NULL, sent_utc_s REAL NOT NULL, transmissions INTEGER NOT NULL DEFAULT 0,
+  operator TEXT NOT NULL, sent_utc_s REAL NOT NULL, world_s REAL, transmissions INTEGER NOT NULL DEFAULT 0,
   expired_utc_s REAL);
 CREATE TABLE alarms(
   id INTEGER PRIMARY KEY, received_utc_s REAL NOT NULL, world_s REAL, parameter TEXT NOT NULL,

@@ -12,7 +12,17 @@ from typing import Final
 from flightsw.link import cuc
 from flightsw.link.bodies import EventBody
 from flightsw.link.codec import HousekeepingBody, Telemetry, event_text
-from flightsw.link.dictionary import DICTIONARY_HASH, EVENT_BY_ID, EVENT_BY_NAME, PARAMETER_BY_NAME
+from flightsw.link.dictionary import (
+    APID_EVENT,
+    APID_PING,
+    APID_REPLY,
+    APID_VERIFICATION,
+    DICTIONARY_HASH,
+    EVENT_BY_ID,
+    EVENT_BY_NAME,
+    HOUSEKEEPING,
+    PARAMETER_BY_NAME,
+)
 from flightsw.link.render import printable
 from flightsw.link.schema import Parameter
 
@@ -23,6 +33,19 @@ ALARMS_MAX: Final = 100
 CONTACT_S: Final = 3.0
 """Silence after which the wire shows no life: three reports of the 1 Hz housekeeping group."""
 IDENTITY_NAMES: Final = frozenset(("packet_sequence",))
+
+_STREAM_NAMES: Final = {
+    APID_VERIFICATION: "verification",
+    APID_EVENT: "events",
+    APID_REPLY: "replies",
+    APID_PING: "ping",
+    **{group.apid: f"hk {group.name}" for group in HOUSEKEEPING},
+}
+
+
+def stream_name(apid: int) -> str:
+    """What travels on an APID, as an operator says it."""
+    return _STREAM_NAMES.get(apid, f"APID 0x{apid:03X}")
 
 
 def level(parameter: Parameter, value: float) -> Level:

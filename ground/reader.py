@@ -94,6 +94,7 @@ class CommandRow(msgspec.Struct, frozen=True):
     arguments: dict[str, Any]
     operator: str
     sent_utc_s: float
+    world_s: float
     transmissions: int
     outcome: str
     code: str
@@ -255,8 +256,7 @@ class ArchiveReader:
     def commands(
         self, since: float | None = None, until: float | None = None, last: int | None = None
     ) -> list[CommandRow]:
-        """Commands sent, oldest first; ``since`` and ``until`` are UTC seconds here, because the ground sent
-        them."""
+        """Commands sent, oldest first; filed by the newest mission time known when each was sent."""
         reports: dict[int, list[tuple[Any, ...]]] = {}
         for command, *report in self._rows(
             "SELECT v.command, v.stage, v.code, v.text, p.received_utc_s FROM verifications v"
@@ -264,14 +264,12 @@ class ArchiveReader:
         ):
             reports.setdefault(command, []).append(tuple(report))
         rows = []
-        for id, name, arguments, operator, sent_utc_s, transmissions, expired in self._select(
-            "SELECT id, name, arguments, operator, sent_utc_s, transmissions, expired_utc_s, sent_utc_s AS world_s"
-            " FROM commands",
+        for id, name, arguments, operator, sent_utc_s, world_s, transmissions, expired in self._select(
+            "SELECT id, name, arguments, operator, sent_utc_s, world_s, transmissions, expired_utc_s FROM commands",
             "id",
             since,
             until,
             last,
-            columns=7,
         ):
             values = msgspec.json.decode(arguments)
             telecommand = TELECOMMAND_BY_NAME.get(name)
@@ -282,6 +280,7 @@ class ArchiveReader:
                     shown_arguments(telecommand, values) if telecommand else values,
                     operator,
                     sent_utc_s,
+                    _real(world_s),
                     transmissions,
                     *_outcome(reports.get(id, []), expired is not None),
                 )
@@ -340,6 +339,20 @@ class ArchiveReader:
             points = points[-last:]
         return Series([world_s for world_s, _ in points], [value for _, value in points])
 
+    def receptions(self) -> list[tuple[float, float, bool]]:
+        """(UTC of reception, mission time, playback) of every packet, in the order of reception."""
+        return [
+            (received, _real(world_s), bool(playback))
+            for received, world_s, playback in self._rows(
+                "SELECT received_utc_s, world_s, playback FROM packets ORDER BY received_utc_s, id"
+            )
+        ]
+
+    def world_span(self) -> tuple[float | None, float | None]:
+        """First and last mission time; None in an empty archive."""
+        first, last = next(self._rows("SELECT MIN(world_s), MAX(world_s) FROM packets"))
+        return first, last
+
     def streams(self) -> list[tuple[int, int, int, int, int, int]]:
         """(boot, apid, live, playback, first, last) of every stream."""
         return [
@@ -370,15 +383,13 @@ class ArchiveReader:
         until: float | None,
         last: int | None,
         where: str = "1",
-        columns: int | None = None,
     ) -> Iterator[tuple[Any, ...]]:
         """Rows of a statement that has a column ``world_s``, within the times, the last ones, in ascending
         order."""
         bounds = [f"world_s {sign} {time!r}" for sign, time in ((">=", since), ("<=", until)) if time is not None]
         descending = ", ".join(f"{column} DESC" for column in order.split(", "))
         newest = f"SELECT * FROM ({statement}) WHERE {' AND '.join([where, *bounds])} ORDER BY {descending} LIMIT ?"
-        rows = self._rows(f"SELECT * FROM ({newest}) ORDER BY {order}", -1 if last is None else last)
-        return (row[:columns] for row in rows) if columns else rows
+        return self._rows(f"SELECT * FROM ({newest}) ORDER BY {order}", -1 if last is None else last)
 
     def _rows(self, statement: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         try:

@@ -23,12 +23,7 @@ import msgspec
 from flightsw.link.bodies import VerificationBody
 from flightsw.link.codec import decode_telemetry
 from flightsw.link.dictionary import (
-    APID_EVENT,
-    APID_PING,
-    APID_REPLY,
-    APID_VERIFICATION,
     DICTIONARY_HASH,
-    HOUSEKEEPING,
 )
 from flightsw.link.endpoint import Endpoint
 from flightsw.link.errors import BodyError, LinkError
@@ -38,7 +33,7 @@ from .archive import Archive, Received, StreamCount
 from .commanding import Commander, validate
 from .control import Client, ControlServer
 from .errors import GroundError
-from .monitor import CONTACT_S, EVENTS_MAX, Monitor
+from .monitor import CONTACT_S, EVENTS_MAX, Monitor, stream_name
 from .protocol import (
     Done,
     EventLine,
@@ -64,14 +59,6 @@ STREAMS_SHOWN: Final = 16
 BOOT_MAX: Final = 2**32 - 1
 SEQUENCE_MAX: Final = 2**53
 """What ``recorder.acknowledge`` can name; another identity could be neither filed nor acknowledged."""
-
-_NAMES: Final = {
-    APID_VERIFICATION: "verification",
-    APID_EVENT: "events",
-    APID_REPLY: "replies",
-    APID_PING: "ping",
-    **{group.apid: f"hk {group.name}" for group in HOUSEKEEPING},
-}
 
 
 class Station:
@@ -240,13 +227,15 @@ class Station:
             now_utc_s=now_utc_s,
         )
         self._archive.note(
-            "INSERT INTO commands(id, name, opcode, arguments, operator, sent_utc_s) VALUES (?,?,?,?,?,?)",
+            "INSERT INTO commands(id, name, opcode, arguments, operator, sent_utc_s, world_s)"
+            " VALUES (?,?,?,?,?,?,?)",
             outgoing.id,
             telecommand.name,
             telecommand.opcode,
             msgspec.json.encode(arguments).decode(),
             client.operator,
             now_utc_s,
+            self._monitor.world_s,
         )
         self._commit(now_s)
         self._waiting[outgoing.id] = (client, request.wait)
@@ -313,7 +302,7 @@ class Station:
             link=self._wire.status(),
             contact=self._alive(now_s),
             silence_s=None if self._heard_s is None else now_s - self._heard_s,
-            archive=str(self._archive.path),
+            archive=str(self._archive.path.absolute()),
             archive_fault=self._archive.fault,
             archive_pending=self._archive.pending,
             packets_live=self._packets["live"],
@@ -333,8 +322,7 @@ class Station:
             dictionary_onboard=monitor.dictionary_onboard,
             notices=self._notices(),
             streams=tuple(
-                Stream(name=_NAMES.get(s.apid, f"APID 0x{s.apid:03X}"), missing=s.missing, **s._asdict())
-                for s in streams[-STREAMS_SHOWN:]
+                Stream(name=stream_name(s.apid), missing=s.missing, **s._asdict()) for s in streams[-STREAMS_SHOWN:]
             ),
         )
 
