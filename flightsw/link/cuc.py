@@ -7,7 +7,8 @@ TAI has no leap seconds, so differences of onboard times are elapsed seconds. Un
 second; the offset between the two is a constant here because none was inserted after 2017-01-01.
 """
 
-from struct import Struct, error
+from struct import Struct
+from struct import error as LayoutError
 from typing import Final
 
 from .errors import PacketError
@@ -45,7 +46,7 @@ def decode(code: bytes) -> float:
     """TAI seconds since 1958; raises ``PacketError`` for a wrong length or another P-field."""
     try:
         p_field, seconds, fraction = _LAYOUT.unpack(code)
-    except error:
+    except LayoutError:
         raise PacketError(f"time code of {len(code)} bytes, expected {CUC_BYTES}") from None
     if p_field != P_FIELD:
         raise PacketError(f"time code with P-field 0x{p_field:02X}, expected 0x{P_FIELD:02X} (CUC 4+2, TAI)")

@@ -15,7 +15,8 @@ This is the hot path of the link, so a header is packed and unpacked by one prec
 """
 
 from binascii import crc_hqx
-from struct import Struct, error, pack_into
+from struct import Struct, pack_into
+from struct import error as LayoutError
 from typing import Final
 
 import msgspec
@@ -106,7 +107,7 @@ def encode_tm(packet: TmPacket) -> bytes:
             ticks >> 16,
             ticks & 0xFFFF,
         )
-    except error as reason:
+    except LayoutError as reason:
         raise PacketError(f"telemetry header: {reason}") from None
     unit = head + body
     return unit + crc_hqx(unit, _CRC_PRESET).to_bytes(2, "big")
@@ -159,7 +160,7 @@ def encode_tc(packet: TcPacket) -> bytes:
             packet.subtype,
             packet.source,
         )
-    except error as reason:
+    except LayoutError as reason:
         raise PacketError(f"telecommand header: {reason}") from None
     unit = head + body
     return unit + crc_hqx(unit, _CRC_PRESET).to_bytes(2, "big")
