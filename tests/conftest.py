@@ -1,6 +1,6 @@
 """Shared by all tests: Hypothesis profile, deadlines instead of sleeps, reasons for skipped hardware tests."""
 
-import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +27,12 @@ def eventually() -> Callable[..., None]:
 
     def wait(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "condition") -> None:
         deadline_s = time.monotonic() + timeout_s
+        pause = threading.Event()
         while not condition():
             if time.monotonic() > deadline_s:
                 pytest.fail(f"{what}: not within {timeout_s:g} s")
-            os.sched_yield()
+            # A wait that gives the processor away: a spinning test would starve what it waits for.
+            pause.wait(0.005)
 
     return wait
 

@@ -1,0 +1,260 @@
+"""The daemon: everything is wired by hand here, then minor frames run until the end.
+
+A minor frame collects what came, asks the core (``executive.step``) and executes what it answers. Telecommands do
+not wait for a frame: ``executive.accept`` judges each on arrival. An exception of the core is tier 1 of
+supervision: it is logged, the workers die, the process ends with status 1 and without its clean flag; the service
+manager starts it again, and a repeat comes up in SAFE.
+
+An orderly end (SIGINT, SIGTERM, SIGHUP, telecommand): the core says goodbye, workers checkpoint and go while
+frames run on, what is left is killed after ``worker.stop_timeout_s``, the recorder commits, the clean flag is
+written. A second signal skips the waiting.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from flightsw.config import MissionConfig
+from flightsw.core import executive
+from flightsw.core.effects import Effect
+from flightsw.core.inputs import Inputs, RecorderStatus
+from flightsw.gpu.protocol import Stop
+from flightsw.link.endpoint import parse_endpoint
+
+from . import boot_record
+from .avionics import Avionics
+from .clock import Beat, Metronome, now_s
+from .execute import execute
+from .health import HealthMeter
+from .ports import Ports
+from .radio import Radio
+from .recorder import Recorder
+from .store import Store
+from .store_writer import StoreWriter
+from .supervisor import Adapter, RestartPolicy, statuses
+from .watchdog import Watchdog
+from .workers import Probe, Workers
+
+RECORDER_FILE: Final = "recorder.sqlite"
+REAP_TIMEOUT_S: Final = 3.0
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_log: Final = logging.getLogger("flightd")
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a life ended: ``failed`` by an exception, or in order, with the wish to come up again or not."""
+
+    failed: bool
+    restart: bool
+
+
+async def fly(mission: MissionConfig) -> Ending:
+    """One life of the daemon, on a state directory that is locked and has its log."""
+    async with asyncio.TaskGroup() as group:
+        return await Daemon(mission, group).run()
+
+
+class Daemon:
+    """Adapters, children and storage of one life, and the loop that connects them to the core."""
+
+    def __init__(self, mission: MissionConfig, group: asyncio.TaskGroup) -> None:
+        """Wire everything; children and adapters are tasks of ``group``."""
+        self._mission = mission
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._stop_reason = ""
+        self._restart = self._forced = False
+        self._failure: Exception | None = None
+        started_s = now_s()
+        supervisor = mission.supervisor
+        self._radio = radio = Radio(parse_endpoint(mission.radio.endpoint), self._on_telecommand)
+        self._avionics = avionics = Avionics(parse_endpoint(mission.avionics.endpoint))
+        self._probe = probe = Probe(mission.probe, mission.worker.probe_command)
+        self._workers = Workers(mission.jobs, mission.worker.command, mission.worker.nice, group)
+        self._watchdog = Watchdog(os.environ, mission.watchdog.stall_s)
+        self._health = HealthMeter(mission.state_dir, started_s)
+        self._recorder = Recorder(
+            mission.state_dir / RECORDER_FILE,
+            quota_mb=mission.recorder.quota_mb,
+            ack_timeout_s=mission.recorder.ack_timeout_s,
+            commit_interval_s=mission.recorder.commit_interval_s,
+            deliver=self._deliver,
+        )
+        self._store = Store(mission.state_dir)
+        self._boot = boot_record.begin(
+            self._store, recorded_boot=self._recorder.open(), crash_loop_boots=supervisor.crash_loop_boots
+        )
+        self._store_writer = StoreWriter(self._store, self._boot.faults)
+        self._good_boot_s = started_s + supervisor.crash_loop_window_s
+        policy = RestartPolicy(
+            backoff_first_s=supervisor.backoff_first_s,
+            backoff_max_s=supervisor.backoff_max_s,
+            restarts_max=supervisor.restarts_max,
+            window_s=supervisor.window_s,
+        )
+        self._adapters = (
+            Adapter("avionics", avionics.wire.run, lambda: avionics.wire.executions, policy, mandatory=True),
+            Adapter("radio", radio.wire.run, lambda: radio.wire.executions, policy, mandatory=True),
+            Adapter("probe", probe.run, lambda: probe.executions, policy, mandatory=False),
+        )
+        self._ports = Ports(
+            radio=radio,
+            avionics=avionics,
+            recorder=self._recorder,
+            workers=self._workers,
+            store=self._store_writer,
+            watchdog=self._watchdog,
+            life=self,
+        )
+        self._metronome = Metronome(1.0 / mission.frame.rate_hz, started_s)
+
+    def request_end(self, reason: str, *, restart: bool = False) -> None:
+        """End in an orderly way after the present frame; the first reason stands."""
+        if not self._stop.is_set():
+            self._stop_reason, self._restart = reason, restart
+            self._stop.set()
+
+    async def run(self) -> Ending:
+        """Boot, fly, end. An exception of the core ends up in the log and in the result."""
+        self._loop.set_exception_handler(_log_stray)
+        for number in SIGNALS:
+            self._loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
+        supervised = [self._group.create_task(adapter.supervise()) for adapter in self._adapters]
+        failed = True
+        try:
+            self._boot_core()
+            await self._fly()
+            await self._farewell()
+            failed = False
+        except Exception as error:
+            _log.critical(
+                "the executive failed, the daemon ends: %s: %s", type(error).__name__, error, exc_info=True
+            )
+        finally:
+            for task in supervised:
+                task.cancel()
+            for job in self._workers.running:
+                self._workers.kill(job, "the daemon ends")
+            self._close(clean=not failed)
+        return Ending(failed, self._restart and not failed)
+
+    def _boot_core(self) -> None:
+        boot, at_s = self._boot, now_s()
+        self._vehicle, effects = executive.boot(
+            self._mission.core,
+            boot_count=boot.record.boot_count,
+            cause=boot.cause,
+            crash_loop=boot.crash_loop,
+            config_hash=self._mission.config_hash,
+            now_s=at_s,
+            unclean_boots=boot.record.unclean_in_a_row,
+            crash_window_s=self._mission.supervisor.crash_loop_window_s,
+        )
+        self._execute(effects, at_s)
+        # What was made so far lives as long as the process: the collector need not walk over it in a frame.
+        gc.collect()
+        gc.freeze()
+
+    async def _fly(self) -> None:
+        self._frame(await self._metronome.wait())
+        self._watchdog.ready(f"flying, boot {self._boot.record.boot_count}")
+        while not self._stop.is_set():
+            self._frame(await self._metronome.wait())
+
+    def _frame(self, beat: Beat) -> None:
+        """One minor frame; raises what the core raised, here or in ``accept``."""
+        if self._failure is not None:
+            raise self._failure
+        at_s = now_s()
+        inputs = Inputs(
+            sensors=self._avionics.take(),
+            gpu=self._probe.take(),
+            reports=self._workers.take(),
+            adapters=(*statuses(self._adapters), self._recorder.adapter_status()),
+            recorder=self._recorder_status(),
+            health=self._health.read(
+                at_s,
+                late_s=beat.late_s,
+                skipped=beat.skipped,
+                radio_frames_bad=self._radio.frames_bad,
+                avionics_frames_bad=self._avionics.frames_bad,
+            ),
+        )
+        self._vehicle, effects = executive.step(self._vehicle, self._mission.core, inputs, at_s)
+        self._execute(effects, at_s)
+        if at_s >= self._good_boot_s:
+            self._good_boot_s = float("inf")
+            self._store_writer.order(boot_record.BOOT_KEY, lambda: boot_record.good(self._store, self._boot.record))
+
+    def _on_telecommand(self, packet: bytes) -> None:
+        # The event loop calls this and would only log an exception: it is kept for the next frame to raise.
+        if self._failure is not None:
+            return
+        at_s = now_s()
+        try:
+            self._vehicle, effects = executive.accept(self._vehicle, self._mission.core, packet, at_s)
+            self._execute(effects, at_s)
+        except Exception as error:
+            self._failure = error
+
+    def _deliver(self, packets: list[bytes]) -> None:
+        # On the recorder's thread. At the very end the loop may be gone; the next life plays them back.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._radio.play_back, packets)
+
+    def _on_signal(self, name: str) -> None:
+        self._forced = self._stop.is_set()
+        self.request_end(name)
+
+    def _execute(self, effects: Iterable[Effect], at_s: float) -> None:
+        for effect in effects:
+            execute(effect, self._ports, self._boot.record.boot_count, at_s)
+
+    def _recorder_status(self) -> RecorderStatus:
+        status = self._recorder.status()
+        fault = status.fault or self._store_writer.fault or self._watchdog.fault
+        return msgspec.structs.replace(status, sent=self._radio.sent, playback=self._radio.playback, fault=fault)
+
+    async def _farewell(self) -> None:
+        """Let workers checkpoint and go while frames run on; kill what is left."""
+        at_s = now_s()
+        _log.info("ending: %s", self._stop_reason)
+        self._watchdog.stopping(self._stop_reason)
+        self._workers.close()
+        self._vehicle, effects = executive.shutdown(self._vehicle, self._mission.core, self._stop_reason, at_s)
+        self._execute(effects, at_s)
+        for job in self._workers.running:
+            self._workers.tell(job, Stop())
+        await self._frames_until_gone(at_s + self._mission.worker.stop_timeout_s, patient=True)
+        for job in self._workers.running:
+            reason = "forced end" if self._forced else "did not stop in time"
+            _log.warning("job %s is killed: %s", job, reason)
+            self._workers.kill(job, reason)
+        await self._frames_until_gone(now_s() + REAP_TIMEOUT_S, patient=False)
+
+    async def _frames_until_gone(self, deadline_s: float, *, patient: bool) -> None:
+        while self._workers.running and now_s() < deadline_s and not (patient and self._forced):
+            self._frame(await self._metronome.wait())
+
+    def _close(self, *, clean: bool) -> None:
+        """Commit, write the clean flag, release. A disk that refuses is a line in the log."""
+        if fault := self._recorder.close():
+            _log.error("%s", fault)
+        self._store_writer.close()
+        if clean and (fault := boot_record.end(self._store, self._boot.record, restart=self._restart)):
+            _log.error("store: %s", fault)
+        self._watchdog.close()
+
+
+def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """An exception in a callback of an adapter: told in one line; the adapter's supervisor goes on."""
+    _log.error("%s: %r", context.get("message", "event loop"), context.get("exception"))

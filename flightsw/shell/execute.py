@@ -1,0 +1,81 @@
+"""What each effect of the core means: one ``match``, complete by the type checker.
+
+Nothing here decides and nothing waits. What an effect leads to comes back as an input of a later frame.
+"""
+
+import logging
+from typing import Final, assert_never
+
+from flightsw.core import effects
+from flightsw.gpu import protocol
+from flightsw.link.schema import Severity
+
+from .ports import Ports
+from .recorder_tables import Row
+
+LOG_LEVELS: Final = {
+    Severity.DIAGNOSTIC: logging.DEBUG,
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+    Severity.CRITICAL: logging.CRITICAL,
+    Severity.FATAL: logging.CRITICAL,
+}
+
+_events: Final = logging.getLogger("flightd.event")
+
+
+def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float) -> None:
+    """Carry out one effect of the frame at ``now_s``."""
+    match effect:
+        case effects.Telemetry():
+            sent = effect.live and ports.radio.send(effect.packet)
+            ports.recorder.record(
+                Row(
+                    boot_count,
+                    effect.apid,
+                    effect.sequence,
+                    effect.priority,
+                    effect.world_s,
+                    now_s if sent else None,
+                    effect.packet,
+                )
+            )
+        case effects.Actuate():
+            ports.avionics.actuate(effect)
+        case effects.SetPace(job, duty):
+            ports.workers.tell(job, protocol.Pace(duty))
+        case effects.KickWatchdog():
+            ports.watchdog.kick(now_s)
+        case effects.Playback(budget_bytes):
+            ports.recorder.play_back(budget_bytes)
+        case effects.Acknowledge(boot, apid, first, last):
+            ports.recorder.acknowledge(boot, apid, first, last)
+        case effects.Announce(severity, name, text):
+            _events.log(LOG_LEVELS[severity], "%-20s %s", name, text)
+        case effects.StartWorker(job):
+            ports.workers.start(job)
+        case effects.StopWorker(job):
+            ports.workers.tell(job, protocol.Stop())
+        case effects.KillWorker(job, reason):
+            ports.workers.kill(job, reason)
+        case effects.SaveCheckpoint(job, reason):
+            ports.workers.tell(job, protocol.Checkpoint(reason))
+        case effects.SubmitRequest():
+            ports.workers.tell(
+                effect.job,
+                protocol.Generate(
+                    request=effect.request,
+                    prompt=effect.prompt,
+                    max_tokens=effect.max_tokens,
+                    temperature=effect.temperature,
+                    top_k=effect.top_k,
+                    seed=effect.seed,
+                ),
+            )
+        case effects.Persist(key, payload):
+            ports.store.put(key, payload)
+        case effects.Restart(reason):
+            ports.life.request_end(reason, restart=True)
+        case _:
+            assert_never(effect)
