@@ -13,35 +13,20 @@ and "auto" then looks again every ``LOOK_AGAIN_S``: a driver may come up late.
 No torch here: the probe must start in a blink and stay small.
 """
 
-import os
+import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-import msgspec
-
+from flightsw.gpu.channel import Channel
 from flightsw.gpu.jetson import SYSFS, JetsonReader
 from flightsw.gpu.nvml import FIELD_NAMES, NvmlError, NvmlReader, Unavailable
-from flightsw.gpu.protocol import (
-    LENGTH_PREFIX,
-    MESSAGE_BYTES_MAX,
-    Fault,
-    FromChild,
-    ProbeSpec,
-    Sample,
-    Stop,
-    ToChild,
-    decode_to_child,
-    encode,
-)
+from flightsw.gpu.protocol import Fault, FromChild, ProbeSpec, Sample, Stop
 
 LOOK_AGAIN_S: Final = 30.0
-END_GRACE_S: Final = 1.0
-"""After end of file a reading may finish for this long; a hung one is then left behind by force."""
-
-EXIT_BAD_SPEC: Final = 2
 
 
 class Reader(Protocol):
@@ -111,81 +96,24 @@ def _number(value: float | None) -> bool:
     return value is not None and value == value
 
 
-class Outlet:
-    """Messages to the daemon, whole or not at all; ``closed`` once the daemon no longer reads."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self.closed = False
-
-    def send(self, message: FromChild) -> None:
-        """Write one message; a closed pipe sets ``closed``."""
-        rest = memoryview(encode(message))
-        try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-        except OSError:
-            self.closed = True
-
-
-def receive(descriptor: int) -> ToChild | None:
-    """The next message from the daemon, waiting for it; None at end of file.
-
-    ``ValueError`` (which ``msgspec.MsgspecError`` is, too) for bytes that are no message.
-    """
-    prefix = _exactly(descriptor, LENGTH_PREFIX.size)
-    if prefix is None:
-        return None
-    (length,) = LENGTH_PREFIX.unpack(prefix)
-    if length > MESSAGE_BYTES_MAX:
-        raise ValueError(f"message of {length} bytes, at most {MESSAGE_BYTES_MAX} are allowed")
-    body = _exactly(descriptor, length)
-    return None if body is None else decode_to_child(body)
-
-
-def _exactly(descriptor: int, count: int) -> bytes | None:
-    data = b""
-    while len(data) < count:
-        piece = os.read(descriptor, count - len(data))
-        if not piece:
-            return None
-        data += piece
-    return data
-
-
-def _watch_input(descriptor: int, ended: threading.Event) -> None:
-    """Set ``ended`` at end of file or ``Stop``; other messages are not for a probe."""
-    while True:
-        try:
-            message = receive(descriptor)
-        except (OSError, ValueError, msgspec.MsgspecError):
-            # Garbage from the daemon means that framing is gone for good.
-            break
-        if message is None or isinstance(message, Stop):
-            break
-    ended.set()
-    time.sleep(END_GRACE_S)
-    os._exit(0)
-
-
-def sample_until(ended: threading.Event, spec: ProbeSpec, outlet: Outlet, root: Path) -> None:
-    """Read and send on a fixed grid of ``spec.interval_s`` until ``ended`` or until nobody reads."""
+def sample_until(ended: threading.Event, spec: ProbeSpec, send: Callable[[FromChild], None], root: Path) -> None:
+    """Read and send on a grid of ``spec.interval_s`` until ``ended``; a slow reading delays the grid."""
     reader = select(spec, root, time.monotonic())
     sequence, told = 0, ""
     due_s = time.monotonic()
     look_again_s = due_s + LOOK_AGAIN_S
-    while not ended.is_set() and not outlet.closed:
+    while not ended.is_set():
         now_s = time.monotonic()
         if isinstance(reader, NoReader) and spec.source == "auto" and now_s >= look_again_s:
             reader = select(spec, root, now_s)
             look_again_s = now_s + LOOK_AGAIN_S
         sample = reader.read(sequence, now_s)
         if reader.fault and reader.fault != told:
-            outlet.send(Fault(code="gpu_lost", reason=f"{reader.fault}; the probe goes on and tries again"))
+            send(Fault(code="gpu_lost", reason=f"{reader.fault}; the probe goes on and tries again"))
         told = reader.fault
-        outlet.send(sample)
+        send(sample)
         sequence += 1
-        # A slow reading skips grid points instead of bunching samples up.
+        # Late samples are not made up for: they would come in a bunch and say nothing new.
         due_s = max(due_s + spec.interval_s, time.monotonic())
         ended.wait(due_s - time.monotonic())
     reader.close()
@@ -193,22 +121,19 @@ def sample_until(ended: threading.Event, spec: ProbeSpec, outlet: Outlet, root: 
 
 def main() -> int:
     """Run the probe on standard input and output; returns the exit status."""
-    outlet = Outlet(sys.stdout.fileno())
-    try:
-        spec = receive(sys.stdin.fileno())
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        outlet.send(Fault(code="bad_spec", reason=f"first message is no ProbeSpec: {error}"))
-        return EXIT_BAD_SPEC
+    channel = Channel.on_standard_streams()
+    # A terminal's interrupt goes to the whole group; the daemon decides when its probe stops.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spec = channel.receive()
     if spec is None:
         return 0
     if not isinstance(spec, ProbeSpec):
-        outlet.send(
-            Fault(code="bad_spec", reason=f"first message is a {type(spec).__name__}, a ProbeSpec is needed")
-        )
-        return EXIT_BAD_SPEC
+        reason = f"the first message is {type(spec).__name__}, not a ProbeSpec"
+        channel.send(Fault(code="spec", reason=reason))
+        return 1
     ended = threading.Event()
-    threading.Thread(target=_watch_input, args=(sys.stdin.fileno(), ended), daemon=True).start()
-    sample_until(ended, spec, outlet, SYSFS)
+    channel.start(lambda message: ended.set() if isinstance(message, Stop) else None, ended.set)
+    sample_until(ended, spec, channel.send, SYSFS)
     return 0
 
 

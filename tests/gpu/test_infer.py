@@ -259,11 +259,14 @@ def test_corrupt_newest_is_rejected_once_and_the_older_serves(
     trained.flip(bad, place)
     assert source.first().generation == good
     assert [one.generation for one in source.told] == [bad]
-    next_good = trained.commit(3)
+    worse = trained.commit(3)
+    trained.flip(worse, place)
+    eventually(lambda: (source.newer(), len(source.told) >= 2)[1], 20, "second rejection")
+    next_good = trained.commit(4)
     found: list[Model] = []
     eventually(lambda: (found.append(source.newer()), found[-1])[1], 20, "newer generation")
     assert found[-1].generation == next_good
-    assert [one.generation for one in source.told] == [bad], "told once"
+    assert [one.generation for one in source.told] == [bad, worse], "told once"
 
 
 def test_damage_never_turns_the_served_model_back(trained: Trained, source: RingSource, eventually) -> None:
@@ -303,11 +306,14 @@ def test_worker_serves_swaps_rejects_and_stops(trained: Trained) -> None:
         first = trained.commit(1)
         assert worker.expect(Swapped).generation == first
         assert worker.expect(Reply).generation == first
-        bad = trained.ring.generations()[0] + 1
-        assert trained.commit(2) == bad
-        assert worker.expect(Swapped).generation == bad
+        second = trained.commit(2)
+        assert worker.expect(Swapped).generation == second
         worker.send(request(2))
         assert worker.expect(Reply).finish == "length"
+        half = trained.ring.folder / "half"
+        half.write_bytes(trained.ring.path(second).read_bytes()[:-7])
+        half.rename(trained.ring.path(second + 1))
+        assert worker.expect(Rejected).generation == second + 1
         worker.send(Pace(duty=0.0))
         worker.send(request(3))
         worker.expect(Heartbeat, lambda beat: beat.pending == 1)
@@ -316,4 +322,4 @@ def test_worker_serves_swaps_rejects_and_stops(trained: Trained) -> None:
     last = worker.all(Reply)[-1]
     assert (last.request, last.finish) == (3, "failed")
     assert not worker.all(Fault)
-    assert not worker.all(Rejected)
+    assert len(worker.all(Rejected)) == 1

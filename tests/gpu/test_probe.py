@@ -9,8 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from flightsw.gpu.probe import receive, select
-from flightsw.gpu.protocol import Fault, FromChild, Pace, ProbeSpec, Sample, Stop, decode_from_child, encode
+from flightsw.gpu.channel import ORPHAN_STATUS
+from flightsw.gpu.probe import select
+from flightsw.gpu.protocol import (
+    Fault,
+    FromChild,
+    Pace,
+    ProbeSpec,
+    Sample,
+    Stop,
+    TrainSpec,
+    decode_from_child,
+    encode,
+)
 
 POWER_ONLY = """
 class NVMLError(Exception):
@@ -123,18 +134,20 @@ def test_survives_the_loss_of_its_card(module) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(
-    "first",
-    [encode(Stop()), b"\xff\xff\xff\xff", b"\x03\x00\x00\x00abc", encode(ProbeSpec()).replace(b"auto", b"best")],
-)
-def test_a_bad_first_message_is_one_clear_line(first: bytes) -> None:
-    with start(first) as process:
-        process.stdin.close()
+def test_a_job_specification_is_refused_in_one_clear_line() -> None:
+    with start(encode(TrainSpec())) as process:
         (fault,) = messages(process)
-        assert process.wait(10) == 2
-    assert isinstance(fault, Fault)
-    assert fault.code == "bad_spec"
-    assert "ProbeSpec" in fault.reason
+        assert process.wait(10) == 1
+    assert fault == Fault(code="spec", reason="the first message is TrainSpec, not a ProbeSpec")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("garbage", [b"\x03\x00\x00\x00abc", b"\xff\xff\xff\xff", b"\x09", b""], ids=repr)
+def test_garbage_and_end_of_file_start_nothing(garbage: bytes) -> None:
+    with start(garbage) as process:
+        process.stdin.close()
+        assert list(messages(process)) == []
+        assert process.wait(10) == 0
 
 
 @pytest.mark.process
@@ -150,20 +163,10 @@ def test_a_hung_reading_does_not_outlive_the_daemon(module) -> None:
     hangs = POWER_ONLY.replace("return 123456", "import threading; threading.Event().wait()")
     with start(encode(ProbeSpec(source="nvml", nvml_module=module(hangs)))) as process:
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(10) == ORPHAN_STATUS
 
 
 def test_torch_stays_out() -> None:
     code = "import sys, flightsw.gpu.probe; print('torch' in sys.modules, 'numpy' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
-
-
-def test_receive_joins_split_messages() -> None:
-    reading, writing = os.pipe()
-    wire = encode(Pace(duty=0.25)) + encode(Stop())[:-1]
-    os.write(writing, wire)
-    os.close(writing)
-    assert receive(reading) == Pace(duty=0.25)
-    assert receive(reading) is None, "half a message at the end of file is the end of file"
-    os.close(reading)

@@ -156,11 +156,10 @@ def rebuild(manifest: Manifest, tensors: dict[str, Tensor]) -> GPT:
         config = msgspec.json.decode(str(manifest.facts.get("gpt", "")), type=GPTConfig)
     except (msgspec.MsgspecError, ValueError) as error:
         raise Misfit(f"does not say which GPT it holds: {error}") from None
-    with torch.device("meta"):  # Shapes only: the weights come from the checkpoint.
-        model = GPT(config)
+    model = GPT(config)
     weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(WEIGHTS)}
     try:
-        model.load_state_dict(weights, strict=True, assign=True)
+        model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise Misfit(f"weights do not fit its own description: {' '.join(str(error).split())[:200]}") from None
     return model
