@@ -32,6 +32,8 @@ class Acknowledger:
     def __init__(self) -> None:
         self._fresh: set[tuple[int, int, int]] = set()
         self._named_once: set[tuple[int, int, int]] = set()
+        self.acknowledged = 0
+        """Packets named at least once."""
 
     @property
     def pending(self) -> int:
@@ -50,6 +52,7 @@ class Acknowledger:
         chosen = ranges[:RANGES_PER_ROUND_MAX]
         named = {(r.boot, r.apid, sequence) for r in chosen for sequence in range(r.first, r.last + 1)}
         self._named_once = named & self._fresh
+        self.acknowledged += len(self._named_once)
         self._fresh -= named
         return sorted(chosen)
 

@@ -87,6 +87,11 @@ def listen(
         _follow(control, plain, as_json, running=thread.is_alive)
     except KeyboardInterrupt:
         pass
+    except GroundError:
+        # A station that failed takes its control socket along: its own reason comes first.
+        thread.join()
+        if not failure:
+            raise
     finally:
         station.stop()
         thread.join()

@@ -21,14 +21,14 @@ from rich.text import Text
 from flightsw.link.schema import Severity
 
 from .protocol import CommandLine, EventLine, Snapshot, StationStatus, Value
-from .screen import clip, severity_name, utc_text
+from .screen import arguments_text, clip, severity_name, utc_text
 
 STALE_S: Final = 15.0
 """A value older than this is shown dim: the slow group comes every 10 s."""
 
 PANELS: Final = (
     (
-        "power",
+        "eps",
         (
             "eps.soc_fraction",
             "eps.bus_voltage_v",
@@ -90,7 +90,10 @@ def page(snapshot: Snapshot, now_utc_s: float, height: int) -> RenderableType:
         Layout(_events(snapshot, height), name="events"),
     )
     layout["values"].split_row(
-        *(Layout(_values(title, names, snapshot.latest, now_utc_s)) for title, names in PANELS)
+        *(
+            Layout(_values(title, names, snapshot.latest, now_utc_s), ratio=ratio)
+            for ratio, (title, names) in zip((5, 7, 6), PANELS, strict=True)
+        )
     )
     layout["middle"].split_row(
         Layout(_link(snapshot.status), ratio=2), Layout(_commands(snapshot.commands, link_rows), ratio=3)
@@ -128,7 +131,7 @@ def _values(title: str, names: tuple[str, ...], latest: dict[str, Value], now_ut
     table.add_column(no_wrap=True, width=1)
     for name in names:
         value = latest.get(name)
-        label = Text(name.partition(".")[2] if name.startswith(title) else name)
+        label = Text(name.removeprefix(f"{title}."))
         if value is None:
             table.add_row(label, Text("·", "dim"), "")
             continue
@@ -164,9 +167,8 @@ def _commands(commands: tuple[CommandLine, ...], rows: int) -> Panel:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for line in reversed(commands[-rows:]):
-        shown = " ".join(f"{name}={value}" for name, value in line.arguments.items())
         progress = "timeout" if line.overdue else line.progress
-        what = f"{line.name} {shown}" + (f": {line.text}" if line.text else "")
+        what = f"{line.name} {arguments_text(line.arguments)}" + (f": {line.text}" if line.text else "")
         style = "bold yellow" if line.overdue else _PROGRESS.get(line.progress, "cyan")
         repeats = f" ×{line.transmissions}" if line.transmissions > 1 else ""
         table.add_row(utc_text(line.sent_utc_s)[11:19], Text(progress + repeats, style), Text(clip(what, 200)))

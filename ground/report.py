@@ -19,7 +19,7 @@ from flightsw.link.schema import Parameter
 
 from .monitor import level, stream_name, value_text
 from .reader import ArchiveReader, CommandRow
-from .screen import clip, severity_name, table, utc_text
+from .screen import arguments_text, clip, severity_name, table, utc_text
 
 SILENCE_S: Final = 5.0
 GAPS_SHOWN: Final = 20
@@ -242,9 +242,8 @@ def _sections(summary: Summary) -> list[tuple[str, tuple[str, ...], list[tuple[s
 
 def command_text(command: CommandRow) -> str:
     """A command and its arguments in one line, with the reason when it went wrong."""
-    shown = " ".join(f"{name}={value}" for name, value in command.arguments.items())
     why = f": {command.code}: {command.text}" if command.code else ""
-    return f"{command.name} {shown}".rstrip() + why
+    return f"{command.name} {arguments_text(command.arguments)}".rstrip() + why
 
 
 def _headline(summary: Summary) -> list[tuple[str, str]]:

@@ -1,9 +1,11 @@
 """Text for terminals: tables without a library's weight, and what came from outside made harmless."""
 
 import os
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from flightsw.link.render import printable
 from flightsw.link.schema import Severity
@@ -15,6 +17,17 @@ def clip(text: str, characters: int) -> str:
     """One printable line of at most this many characters."""
     text = printable(text)
     return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def arguments_text(arguments: Mapping[str, Any]) -> str:
+    """Arguments as they are typed: ``name=value``, quoted for the shell where that is needed."""
+    return " ".join(f"{name}={_quoted(value)}" for name, value in arguments.items())
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return shlex.quote(clip(str(value), 60))
 
 
 def block(text: str, prefix: str) -> str:

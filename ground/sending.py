@@ -25,7 +25,8 @@ from .client import ArchiveReader, CommandResult, ReplyRow, StageLine, StationCl
 from .commanding import validate
 from .errors import ExitCode, GroundError
 from .locations import socket_path
-from .screen import block, clip
+from .protocol import Wait
+from .screen import arguments_text, block, clip
 
 REPLY_S: Final = 2.0
 """How long to look for the reply packet of a completed inference request."""
@@ -38,7 +39,7 @@ _EXIT: Final = {
     "failed": ExitCode.FAILED,
     "timeout": ExitCode.NO_CONTACT,
 }
-_WAITS: Final = ("completion", "acceptance", "none")
+_WAITS: Final[dict[str, Wait]] = {"completion": "completion", "acceptance": "acceptance", "none": None}
 _PANEL: Final = "Telecommand arguments"
 
 app: Final = typer.Typer(
@@ -136,21 +137,19 @@ def send(
 
     with StationClient(socket_path(socket)) as client:
         status = client.status()
-        if not as_json:
-            shown = " ".join(f"{name}={clip(str(value), 60)}" for name, value in arguments.items())
-            print(f"{telecommand.name} {shown}".rstrip(), flush=True)
-            if not status.contact:
-                heard = "nothing heard yet" if status.silence_s is None else f"silent for {status.silence_s:.0f} s"
-                print(f"  no contact ({heard}): sent once now, and again when contact is back", flush=True)
-        result = client.send(
-            telecommand.name,
-            arguments,
-            wait=None if wait == "none" else "acceptance" if wait == "acceptance" else "completion",
-            timeout_s=timeout_s,
-            arm=hazardous,
-            on_stage=show,
-        )
-        reply = _reply(Path(status.archive), result) if wait == "completion" else None
+        if not as_json and not status.contact:
+            heard = "nothing heard yet" if status.silence_s is None else f"silent for {status.silence_s:.0f} s"
+            print(f"no contact ({heard}): sent once now, and again when contact is back", flush=True)
+        steps: list[tuple[Telecommand, dict[str, Any], Wait]] = [(telecommand, arguments, _WAITS[wait])]
+        if hazardous:
+            steps.insert(0, (TELECOMMAND_BY_NAME["arm"], {"opcode": telecommand.opcode}, "completion"))
+        for step, values, report in steps:
+            if not as_json:
+                print(f"{step.name} {arguments_text(values)}".rstrip(), flush=True)
+            result = client.send(step.name, values, report, timeout_s, on_stage=show)
+            if not result.ok:
+                break
+        reply = _reply(Path(status.archive), result) if report == "completion" else None
     if as_json:
         shown_result = msgspec.to_builtins(result) | ({"reply": msgspec.to_builtins(reply)} if reply else {})
         print(msgspec.json.encode(shown_result).decode(), flush=True)

@@ -186,7 +186,6 @@ class Station:
             self._round_at_s = now_s + ROUND_S
             for archived in self._acknowledger.next_round():
                 self._wire.send(self._commander.acknowledgement(archived, next(self._ids)))
-                self._packets["acknowledged"] += archived.last - archived.first + 1
 
     def _alive(self, now_s: float) -> bool:
         return self._heard_s is not None and now_s - self._heard_s < CONTACT_S
@@ -310,7 +309,7 @@ class Station:
             duplicates=self._packets["duplicates"],
             missing=sum(s.missing for s in streams),
             unarchived=self._archive.unarchived,
-            acknowledged=self._packets["acknowledged"],
+            acknowledged=self._acknowledger.acknowledged,
             acknowledge_pending=self._acknowledger.pending,
             units_bad=dict(self._bad),
             commands_open=self._commander.open_count,
