@@ -9,6 +9,7 @@ clock is forgotten.
 How a checkpoint is made durable and verified is the worker's business; only verified generations are reported.
 """
 
+from operator import is_
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -93,7 +94,7 @@ def step(
     for index, (spec, job) in enumerate(zip(jobs, work.jobs, strict=True)):
         if spec.kind == "train" and job.life is Life.RUNNING:
             rings[index] = _due(rings[index], config, spec, outlook, now_s, out)
-    if all(new is old for new, old in zip(rings, state.rings, strict=True)):
+    if all(map(is_, rings, state.rings)):
         return state, tuple(out)
     return State(rings=tuple(rings)), tuple(out)
 

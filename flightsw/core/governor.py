@@ -112,14 +112,13 @@ def step(
     known = situation.soc_fraction + situation.gpu_degc + situation.radiator_degc < float("inf")
     if situation.permitted and known:
         heat_w, integral_kmin = _heat(state.integral_kmin, config, heat, situation)
-        candidates = [
+        lowest_w, limit = min(
             (_energy(config, power, situation), Limiting.ENERGY),
             (heat_w, Limiting.THERMAL),
             (config.gpu_max_w, Limiting.MAXIMUM),
-        ]
-        if state.power_cap_w is not None:
-            candidates.append((state.power_cap_w, Limiting.CAP))
-        lowest_w, limit = min(candidates)
+        )
+        if state.power_cap_w is not None and state.power_cap_w < lowest_w:
+            lowest_w, limit = state.power_cap_w, Limiting.CAP
         budget_w = max(config.gpu_idle_w, lowest_w)
     found: tuple[Event, ...] = ()
     reported, reported_s = state.limit_reported, state.reported_s

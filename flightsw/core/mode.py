@@ -155,6 +155,9 @@ TRANSITIONS: Final = (
 )
 
 
+_ROWS: Final = {source: tuple(row for row in TRANSITIONS if source in row.sources) for source in Mode}
+
+
 def active_causes(facts: Facts) -> tuple[str, ...]:
     """Causes of SAFE that hold now, in words."""
     return tuple(c.text for c in CAUSES.values() if c.fact is not None and getattr(facts, c.fact))
@@ -174,8 +177,8 @@ def step(state: State, config: Config, facts: Facts, now_s: float) -> tuple[Stat
     recovered = False
     if state.mode is Mode.SAFE:
         state, recovered = _recovery(state, config, facts, now_s)
-    for row in TRANSITIONS:
-        if state.mode in row.sources and row.condition(state, facts, recovered):
+    for row in _ROWS[state.mode]:
+        if row.condition(state, facts, recovered):
             return _take(state, row, now_s)
     return (state if state.requested is None else replace(state, requested=None)), ()
 

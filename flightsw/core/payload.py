@@ -22,6 +22,7 @@ All timers are machine time.
 """
 
 from enum import Enum, IntEnum, auto, unique
+from operator import is_
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
@@ -276,7 +277,7 @@ def step(
         current[index] = _move(current[index], config, spec, permit, now_s, out)
     _pace(current, config, jobs, duty if permit is Permit.RUN else 0.0, now_s, out)
     # Most frames change nothing; the same state object then says so.
-    if all(new is old for new, old in zip(current, state.jobs, strict=True)):
+    if all(map(is_, current, state.jobs)):
         return state, tuple(out)
     return State(jobs=tuple(current)), tuple(out)
 
