@@ -1,0 +1,512 @@
+"""The executive in the bench's own process, in virtual time: an orbit in seconds, the same bytes every time.
+
+    plant ──SensorFrame──► executive.step ──effects──► payload, recorder, switches ──loads──► plant
+
+The executive is the one that flies; what is around it here is a model: the plant, the workers (``inproc_payload``)
+and a recorder with a station that archives whatever it hears and acknowledges it at once. There is no
+shell, no process, no clock: machine time and mission time are one, and both are counted in frames.
+
+``Evidence.digest`` covers every effect of every frame and the truth behind it. For one commit, configuration,
+plant seed and run seed it is the same on every machine with the same floating point.
+
+This module and ``inproc_payload`` are the bench's only ones that may import the core; they take ``executive`` and
+the values that cross its boundary, ``inputs`` and ``effects``.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from struct import Struct as ByteLayout
+from time import process_time
+from typing import Any, Final, get_args
+
+import msgspec
+import xxhash
+
+from flightsw.core import executive
+from flightsw.core.effects import (
+    Actuate,
+    Announce,
+    Effect,
+    KickWatchdog,
+    KillWorker,
+    Playback,
+    Restart,
+    SaveCheckpoint,
+    SetPace,
+    StartWorker,
+    StopWorker,
+    SubmitRequest,
+    Telemetry,
+)
+from flightsw.core.inputs import AdapterStatus, GpuSample, Inputs, RecorderStatus, Report
+from flightsw.link.bodies import CommandBody, Scalar, pack_body
+from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME
+from flightsw.link.packet import ACK_ALL, TcPacket, encode_tc
+
+from .inproc_payload import Payload, SimulatedJob
+from .plant.plant import FAULTS, Loads, Plant, PlantConfig
+from .plant.truth import Truth
+
+DURATION_MAX_S: Final = 30 * 86400.0
+FRAME_MIN_S: Final = 0.02
+FRAME_MAX_S: Final = 2.0
+EVENTS_MAX: Final = 10_000
+PENDING_MAX: Final = 500_000
+COMMANDS_PER_FRAME: Final = 8
+ORBIT_S: Final = 5700.0
+SECOND_S: Final = 1.0
+WORKER_KILL: Final = "worker_kill"
+STATION_SOURCE: Final = 2
+ADAPTERS: Final = ("avionics", "radio", "store")
+
+_TRUTH: Final = ByteLayout("<8d")
+_NAMES: Final[dict[type, bytes]] = {kind: kind.__name__.encode() for kind in get_args(Effect)}
+
+
+class TimedCommand(msgspec.Struct, frozen=True, kw_only=True):
+    """A telecommand of the operator; it waits for the next contact when there is none."""
+
+    world_s: float
+    name: str
+    arguments: dict[str, Scalar] = {}
+
+
+class TimedFault(msgspec.Struct, frozen=True, kw_only=True):
+    """A fault of the plant with its parameters, cleared after ``duration_s`` (0 is never), or "worker_kill" of
+    ``job``."""
+
+    world_s: float
+    name: str
+    parameters: dict[str, float] = {}
+    duration_s: float = 0.0
+    job: str = "train"
+
+
+class LoggedEvent(msgspec.Struct, frozen=True):
+    """An event as the daemon's log would have it."""
+
+    world_s: float
+    severity: str
+    name: str
+    text: str
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run in virtual time showed. Extremes and violations are of the plant's truth, at every frame."""
+
+    digest: str
+    frames: int
+    duration_s: float
+    frame_s: float
+    mode_time_s: dict[str, float]
+    eclipse_s: float
+    contact_s: float
+    soc_min: float
+    soc_floor: float
+    soc_end: float
+    soc_violation_s: float
+    gpu_temp_max_degc: float
+    gpu_temp_limit_degc: float
+    radiator_temp_max_degc: float
+    radiator_temp_limit_degc: float
+    temp_violation_s: float
+    gpu_power_sun_w: float
+    gpu_power_eclipse_w: float
+    train_steps: int
+    checkpoints: int
+    worker_starts: int
+    worker_kills: int
+    boots: int
+    watchdog_kicks: int
+    packets_made: int
+    packets_live: int
+    packets_playback: int
+    packets_pending: int
+    packets_shed: int
+    events: tuple[LoggedEvent, ...]
+    events_left_out: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the battery stayed over its floor and both nodes under their limits."""
+        return self.soc_violation_s == 0.0 and self.temp_violation_s == 0.0
+
+
+def mission(plant: Plant, **sections: Mapping[str, Any]) -> executive.Config:
+    """The core's configuration for this plant: two jobs, and what operators know of the satellite and its orbit.
+
+    ``sections`` override keys by section (``checkpoint={"interval_world_s": 300.0}``).
+    Raises ``ValueError`` for a key or a value that the core does not take.
+    """
+    eps, thermal = plant.config.eps, plant.config.thermal
+    period_s = plant.geometry.orbit.period_s
+    eclipses = plant.forecast(2.0 * period_s).eclipses
+    made: dict[str, dict[str, Any]] = {
+        "eps": {
+            "capacity_wh": eps.capacity_wh,
+            "charge_efficiency": eps.charge_efficiency,
+            "discharge_efficiency": eps.discharge_efficiency,
+            "charge_power_max_w": eps.charge_power_max_w,
+            "bus_power_w": eps.bus_power_w,
+            "orbit_period_s": period_s,
+            # The longest one: the first and the last may be cut by the ends of the forecast.
+            "eclipse_s": max((e.duration_s for e in eclipses), default=0.0),
+            "eclipse_entry_s": eclipses[0].start_s if eclipses else None,
+        },
+        "thermal": {"conductance_w_k": thermal.conductance_w_k},
+    }
+    for name, keys in sections.items():
+        made.setdefault(name, {}).update(keys)
+    jobs = [{"id": "train", "kind": "train"}, {"id": "infer", "kind": "infer", "share": 0.5}]
+    try:
+        return msgspec.convert({**made, "jobs": jobs}, executive.Config)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"mission configuration: {error}") from None
+
+
+def run_inproc(
+    config: executive.Config,
+    plant: Plant,
+    duration_s: float,
+    frame_s: float,
+    seed: int,
+    commands: Sequence[TimedCommand] = (),
+    faults: Sequence[TimedFault] = (),
+) -> Evidence:
+    """Fly ``plant`` with the executive for ``duration_s`` in frames of ``frame_s`` seconds.
+
+    Raises ``ValueError`` in one line for a duration, frame, command or fault that is none.
+    """
+    if not 0.0 < duration_s <= DURATION_MAX_S:
+        raise ValueError(f"duration of {duration_s:g} s: must be over 0 and at most {DURATION_MAX_S:.0f}")
+    if not FRAME_MIN_S <= frame_s <= FRAME_MAX_S:
+        raise ValueError(f"frame of {frame_s:g} s: must be {FRAME_MIN_S:g} to {FRAME_MAX_S:g}")
+    flight = _Flight(config, plant, frame_s, seed, commands, faults)
+    for index in range(1, max(1, round(duration_s / frame_s)) + 1):
+        flight.frame(index * frame_s)
+    return flight.evidence()
+
+
+def orbit_benchmark(rate_hz: float) -> tuple[float, float]:
+    """Processor seconds of one 95-minute orbit in ``inproc`` at ``rate_hz``, and of its plant alone."""
+    plant, frame_s = Plant(seed=1), 1.0 / rate_hz
+    config = mission(plant)
+    begin_s = process_time()
+    run_inproc(config, plant, ORBIT_S, frame_s, seed=1)
+    whole_s = process_time() - begin_s
+    alone, loads = Plant(seed=1), Loads(gpu_power_w=400.0)
+    begin_s = process_time()
+    for _ in range(round(ORBIT_S / frame_s)):
+        alone.step(frame_s, loads)
+        alone.sense()
+    return whole_s, process_time() - begin_s
+
+
+def command(
+    orbits: float = 1.0, rate_hz: float = 10.0, seed: int = 1, orbit: str = "leo_550", json: bool = False
+) -> int:
+    """``hil inproc``: fly and print the evidence, as JSON or as a table; 0 when no limit was broken, else 1.
+
+    Raises ``ValueError`` in one line for an argument out of range.
+    """
+    if not rate_hz > 0.0:
+        raise ValueError(f"rate of {rate_hz:g} Hz: must be {1.0 / FRAME_MAX_S:g} to {1.0 / FRAME_MIN_S:g}")
+    plant = Plant(PlantConfig(orbit=orbit, start="demonstrative"), seed=seed)
+    begin_s = process_time()
+    evidence = run_inproc(mission(plant), plant, orbits * plant.geometry.orbit.period_s, 1.0 / rate_hz, seed)
+    cpu_s = process_time() - begin_s
+    if json:
+        print(msgspec.json.encode(evidence).decode())
+    else:
+        for name, value in msgspec.structs.asdict(evidence).items():
+            if name != "events":
+                print(f"{name:24} {value}")
+        print(f"{'events':24} {len(evidence.events)}")
+        print(f"{'processor_s':24} {cpu_s:.2f}")
+    return 0 if evidence.ok else 1
+
+
+class _Recorder:
+    """Store and forward as numbers: what was sent live, what waits, most important first, then oldest."""
+
+    def __init__(self) -> None:
+        self.live = self.playback = self.shed = self.made = 0
+        self._pending: list[tuple[int, int, int]] = []
+
+    def take(self, packet: Telemetry, in_contact: bool) -> None:
+        """Record a packet; in contact the station has it at once."""
+        self.made += 1
+        if packet.live and in_contact:
+            self.live += 1
+        elif len(self._pending) < PENDING_MAX:
+            heapq.heappush(self._pending, (packet.priority, self.made, len(packet.packet)))
+        else:
+            self.shed += 1
+
+    def play(self, budget_bytes: int) -> None:
+        """Play back up to this many bytes."""
+        while self._pending and self._pending[0][2] <= budget_bytes:
+            budget_bytes -= heapq.heappop(self._pending)[2]
+            self.playback += 1
+
+    @property
+    def pending(self) -> int:
+        """Packets that wait."""
+        return len(self._pending)
+
+    def status(self) -> RecorderStatus:
+        """As the shell reports it to the core."""
+        return RecorderStatus(
+            pending=self.pending, shed=self.shed, sent=self.live + self.playback, playback=self.playback
+        )
+
+
+class _Flight:
+    """One run. The plant is at the end of the last frame, the vehicle has seen the one before."""
+
+    def __init__(
+        self,
+        config: executive.Config,
+        plant: Plant,
+        frame_s: float,
+        seed: int,
+        commands: Sequence[TimedCommand],
+        faults: Sequence[TimedFault],
+    ) -> None:
+        self._config, self._plant, self._frame_s = config, plant, frame_s
+        self._payload = Payload(SimulatedJob(job.id, job.kind == "train", seed) for job in config.jobs)
+        self._commands = [_packet(item, seed, number) for number, item in _in_order(commands)]
+        self._faults = _schedule(faults)
+        self._recorder = _Recorder()
+        self._digest, self._encode = xxhash.xxh3_128(), msgspec.msgpack.Encoder().encode
+        self._reports: list[Report] = []
+        self._loads = Loads(gpu_power_w=config.governor.gpu_idle_w)
+        self._second = self._executions = self._sample = 0
+        self._energy_j = 0.0
+        self._busy = 0.0
+        self._frames = self._boots = self._kicks = self._checkpoints = 0
+        self._modes: Counter[str] = Counter()
+        self._eclipse = self._contact = self._low = self._hot = 0
+        self._watts = {False: 0.0, True: 0.0}
+        self._soc_min, self._gpu_max, self._radiator_max = 1.0, float("-inf"), float("-inf")
+        self._events: list[LoggedEvent] = []
+        self._left_out = 0
+        self._vehicle = self._boot("power on", 0.0)
+
+    def frame(self, now_s: float) -> None:
+        """World and payload move to ``now_s``, then the executive sees them."""
+        truth = self._plant.step(self._frame_s, self._loads)
+        self._busy, told = self._payload.advance(self._frame_s, now_s)
+        self._reports += told
+        self._inject(truth.world_s)
+        self._observe(truth)
+        inputs = self._inputs(truth, now_s)
+        self._vehicle, effects = executive.step(self._vehicle, self._config, inputs, now_s)
+        self._digest.update(
+            _TRUTH.pack(
+                truth.world_s,
+                truth.soc_fraction,
+                truth.gpu_temp_degc,
+                truth.radiator_temp_degc,
+                truth.bus_voltage_v,
+                truth.gpu_rail_power_w,
+                truth.latitude_deg,
+                truth.longitude_deg,
+            )
+        )
+        self._execute(effects, truth, now_s)
+
+    def _boot(self, cause: str, now_s: float) -> executive.Vehicle:
+        self._boots += 1
+        vehicle, effects = executive.boot(
+            self._config,
+            boot_count=self._boots,
+            cause=cause,
+            crash_loop=False,
+            config_hash="inproc",
+            now_s=now_s,
+        )
+        self._execute(effects, self._plant.truth(), now_s)
+        return vehicle
+
+    def _inputs(self, truth: Truth, now_s: float) -> Inputs:
+        contact = truth.in_contact
+        packets: list[bytes] = []
+        while contact and self._commands and len(packets) < COMMANDS_PER_FRAME:
+            if self._commands[0][0] > truth.world_s:
+                break
+            packets.append(self._commands.pop(0)[1])
+        gpu: GpuSample | None = None
+        adapters: tuple[AdapterStatus, ...] = ()
+        if now_s >= self._second * SECOND_S:
+            # What the shell refreshes once a second, on the frames that begin one.
+            self._second = int(now_s / SECOND_S) + 1
+            self._executions += 1
+            adapters = tuple(
+                AdapterStatus(name=n, executions=self._executions, restarts=0, failed=False, mandatory=True)
+                for n in ADAPTERS
+            )
+            gpu = self._gpu(truth)
+        reports, self._reports = tuple(self._reports), []
+        return Inputs(
+            sensors=self._plant.sense(radio_lock=contact),
+            gpu=gpu,
+            telecommands=tuple(packets),
+            reports=reports,
+            adapters=adapters,
+            recorder=self._recorder.status(),
+        )
+
+    def _gpu(self, truth: Truth) -> GpuSample | None:
+        if not truth.gpu_rail_on:
+            return None
+        self._sample += 1
+        return GpuSample(
+            sequence=self._sample,
+            source="simulated",
+            power_w=truth.gpu_rail_power_w,
+            die_degc=truth.gpu_temp_degc,
+            energy_j=self._energy_j,
+            utilisation_fraction=self._busy,
+            unsupported=("memory_degc", "ecc_uncorrected"),
+        )
+
+    def _inject(self, world_s: float) -> None:
+        while self._faults and self._faults[0][0] <= world_s:
+            _, _, begins, fault = self._faults.pop(0)
+            if fault.name == WORKER_KILL:
+                if fault.job in self._payload.jobs:
+                    self._reports += self._payload.jobs[fault.job].kill("killed by a fault")
+            elif begins:
+                self._plant.inject(fault.name, **fault.parameters)
+            else:
+                self._plant.clear(fault.name)
+
+    def _execute(self, effects: tuple[Effect, ...], truth: Truth, now_s: float) -> None:
+        update, encode = self._digest.update, self._encode
+        rail_on, transmitter_on, restart = self._loads.gpu_rail_on, self._loads.transmitter_on, ""
+        for effect in effects:
+            update(_NAMES[type(effect)])
+            match effect:
+                case Telemetry():
+                    update(effect.packet)
+                    self._recorder.take(effect, truth.in_contact)
+                    continue
+                case Actuate():
+                    rail_on, transmitter_on = effect.gpu_rail_on, effect.transmitter_on
+                case KickWatchdog():
+                    self._kicks += 1
+                case Playback():
+                    self._recorder.play(effect.budget_bytes)
+                case Announce():
+                    self._log(effect, truth.world_s)
+                case Restart():
+                    restart = effect.reason
+                case StartWorker() | StopWorker() | KillWorker() | SetPace() | SaveCheckpoint() | SubmitRequest():
+                    self._reports += self._payload.do(effect, effect.job, now_s)
+                case _:
+                    pass  # Nothing here is durable, and the station has acknowledged already.
+            update(encode(effect))
+        governor = self._config.governor
+        watts = governor.gpu_idle_w + (governor.gpu_max_w - governor.gpu_idle_w) * self._busy
+        self._loads = Loads(gpu_power_w=watts, gpu_rail_on=rail_on, transmitter_on=transmitter_on)
+        if restart:
+            self._vehicle = self._boot(restart, now_s)
+
+    def _log(self, event: Announce, world_s: float) -> None:
+        if event.name == "CHECKPOINT_COMMITTED":
+            self._checkpoints += 1
+        if len(self._events) < EVENTS_MAX:
+            self._events.append(LoggedEvent(world_s, event.severity.name, event.name, event.text))
+        else:
+            self._left_out += 1
+
+    def _observe(self, truth: Truth) -> None:
+        dark = truth.sun_fraction < 0.5
+        heat = self._config.thermal
+        self._frames += 1
+        self._modes[self._vehicle.mode.mode.name] += 1
+        self._eclipse += dark
+        self._contact += truth.in_contact
+        self._watts[dark] += truth.gpu_rail_power_w
+        self._energy_j += truth.gpu_rail_power_w * self._frame_s
+        self._low += truth.soc_fraction < self._config.eps.soc_floor
+        self._hot += (
+            truth.gpu_temp_degc > heat.gpu_limit_degc or truth.radiator_temp_degc > heat.radiator_limit_degc
+        )
+        self._soc_min = min(self._soc_min, truth.soc_fraction)
+        self._gpu_max = max(self._gpu_max, truth.gpu_temp_degc)
+        self._radiator_max = max(self._radiator_max, truth.radiator_temp_degc)
+
+    def evidence(self) -> Evidence:
+        """What was seen."""
+        frame_s, recorder, jobs = self._frame_s, self._recorder, self._payload.jobs.values()
+        return Evidence(
+            digest=self._digest.hexdigest(),
+            frames=self._frames,
+            duration_s=self._frames * frame_s,
+            frame_s=frame_s,
+            mode_time_s={name: count * frame_s for name, count in sorted(self._modes.items())},
+            eclipse_s=self._eclipse * frame_s,
+            contact_s=self._contact * frame_s,
+            soc_min=self._soc_min,
+            soc_floor=self._config.eps.soc_floor,
+            soc_end=self._plant.truth().soc_fraction,
+            soc_violation_s=self._low * frame_s,
+            gpu_temp_max_degc=self._gpu_max,
+            gpu_temp_limit_degc=self._config.thermal.gpu_limit_degc,
+            radiator_temp_max_degc=self._radiator_max,
+            radiator_temp_limit_degc=self._config.thermal.radiator_limit_degc,
+            temp_violation_s=self._hot * frame_s,
+            gpu_power_sun_w=self._watts[False] / max(1, self._frames - self._eclipse),
+            gpu_power_eclipse_w=self._watts[True] / max(1, self._eclipse),
+            train_steps=sum(job.step for job in jobs if job.trains),
+            checkpoints=self._checkpoints,
+            worker_starts=sum(job.starts for job in jobs),
+            worker_kills=sum(job.kills for job in jobs),
+            boots=self._boots,
+            watchdog_kicks=self._kicks,
+            packets_made=recorder.made,
+            packets_live=recorder.live,
+            packets_playback=recorder.playback,
+            packets_pending=recorder.pending,
+            packets_shed=recorder.shed,
+            events=tuple(self._events),
+            events_left_out=self._left_out,
+        )
+
+
+def _in_order(commands: Sequence[TimedCommand]) -> list[tuple[int, TimedCommand]]:
+    return list(enumerate(sorted(commands, key=lambda item: item.world_s), start=1))
+
+
+def _packet(item: TimedCommand, seed: int, number: int) -> tuple[float, bytes]:
+    """When it is due and its packet; the id is unique in the run."""
+    telecommand = TELECOMMAND_BY_NAME.get(item.name)
+    if telecommand is None:
+        raise ValueError(f"telecommand {item.name!r}: unknown; known are {', '.join(sorted(TELECOMMAND_BY_NAME))}")
+    body = CommandBody(telecommand.opcode, (abs(seed) % 2**31) * 2**20 + number, item.arguments)
+    packet = TcPacket(
+        apid=APID_TELECOMMAND,
+        sequence_count=number,
+        service=telecommand.service,
+        subtype=telecommand.subtype,
+        source=STATION_SOURCE,
+        ack_flags=ACK_ALL,
+        body=pack_body(body),
+    )
+    return item.world_s, encode_tc(packet)
+
+
+def _schedule(faults: Sequence[TimedFault]) -> list[tuple[float, int, bool, TimedFault]]:
+    """Beginnings and ends in order of time; ``ValueError`` for a fault that nobody knows."""
+    planned: list[tuple[float, int, bool, TimedFault]] = []
+    for number, fault in enumerate(faults):
+        if fault.name != WORKER_KILL:
+            if fault.name not in FAULTS:
+                raise ValueError(f"fault {fault.name!r}: unknown; known are {WORKER_KILL}, {', '.join(FAULTS)}")
+            if fault.duration_s > 0.0:
+                planned.append((fault.world_s + fault.duration_s, number, False, fault))
+        planned.append((fault.world_s, number, True, fault))
+    return sorted(planned, key=lambda row: row[:3])

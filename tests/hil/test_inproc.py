@@ -1,0 +1,214 @@
+"""The executive in virtual time: same bytes, same decisions at two rates, faults and commands that show."""
+
+from itertools import pairwise
+
+import pytest
+
+from hil.inproc import (
+    ORBIT_S,
+    Evidence,
+    TimedCommand,
+    TimedFault,
+    command,
+    mission,
+    run_inproc,
+)
+from hil.plant.eps import EpsConfig
+from hil.plant.plant import Plant, PlantConfig
+
+
+def fly(
+    duration_s=ORBIT_S, frame_s=1.0, seed=1, plant=None, commands=(), faults=(), plant_seed=1, **sections
+) -> Evidence:
+    plant = plant or Plant(seed=plant_seed)
+    return run_inproc(mission(plant, **sections), plant, duration_s, frame_s, seed, commands, faults)
+
+
+@pytest.fixture(scope="module")
+def orbit():
+    """One undisturbed orbit at 1 Hz."""
+    return fly()
+
+
+def named(evidence, name):
+    return [event for event in evidence.events if event.name == name]
+
+
+def test_one_orbit_keeps_every_limit_and_does_its_work(orbit):
+    assert orbit.ok
+    assert orbit.soc_min >= orbit.soc_floor
+    assert orbit.gpu_temp_max_degc <= orbit.gpu_temp_limit_degc
+    assert orbit.frames == 5700
+    assert orbit.train_steps > 20_000
+    assert orbit.checkpoints >= 8
+    assert orbit.boots == 1
+    assert orbit.watchdog_kicks == orbit.frames
+    assert orbit.eclipse_s == pytest.approx(2124.0, abs=3.0)
+
+
+def test_the_gpu_is_throttled_in_eclipse(orbit):
+    assert orbit.gpu_power_sun_w > 500.0
+    assert 80.0 < orbit.gpu_power_eclipse_w < 0.6 * orbit.gpu_power_sun_w
+
+
+def test_modes_follow_sunlight_and_passes(orbit):
+    assert set(orbit.mode_time_s) >= {"COMPUTE", "DOWNLINK"}
+    assert orbit.mode_time_s["DOWNLINK"] == pytest.approx(orbit.contact_s, abs=3.0)
+    assert sum(orbit.mode_time_s.values()) == pytest.approx(orbit.duration_s)
+    assert len(named(orbit, "CONTACT_START")) == len(named(orbit, "CONTACT_END")) == 3
+    assert len(named(orbit, "ECLIPSE_ENTERED")) == len(named(orbit, "ECLIPSE_LEFT")) == 1
+
+
+def test_every_packet_is_live_played_back_or_waiting(orbit):
+    assert orbit.packets_made == orbit.packets_live + orbit.packets_playback + orbit.packets_pending
+    assert orbit.packets_playback > 0
+    assert orbit.packets_shed == 0
+
+
+def test_same_seed_same_bytes_and_another_seed_other_bytes(orbit):
+    assert fly().digest == orbit.digest
+    digests = {
+        orbit.digest,
+        fly(seed=2).digest,
+        fly(plant_seed=2).digest,
+        fly(checkpoint={"interval_world_s": 601.0}).digest,
+    }
+    assert len(digests) == 4
+
+
+def test_ten_and_one_hertz_agree(orbit):
+    """Half an orbit over the eclipse entry: the same events in the same order, and the same world within bounds."""
+    span_s = 2400.0
+    slow, fast = fly(span_s), fly(span_s, frame_s=0.1)
+    assert fast.frames == 24_000
+    interesting = ("MODE_CHANGED", "JOB_STATE", "ECLIPSE_ENTERED", "CHECKPOINT_COMMITTED", "CONTACT_START")
+
+    def story(evidence):
+        return [(e.name, e.text.split(",")[0]) for e in evidence.events if e.name in interesting]
+
+    assert [name for name, _ in story(fast)] == [name for name, _ in story(slow)]
+    assert fast.soc_end == pytest.approx(slow.soc_end, abs=0.005)
+    assert fast.gpu_temp_max_degc == pytest.approx(slow.gpu_temp_max_degc, abs=1.0)
+    assert fast.train_steps == pytest.approx(slow.train_steps, rel=0.02)
+
+
+def test_a_killed_worker_resumes_from_its_last_checkpoint(orbit):
+    evidence = fly(faults=[TimedFault(world_s=2000.0, name="worker_kill")])
+    assert evidence.worker_kills == 1
+    assert evidence.worker_starts == orbit.worker_starts + 1
+    died, ready = named(evidence, "WORKER_DIED"), named(evidence, "WORKER_READY")
+    assert len(died) == 1
+    assert "train" in died[0].text
+    before = [e for e in named(evidence, "CHECKPOINT_COMMITTED") if e.world_s < 2000.0][-1]
+    step = before.text.split("step ")[1].split(",")[0]
+    assert f"resumed at step {step}" in ready[-1].text
+    assert orbit.train_steps > evidence.train_steps > 0.9 * orbit.train_steps
+
+
+def test_a_step_has_the_same_digest_however_often_the_job_was_interrupted(orbit):
+    faults = [TimedFault(world_s=1000.0 * k, name="worker_kill") for k in range(1, 4)]
+    texts = [e.text for run in (orbit, fly(faults=faults)) for e in named(run, "CHECKPOINT_COMMITTED")]
+    by_step = {}
+    for text in texts:
+        step, digest = (text.split(f"{word} ")[1].split(",")[0] for word in ("step", "digest"))
+        assert by_step.setdefault(step, digest) == digest
+    assert len(by_step) > 10
+
+
+def test_a_degraded_radiator_costs_work_and_no_limit(orbit):
+    fault = TimedFault(world_s=300.0, name="radiator_degrade", parameters={"factor": 0.6}, duration_s=1200.0)
+    evidence = fly(faults=[fault])
+    assert evidence.ok
+    assert evidence.train_steps < 0.98 * orbit.train_steps
+    assert evidence.digest != orbit.digest
+
+
+def test_a_gauge_that_reads_too_high_breaks_the_floor_and_evidence_says_so():
+    """The checker can fail: truth, not the biased reading, is judged."""
+    evidence = fly(faults=[TimedFault(world_s=1500.0, name="battery_bias", parameters={"offset": 0.1})])
+    assert not evidence.ok
+    assert evidence.soc_violation_s > 60.0
+    assert evidence.soc_min < evidence.soc_floor
+
+
+def test_a_low_battery_is_safe_mode_with_the_rail_off():
+    plant = Plant(PlantConfig(start_s=1900.0, eps=EpsConfig(initial_soc_fraction=0.706)), seed=1)
+    evidence = fly(600.0, plant=plant)
+    assert named(evidence, "SOC_LOW")
+    assert evidence.mode_time_s["SAFE"] > 300.0
+    assert any("OFF" in event.text for event in named(evidence, "RAIL_SWITCHED"))
+
+
+def test_commands_wait_for_contact_and_are_executed():
+    evidence = fly(
+        1600.0,
+        commands=[
+            TimedCommand(world_s=100.0, name="job.checkpoint", arguments={"job": "train"}),
+            TimedCommand(world_s=900.0, name="job.infer", arguments={"job": "infer", "prompt": "Hello"}),
+            TimedCommand(world_s=1000.0, name="mode.set", arguments={"mode": 1}),
+        ],
+    )
+    assert not named(evidence, "TC_REFUSED")
+    assert not named(evidence, "TC_FAILED")
+    (safe,) = named(evidence, "SAFE_ENTERED")
+    assert safe.world_s == pytest.approx(1000.0, abs=2.0)
+    committed = [e.world_s for e in named(evidence, "CHECKPOINT_COMMITTED")]
+    assert any(880.0 <= t <= 885.0 for t in committed), "the early command goes up when the pass begins"
+    assert evidence.mode_time_s["SAFE"] == pytest.approx(600.0, abs=3.0)
+
+
+def test_a_wrong_argument_is_refused_on_board():
+    evidence = fly(1000.0, commands=[TimedCommand(world_s=0.0, name="job.start", arguments={"job": "nobody"})])
+    assert len(named(evidence, "TC_REFUSED") + named(evidence, "TC_FAILED")) == 1
+
+
+def test_a_restart_comes_back_and_goes_on():
+    commands = [
+        TimedCommand(world_s=900.0, name="arm", arguments={"opcode": 0x70}),
+        TimedCommand(world_s=905.0, name="daemon.restart"),
+    ]
+    evidence = fly(1500.0, commands=commands)
+    assert evidence.boots == 2
+    ready = [e for e in named(evidence, "WORKER_READY") if "train" in e.text]
+    assert len(ready) == 2
+    assert "generation -1" not in ready[-1].text
+
+
+def test_without_eclipse_nothing_is_throttled_by_energy():
+    evidence = fly(3000.0, plant=Plant(PlantConfig(orbit="dawn_dusk_650"), seed=1))
+    assert evidence.ok
+    assert evidence.eclipse_s == 0.0
+    assert evidence.gpu_power_sun_w > 450.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"duration_s": 0.0}, "duration"),
+        ({"duration_s": float("nan")}, "duration"),
+        ({"frame_s": 0.0}, "frame"),
+        ({"frame_s": 5.0}, "frame"),
+        ({"commands": [TimedCommand(world_s=0.0, name="dance")]}, "telecommand 'dance'"),
+        ({"faults": [TimedFault(world_s=0.0, name="meteor")]}, "fault 'meteor'"),
+        ({"eps": {"capacity_wh": -1.0}}, "capacity_wh"),
+        ({"eps": {"colour": 1.0}}, "colour"),
+    ],
+)
+def test_impossible_runs_are_refused_in_one_line(arguments, complaint):
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
+        fly(**{"duration_s": 10.0} | arguments)
+    assert complaint in str(caught.value)
+
+
+def test_the_command_prints_evidence(capsys):
+    import msgspec
+
+    assert command(orbits=0.05, rate_hz=1.0, json=True) == 0
+    printed = msgspec.json.decode(capsys.readouterr().out, type=Evidence)
+    assert printed.frames == round(0.05 * 5737.0)
+    assert command(orbits=0.05, rate_hz=1.0) == 0
+    assert printed.digest in capsys.readouterr().out
+
+
+def test_event_times_never_go_back(orbit):
+    assert all(a.world_s <= b.world_s for a, b in pairwise(orbit.events))
