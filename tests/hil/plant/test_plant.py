@@ -199,7 +199,7 @@ def test_stations_of_ones_own_are_seen():
 
 
 def test_stepping_is_fast_enough_for_campaigns():
-    """Bound with ample room for a busy machine; the measured figure is in hil/README.md."""
+    """A bound with ample room for a busy machine; idle it is four times faster."""
     plant = Plant()
     begin_s = process_time()
     fly(plant, 5700.0, 1.0)
