@@ -454,7 +454,7 @@ def _exited(
     if job.life is Life.STOPPING and not job.broken:
         return _fire(job, spec, Trigger.EXIT_AS_ASKED, "worker is gone", now_s, out)
     if spec.kind == "train" and job.life in (Life.STARTING, Life.RUNNING) and report.returncode == 0:
-        done = _fire(job, spec, Trigger.EXIT_DONE, "job completed", now_s, out)
+        done = _fire(job, spec, Trigger.EXIT_DONE, "ended by itself with status 0", now_s, out)
         return replace(done, wanted=False)
     if not job.has_process:
         return job
