@@ -84,12 +84,12 @@ class Sequence:
         """Whether more than the token drawn last must be fed before another can be drawn."""
         return self.fed == 0 or len(self._window) - self.fed > 1
 
-    def feed(self, count: int, logits: Tensor, stop_tokens: frozenset[int]) -> None:
+    def feed(self, count: int, logits: Tensor, finite: bool, stop_tokens: frozenset[int]) -> None:
         """``count`` tokens were fed, ``logits`` (vocabulary,) followed; draw when the window is complete."""
         self.fed += count
         if self.fed < len(self._window):
             return
-        if not bool(torch.isfinite(logits).all()):
+        if not finite:
             self.fail("the model gave logits that are not finite; no answer is released")
             return
         token = draw(logits, self.request.temperature, self.request.top_k, self._generator)
@@ -146,8 +146,9 @@ class Batch:
         else:
             logits = self.engine.step(rows, starts, [chunk[0] for chunk in chunks])
         before = sum(len(sequence.generated) for _, sequence in turn)
-        for (_, sequence), chunk, row_logits in zip(turn, chunks, logits, strict=True):
-            sequence.feed(len(chunk), row_logits, self.engine.stop_tokens)
+        finite = torch.isfinite(logits).all(dim=1).tolist()
+        for (_, sequence), chunk, row_logits, row_finite in zip(turn, chunks, logits, finite, strict=True):
+            sequence.feed(len(chunk), row_logits, row_finite, self.engine.stop_tokens)
         drawn = sum(len(sequence.generated) for _, sequence in turn) - before
         return drawn, self._reap()
 
