@@ -131,8 +131,14 @@ def boot(
 
 
 def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
-    """The last packets before an orderly end; the shell stops the children itself."""
-    return _report(vehicle, config, (Event("SHUTDOWN", {"reason": reason}),), now_s)
+    """The last packets before an orderly end.
+
+    No job is wanted from here on: the workers' exits in the frames that follow are as asked, not deaths to mend.
+    """
+    state = vehicle.payload
+    for index in range(len(config.jobs)):
+        state = payload.want(state, index, False)
+    return _report(replace(vehicle, payload=state), config, (Event("SHUTDOWN", {"reason": reason}),), now_s)
 
 
 def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
