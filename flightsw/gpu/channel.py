@@ -41,7 +41,7 @@ class Channel:
         self._pending = bytearray()
 
     @classmethod
-    def on_standard_streams(cls) -> "Channel":
+    def on_standard_streams(cls, *, grace_s: float = ORPHAN_GRACE_S) -> "Channel":
         """Take over descriptors 0 and 1 of this process."""
         sys.stdout.flush()
         read_fd, write_fd = os.dup(0), os.dup(1)
@@ -49,7 +49,7 @@ class Channel:
         os.dup2(null_fd, 0)
         os.close(null_fd)
         os.dup2(2, 1)
-        return cls(read_fd, write_fd)
+        return cls(read_fd, write_fd, grace_s=grace_s)
 
     def send(self, message: protocol.FromChild) -> None:
         """Write one message; blocks while the pipe is full. A lost reader ends the process, it raises nothing."""

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-DUTY_MIN: Final = 0.01
+DUTY_MIN: Final = 0.001
 """Below this a worker is parked: it rests until the set-point rises."""
 DEBT_MAX_S: Final = 1.0
-"""Most busy time that is ever paid back with rest; with ``DUTY_MIN`` it bounds one rest to 99 s."""
-CREDIT_MAX_S: Final = 0.1
-"""Most busy time that earlier, too long rests can excuse from rest."""
+"""Most busy time that is ever paid back with rest; with ``DUTY_MIN`` it bounds one rest to 999 s."""
+CREDIT_MAX_S: Final = 1.0
+"""Most busy time that earlier, too long rests excuse: one late wake-up at a duty of 0.97 is worth half a second."""
+SLACK_S: Final = 1e-6
+"""A rest shorter than this is not worth a wait; it stays in the debt."""
 
 
 class DutyLedger:
@@ -91,7 +93,7 @@ class Pacer:
                     self._woken = False
                     return False
                 due_s = self._ledger.due_s(self._duty)
-                if due_s <= 0.0:
+                if due_s <= SLACK_S:
                     return True
                 self._wait(self._condition, None if math.isinf(due_s) else due_s)
 

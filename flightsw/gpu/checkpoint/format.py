@@ -14,6 +14,7 @@ silently. A reader allocates nothing before the manifest's digest and sizes agre
 xxh3-128 finds damage, not forgery: a checkpoint folder is private to its job (0700).
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -124,7 +125,8 @@ def write(path: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> int:
         for entry in manifest.tensors:
             _write_all(file.fileno(), tensor_bytes(tensors[entry.name]))
         os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return file.tell()
 
 

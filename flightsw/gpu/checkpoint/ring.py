@@ -165,7 +165,7 @@ class Ring:
             self._lock_fd = -1
 
     def commit(self, step: int, facts: Facts, tensors: Mapping[str, Tensor]) -> Commit:
-        """Make host tensors the newest generation. Raises ``SaveError``; then nothing has changed on disk."""
+        """Make host tensors the newest generation. Raises ``SaveError``; older generations are untouched then."""
         assert self._lock_fd >= 0, "commit needs open_for_writing"
         entries = format.describe(tensors)
         manifest = Manifest(
@@ -185,7 +185,7 @@ class Ring:
             raise SaveError(f"generation {manifest.generation} in {self.folder}: {_explain(error)}") from None
         finally:
             self._next += 1
-        self._prune()
+            self._prune()
         return Commit(manifest.generation, step, manifest.digest, size_bytes)
 
     def _point(self, manifest: Manifest) -> None:

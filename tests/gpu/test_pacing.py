@@ -1,0 +1,125 @@
+"""Pacing: long-run duty, live set-points, bounds; on an injected clock that can oversleep."""
+
+import math
+import random
+import threading
+
+import pytest
+
+from flightsw.gpu.pacing import CREDIT_MAX_S, DEBT_MAX_S, DutyLedger, Pacer
+
+
+class World:
+    """A clock that only moves when somebody waits or works; every wait is ``late_s`` too long at most."""
+
+    def __init__(self, late_s=0.0, seed=1):
+        self.now_s = 100.0
+        self.late_s = late_s
+        self.random = random.Random(seed)
+        self.events = []
+
+    def clock(self):
+        return self.now_s
+
+    def wait(self, condition, timeout_s):
+        """Stands in for ``Condition.wait``: time passes, planned events happen at their time."""
+        until_s = math.inf if timeout_s is None else self.now_s + timeout_s + self.random.uniform(0, self.late_s)
+        if self.events and self.events[0][0] <= until_s:
+            at_s, act = self.events.pop(0)
+            self.now_s = max(at_s, self.now_s)
+            act()
+            return
+        assert until_s < math.inf, "parked with nothing to come"
+        self.now_s = until_s
+
+    def pacer(self, duty):
+        return Pacer(duty, clock=self.clock, wait=self.wait)
+
+    def work(self, pacer, busy_s):
+        assert pacer.wait_turn()
+        self.now_s += busy_s
+        pacer.spent(busy_s)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.02], ids=["punctual", "oversleeping"])
+@pytest.mark.parametrize("duty", [0.01, 0.1, 0.35, 0.5, 0.8, 0.97, 1.0])
+def test_long_run_duty_is_the_set_point(duty, late_s):
+    world = World(late_s)
+    pacer = world.pacer(duty)
+    start_s, busy_s = world.now_s, 0.0
+    for _ in range(2000):
+        micro_batch_s = world.random.uniform(0.02, 0.12)
+        world.work(pacer, micro_batch_s)
+        busy_s += micro_batch_s
+    assert busy_s / (world.now_s - start_s) == pytest.approx(duty, rel=0.02)
+
+
+def test_time_lost_between_micro_batches_counts_as_rest():
+    world = World()
+    pacer = world.pacer(0.5)
+    world.work(pacer, 0.1)
+    world.now_s += 0.06  # A journal line, a snapshot.
+    world.work(pacer, 0.1)
+    assert world.now_s == pytest.approx(100.0 + 0.1 + 0.1 + 0.1)
+
+
+def test_a_new_set_point_acts_on_the_present_rest():
+    world = World()
+    pacer = world.pacer(0.1)
+    world.work(pacer, 0.1)  # 0.9 s of rest are due.
+    world.events.append((world.now_s + 0.45, lambda: pacer.set_duty(0.5)))
+    assert pacer.wait_turn()
+    assert world.now_s == pytest.approx(100.0 + 0.1 + 0.45 + 0.05)  # Half the debt is left: 0.05 s at one half.
+
+
+def test_duty_zero_parks_until_the_set_point_rises():
+    world = World()
+    pacer = world.pacer(0.0)
+    world.events.append((world.now_s + 5000.0, lambda: pacer.set_duty(0.25)))
+    assert pacer.wait_turn()
+    assert world.now_s == 5100.0
+
+
+def test_wake_ends_a_rest_once():
+    world = World()
+    pacer = world.pacer(0.0)
+    world.events += [(world.now_s + 1.0, pacer.wake), (world.now_s + 2.0, lambda: pacer.set_duty(1.0))]
+    assert not pacer.wait_turn()
+    assert pacer.wait_turn()
+    pacer.wake()
+    assert not pacer.wait_turn()
+    assert pacer.wait_turn()
+
+
+def test_a_pause_of_an_hour_buys_no_burst_and_a_long_micro_batch_no_hour_of_rest():
+    ledger = DutyLedger()
+    ledger.rest(3600.0, 0.5)
+    assert ledger.owed_s == -CREDIT_MAX_S
+    ledger.spend(60.0)
+    assert ledger.owed_s == DEBT_MAX_S
+    assert ledger.due_s(0.5) == DEBT_MAX_S
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [(-0.5, 0.0), (0.0, 0.0), (0.4, 0.4), (1.0, 1.0), (7.0, 1.0), (math.nan, 0.0), (math.inf, 1)]
+)
+def test_set_points_are_limited(given, kept):
+    pacer = Pacer(0.7)
+    pacer.set_duty(given)
+    assert pacer.duty == kept
+    assert Pacer(given).duty == kept
+
+
+def test_a_real_thread_is_released_by_a_set_point_and_by_wake():
+    pacer = Pacer(0.0)
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(pacer.wait_turn()))]
+    threads[0].start()
+    pacer.set_duty(1.0)
+    threads[0].join(10)
+    pacer.set_duty(0.0)
+    threads.append(threading.Thread(target=lambda: results.append(pacer.wait_turn())))
+    threads[1].start()
+    pacer.wake()
+    threads[1].join(10)
+    assert results == [True, False]
