@@ -203,6 +203,10 @@ class Archive:
         self._notes.clear()
         return new, duplicates
 
+    def limit_pages(self, pages: int) -> None:
+        """Let the file grow to at most this many pages; SQLite raises the number to what is in use already."""
+        self._database.execute(f"PRAGMA max_page_count={int(pages)}")
+
     def streams(self) -> list[StreamCount]:
         """Archived packets by boot and APID."""
         return [

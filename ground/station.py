@@ -8,6 +8,7 @@ One thread, one selector, nothing in it blocks but the commit's fsync; the kerne
 meanwhile. Two clocks: ``time.monotonic`` for every timer, UTC only as a label on records.
 """
 
+import contextlib
 import itertools
 import os
 import selectors
@@ -65,21 +66,17 @@ class Station:
     """Everything is opened on construction, so that what is missing or in use is a ``GroundError`` at once."""
 
     def __init__(self, endpoint: Endpoint, archive: Path, control: Path) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._waker, self._wakened = socket.socketpair()
-        self._wakened.setblocking(False)
-        self._selector.register(self._wakened, selectors.EVENT_READ, self._woken)
-        self._archive = Archive(archive)
-        try:
-            self._wire = open_wire(endpoint)
-            try:
-                self._control = ControlServer(control, self._selector, self._request, self._forget)
-            except GroundError:
-                self._wire.close()
-                raise
-        except GroundError:
-            self._archive.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            self._selector = opened.enter_context(contextlib.closing(selectors.DefaultSelector()))
+            self._waker, self._wakened = map(opened.enter_context, socket.socketpair())
+            self._wakened.setblocking(False)
+            self._selector.register(self._wakened, selectors.EVENT_READ, self._woken)
+            self._archive = opened.enter_context(contextlib.closing(Archive(archive)))
+            self._wire = opened.enter_context(contextlib.closing(open_wire(endpoint)))
+            self._control = ControlServer(control, self._selector, self._request, self._forget)
+            opened.callback(self._control.close)
+            # From here on ``run`` closes them, in this order's reverse.
+            self._opened = opened.pop_all()
         self._watched: tuple[int, int] = (-1, 0)
         self._monitor = Monitor()
         self._monitor.recall(_recent_events(archive))
@@ -106,12 +103,7 @@ class Station:
                 self._duties(time.monotonic())
         finally:
             self._commit(time.monotonic())
-            self._control.close()
-            self._wire.close()
-            self._archive.close()
-            self._selector.close()
-            self._waker.close()
-            self._wakened.close()
+            self._opened.close()
 
     def stop(self) -> None:
         """Ask ``run`` to return; from any thread or signal handler, also when it has returned already."""

@@ -1,8 +1,8 @@
 """A small spacecraft for the ground's tests: it speaks the real wire, obeys a script and keeps a recorder.
 
-It is built on ``flightsw.link`` alone. What the station believes about the spacecraft is checked here: a command id runs
-once however often it comes, a repeated command is answered again, and only what was acknowledged is forgotten.
-Run as a program it flies by itself, for looking at the screens:
+It is built on ``flightsw.link`` alone. What the station believes about the spacecraft is checked here: a
+command id runs once however often it comes, a repeated command is answered again, and only what was
+acknowledged is forgotten. Run as a program it flies by itself, for looking at the screens:
 
     python tests/ground/spacecraft_double.py udp:127.0.0.1:5002/127.0.0.1:5001
 """
@@ -97,9 +97,9 @@ class PtyLine:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._plug_in()
+        self.open()
 
-    def _plug_in(self) -> None:
+    def open(self) -> None:
         self._master, self._slave = pty.openpty()
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
@@ -124,16 +124,13 @@ class PtyLine:
         self.send_raw(encode_frame(unit))
 
     def send_raw(self, data: bytes) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while data:
+        # A pty holds a few kilobytes; who does not read for a second loses the rest, like on a real line.
+        while data and select.select([], [self._master], [], 1.0)[1]:
+            with contextlib.suppress(BlockingIOError):
                 data = data[os.write(self._master, data) :]
 
-    def hang_up(self) -> None:
-        """Pull the cable and plug in another."""
-        self.close()
-        self._plug_in()
-
     def close(self) -> None:
+        self.path.unlink(missing_ok=True)
         os.close(self._slave)
         os.close(self._master)
 
@@ -158,15 +155,30 @@ class SpacecraftDouble:
         self._armed: set[int] = set()
         self._changed = threading.Condition(threading.RLock())
         self._woken, self._wake = os.pipe()
+        self._start()
+
+    def _start(self) -> None:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
+    def unplug(self) -> None:
+        """Pull the cable."""
         os.write(self._wake, b"\0")
         self._thread.join(5)
+        os.read(self._woken, 1)
+        self.line.close()
+
+    def plug_in(self) -> None:
+        """Plug in a new cable under the old name."""
+        assert isinstance(self.line, PtyLine)
+        self.line.open()
+        self._start()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self.unplug()
         os.close(self._wake)
         os.close(self._woken)
-        self.line.close()
 
     def __enter__(self) -> "SpacecraftDouble":
         return self
@@ -380,8 +392,8 @@ def fly(endpoint: str, duration_s: float) -> None:
                     "slow", send=not lost, tc__accepted=float(len(craft.executed)), daemon__rss_mb=61.0
                 )
             if count % 300 == 5:
-                craft.event("CHECKPOINT_COMMITTED", job="train", generation=step // 300, step=step, digest="a1b2c3d4e5f6",
-                            stall_ms=8.3)  # fmt: skip
+                fields = {"generation": step // 300, "step": step, "digest": "a1b2c3d4e5f6", "stall_ms": 8.3}
+                craft.event("CHECKPOINT_COMMITTED", job="train", **fields)
             if count % 300 == 150:
                 craft.event("WORKER_DIED", job="train", returncode=-9, reason="killed by signal 9")
             if count % 300 == 200:
