@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from math import isnan
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from flightsw.gpu.channel import ORPHAN_STATUS
@@ -22,6 +23,7 @@ from flightsw.gpu.protocol import (
     decode_from_child,
     encode,
 )
+from hil.instruments.card_state import ENVIRONMENT, CardFile, CardState
 
 POWER_ONLY = """
 class NVMLError(Exception):
@@ -170,3 +172,32 @@ def test_torch_stays_out() -> None:
     code = "import sys, flightsw.gpu.probe; print('torch' in sys.modules, 'numpy' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False"]
+
+
+@pytest.mark.process
+def test_reads_the_benchs_simulated_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "card"
+    monkeypatch.setenv(ENVIRONMENT, str(file))
+    card = CardFile(file, create=True)
+    state = CardState(
+        powered=True, power_w=412.5, die_degc=61.0, memory_degc=70.0, energy_j=9e4, utilisation_fraction=0.5,
+        ecc_uncorrected=1,
+    )  # fmt: skip
+    card.write(state)
+    with start(encode(ProbeSpec(nvml_module="hil.instruments.nvml_sim", interval_s=0.05))) as process:
+        stream = messages(process)
+        first = next(stream)
+        card.write(msgspec.structs.replace(state, powered=False))
+        fault = next(message for message in stream if isinstance(message, Fault))
+        card.write(msgspec.structs.replace(state, power_w=80.0))
+        back = next(message for message in stream if isinstance(message, Sample) and message.power_w == 80.0)
+        process.stdin.close()
+        list(stream)
+        assert process.wait(10) == 0
+    card.close()
+    assert msgspec.structs.replace(first, sequence=0) == Sample(
+        sequence=0, source="nvml", power_w=412.5, die_degc=61.0, memory_degc=70.0, energy_j=9e4,
+        utilisation_fraction=0.5, ecc_uncorrected=1,
+    )  # fmt: skip
+    assert "lost" in fault.reason
+    assert back.unsupported == ()
