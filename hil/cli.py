@@ -1,7 +1,7 @@
 """``hil``: fly the demo or a scenario on the bench, list scenarios, run the executive in virtual time.
 
-Exit status: 0 PASS · 1 FAIL, a requirement is broken · 2 INVALID, the bench failed or a fault did not fire, and wrong
-use · 3 INCONCLUSIVE, too little evidence · 130 interrupted.
+Exit status: 0 PASS · 1 FAIL, a requirement is broken · 2 INVALID, the bench failed or a fault did not fire, and
+wrong use · 3 INCONCLUSIVE, too little evidence · 130 interrupted.
 """
 
 import fcntl
@@ -18,11 +18,13 @@ from rich.table import Table
 from . import bench, report, scenario
 from .devices import DeviceError
 from .display import make_display
+from .evidence import Evidence, load, save
 from .judge import Check, Outcome, Verdict, judge
 from .scenario import DeviceChoice, Scenario, ScenarioError
 from .wires import LinkKind
 
 EXIT_USAGE: Final = 2
+EVIDENCE_FILE: Final = "evidence.msgpack"
 EXIT_INTERRUPTED: Final = 130
 OUTCOME_STYLE: Final = {
     Outcome.PASS: "green",
@@ -68,7 +70,8 @@ def demo(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Fly one orbit, end to end: training, inference, eclipse, three faults, recovery, passes. About two minutes."""
+    """Fly one orbit, end to end: training, inference, eclipse, three faults, recovery, passes. About two
+    minutes."""
     _fly("demo", seed, link, orbit, device, warp, out, quiet, as_json)
 
 
@@ -99,6 +102,19 @@ def list_scenarios() -> None:
         kinds = ", ".join(fault.kind for fault in item.faults) or "none"
         table.add_row(item.name, f"{item.duration_orbits:g}", kinds, escape(item.title))
     Console().print(table)
+
+
+@app.command(name="judge")
+def judge_again(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Output folder of an earlier run, as out/demo.")],
+    as_json: Json = False,
+) -> None:
+    """Judge the evidence of an earlier run again and write its report anew."""
+    try:
+        evidence = load(folder / EVIDENCE_FILE)
+    except ValueError as error:
+        _give_up(str(error))
+    _conclude(evidence, folder, Console(stderr=as_json), as_json)
 
 
 def main() -> None:
@@ -139,16 +155,21 @@ def _fly(
             _give_up(str(error))
         finally:
             display.close()
-        verdict = judge(evidence)
-        try:
-            summary = report.write(evidence, verdict, folder)
-        except OSError as error:
-            _give_up(f"{folder}: {error.strerror}")
+        _conclude(evidence, folder, console, as_json)
+
+
+def _conclude(evidence: Evidence, folder: Path, console: Console, as_json: bool) -> NoReturn:
+    """Judge, write, print, and leave with the verdict's status."""
+    verdict = judge(evidence)
+    try:
+        save(evidence, folder / EVIDENCE_FILE)
+        summary = report.write(evidence, verdict, folder)
+    except OSError as error:
+        _give_up(f"{folder}: {error.strerror}")
     if as_json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        _print_outcome(console, verdict, summary, folder)
-        console.print(escape(report.lead(evidence, verdict, summary)))
+        _print_outcome(console, verdict, summary)
         console.print(f"report   {folder / 'report.html'}\nsummary  {folder / 'summary.json'}", highlight=False)
     raise typer.Exit(EXIT_INTERRUPTED if evidence.interrupted else verdict.exit_code)
 
@@ -177,7 +198,7 @@ def _alone(folder: Path) -> _Lock:
     return _Lock(folder)
 
 
-def _print_outcome(console: Console, verdict: Verdict, summary: dict[str, Any], folder: Path) -> None:
+def _print_outcome(console: Console, verdict: Verdict, summary: dict[str, Any]) -> None:
     heading = f"{summary['title']} · seed {summary['seed']} · {summary['link']} · {summary['device']}"
     figures = Table(title=escape(heading), show_header=False, box=None, pad_edge=False, title_justify="left")
     for name, text in _key_figures(summary):

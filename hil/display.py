@@ -45,7 +45,8 @@ SEVERITY_STYLE: Final = {
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """One instant of a run. Truth comes from the plant, ``values`` from the umbilical, ``status`` from the ground."""
+    """One instant of a run. Truth comes from the plant, ``values`` from the umbilical, ``status`` from the
+    ground."""
 
     phase: str
     title: str

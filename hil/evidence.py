@@ -182,6 +182,28 @@ class Evidence(msgspec.Struct, kw_only=True):
         return self.truth.get(name, [])
 
 
+EVIDENCE_BYTES_MAX: Final = 1 << 30
+
+
+def save(evidence: Evidence, path: Path) -> None:
+    """Keep the evidence, so that a run can be judged again after a check was mended. Raises ``OSError``."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(msgspec.msgpack.encode(evidence))
+    temporary.replace(path)
+
+
+def load(path: Path) -> Evidence:
+    """Evidence from a file; ``ValueError`` with one line when it cannot be read."""
+    try:
+        if path.stat().st_size > EVIDENCE_BYTES_MAX:
+            raise ValueError(f"{path}: over {EVIDENCE_BYTES_MAX} bytes, no evidence is that large")
+        return msgspec.msgpack.decode(path.read_bytes(), type=Evidence)
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{path}: no evidence of this version: {error}") from None
+
+
 class TruthLog:
     """Collects truth at ``TRUTH_RATE_HZ`` of the machine; extremes between two rows are never lost.
 

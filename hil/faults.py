@@ -2,8 +2,8 @@
 
     waiting ──(its instant)──► armed ──(it can act)──► active ──(its duration)──► over
 
-A fault acts from outside: it finds a worker among the daemon's child processes by what the kernel says, flips a bit in a
-file, switches the channel or the plant. It never asks the daemon. What it did and saw goes into its
+A fault acts from outside: it finds a worker among the daemon's child processes by what the kernel says, flips a
+bit in a file, switches the channel or the plant. It never asks the daemon. What it did and saw goes into its
 ``FaultRecord`` as evidence; whether the satellite coped is for the judge.
 
 A fault that cannot act (no worker is alive, no checkpoint exists yet) stays armed for ``ARMED_MAX_S``
@@ -112,7 +112,8 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 def newest_generation(folder: Path) -> tuple[int, Path] | None:
-    """Number and file of the newest committed generation; None when there are fewer than are needed to fall back."""
+    """Number and file of the newest committed generation; None when there are fewer than are needed to fall
+    back."""
     try:
         found = {int(m[1]): folder / m[0] for name in os.listdir(folder) if (m := _GENERATION.match(name))}
     except OSError:
@@ -247,8 +248,8 @@ class WorkerKill(Fault):
 class CheckpointFlip(WorkerKill):
     """Flip one bit of the newest committed checkpoint, then kill the worker so that it must restore.
 
-    The worker is stopped (SIGSTOP) before the flip: otherwise it could commit a newer generation in between, restore from
-    that one, and the flip would never be looked at.
+    The worker is stopped (SIGSTOP) before the flip: otherwise it could commit a newer generation in between,
+    restore from that one, and the flip would never be looked at.
     """
 
     _stopped: int | None = None
@@ -287,7 +288,8 @@ class CheckpointFlip(WorkerKill):
 
 
 class RadioOutage(Fault):
-    """Both directions of the radio lose everything while the carrier stays locked; fired with the first lost packet."""
+    """Both directions of the radio lose everything while the carrier stays locked; fired with the first lost
+    packet."""
 
     def act(self, world_s: float, now_s: float) -> str:
         if not self.around.channel.locked:

@@ -1,7 +1,8 @@
-"""The plots of a run as one SVG: power, state of charge, temperatures, throughput and state strips on ONE time axis.
+"""The plots of a run as one SVG: power, state of charge, temperatures, throughput and state strips on ONE time
+axis.
 
-Colours are written as marker values and become CSS variables in the finished text, so that the same drawing follows the
-page into light and dark. Text stays text: it can be read aloud, searched and copied.
+Colours are written as marker values and become CSS variables in the finished text, so that the same drawing
+follows the page into light and dark. Text stays text: it can be read aloud, searched and copied.
 """
 
 import io
@@ -14,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from flightsw.link.dictionary import JOB_STATES
 
 from .evidence import Evidence
 from .summary import mode_spans
@@ -59,7 +62,9 @@ MARKED_EVENTS: Final = {
     "MODEL_SWAPPED": ("D", "gpu"),
     "SAFE_ENTERED": ("P", "limit"),
 }
-TOKEN_RATE_FLOOR_S: Final = 1e-9
+RUNNING: Final = float(JOB_STATES.index("RUNNING"))
+MINUTES_PER_LETTER: Final = 0.0098
+"""Width of a letter of a strip's label as a share of the time axis."""
 
 
 def draw(evidence: Evidence) -> str:
@@ -134,9 +139,18 @@ def _truth(evidence: Evidence, name: str, scale: float = 1.0) -> tuple[list[floa
 
 
 def _series(evidence: Evidence, name: str) -> tuple[list[float], list[float]]:
+    """A housekeeping parameter; NaN stays NaN, so that a line breaks where there was no value."""
     times, values = evidence.onboard.series.get(name, ([], []))
-    kept = [(t, v) for t, v in zip(times, values, strict=True) if math.isfinite(v)]
-    return [_minutes(evidence, t) for t, _ in kept], [v for _, v in kept]
+    return [_minutes(evidence, t) for t in times], values
+
+
+def _while_training(evidence: Evidence, name: str) -> tuple[list[float], list[float]]:
+    """The same, only where the training worker was running: a held value of a dead worker is none."""
+    states = evidence.onboard.series.get("train.state", ([], []))
+    running = {t for t, state in zip(*states, strict=True) if state == RUNNING}
+    times, values = evidence.onboard.series.get(name, ([], []))
+    shown = [v if t in running else math.nan for t, v in zip(times, values, strict=True)]
+    return [_minutes(evidence, t) for t in times], shown
 
 
 def _legend(axes: Axes) -> None:
@@ -194,7 +208,7 @@ def _heat(axes: Axes, evidence: Evidence) -> None:
 
 def _tokens(axes: Axes, evidence: Evidence) -> None:
     _title(axes, "Training throughput, tokens per machine second")
-    times, values = _series(evidence, "train.tokens_per_s")
+    times, values = _while_training(evidence, "train.tokens_per_s")
     axes.fill_between(times, values, color=INK["tokens"], alpha=0.25, lw=0, step="post")
     axes.step(times, values, where="post", color=INK["tokens"], lw=1.3)
     axes.set_ylim(bottom=0.0)
@@ -204,24 +218,16 @@ def _tokens(axes: Axes, evidence: Evidence) -> None:
 
 def _loss(axes: Axes, evidence: Evidence) -> None:
     _title(axes, "Training loss, nats per token")
-    axes.plot(*_series(evidence, "train.loss"), color=INK["loss"], lw=1.3)
+    axes.plot(*_while_training(evidence, "train.loss"), color=INK["loss"], lw=1.3)
     axes.yaxis.set_major_locator(MaxNLocator(3))
 
 
 def _strips(axes: Axes, evidence: Evidence) -> None:
     _title(axes, "Mode, passes, events")
     for name, start_s, end_s in mode_spans(evidence):
-        left, right = _minutes(evidence, start_s), _minutes(evidence, end_s)
-        axes.broken_barh([(left, right - left)], (2.1, 0.8), facecolor=INK[MODE_INK[name]], lw=0)
-        if right - left > 5.0:
-            axes.text((left + right) / 2, 2.5, name, ha="center", va="center", fontsize=7.5, color=INK["on-strip"])
+        _bar(axes, evidence, start_s, end_s, 2.1, name, MODE_INK[name])
     for start_s, end_s, station in evidence.passes:
-        left, right = _minutes(evidence, start_s), _minutes(evidence, end_s)
-        axes.broken_barh([(left, right - left)], (1.1, 0.8), facecolor=INK["pass"], lw=0)
-        if right - left > 3.0:
-            axes.text(
-                (left + right) / 2, 1.5, station, ha="center", va="center", fontsize=7.5, color=INK["on-strip"]
-            )
+        _bar(axes, evidence, start_s, end_s, 1.1, station, "pass")
     for name, (marker, ink) in MARKED_EVENTS.items():
         times = [_minutes(evidence, event.world_s) for event in evidence.onboard.events if event.name == name]
         if times:
@@ -251,6 +257,24 @@ def _strips(axes: Axes, evidence: Evidence) -> None:
             columnspacing=0.9,
             borderaxespad=0.0,
         )
+
+
+def _bar(axes: Axes, evidence: Evidence, start_s: float, end_s: float, base: float, name: str, ink: str) -> None:
+    """A labelled interval of a strip, cut at the ends of the run; a label that is too long stands beside it."""
+    left, right = _minutes(evidence, max(start_s, evidence.run[0])), _minutes(evidence, min(end_s, evidence.run[1]))
+    if right <= left:
+        return
+    axes.broken_barh([(left, right - left)], (base, 0.8), facecolor=INK[ink], lw=0)
+    length_min = (evidence.run[1] - evidence.run[0]) / 60.0
+    needed = length_min * MINUTES_PER_LETTER * (len(name) + 1)
+    if right - left > needed:
+        axes.text(
+            (left + right) / 2, base + 0.4, name, ha="center", va="center", fontsize=7.5, color=INK["on-strip"]
+        )
+    elif ink == "pass":
+        left_of = right + needed > length_min
+        at, align = (left - 0.4, "right") if left_of else (right + 0.4, "left")
+        axes.text(at, base + 0.4, name, ha=align, va="center", fontsize=7.5, color=INK["text"])
 
 
 def _fault_lines(axes: Axes, evidence: Evidence) -> None:

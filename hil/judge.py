@@ -155,7 +155,7 @@ def _acknowledged_loss(evidence: Evidence) -> Iterator[Check]:
         outcome=outcome,
         value=float(len(lost)),
         limit=0.0,
-        margin=-float(len(lost)),
+        margin=0.0 - len(lost),
         unit="packets",
         detail=detail,
     )

@@ -1,7 +1,8 @@
 """The bench's operator: sends telecommands through the real ground station, on the scenario's schedule.
 
-He uses ``ground.client`` like any program of a mission. Waiting for reports blocks, so each command has a thread of its own
-from a small pool; every wait is bounded, and the pool is let go of at the end of the run, when the station is stopped.
+He uses ``ground.client`` like any program of a mission. Waiting for reports blocks, so each command has a
+thread of its own from a small pool; every wait is bounded, and the pool is let go of at the end of the run,
+when the station is stopped.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Programs that the bench starts: the daemon, the station, the twin. Each has a log file and a bounded end.
 
-Every child gets a session of its own, so that a Ctrl-C at the terminal reaches the bench alone, which then ends things
-in order. Should the bench itself be killed, the kernel sends SIGTERM to its children (``PR_SET_PDEATHSIG``): no
-training run is left behind on somebody's machine.
+Every child gets a session of its own, so that a Ctrl-C at the terminal reaches the bench alone, which then ends
+things in order. Should the bench itself be killed, the kernel sends SIGTERM to its children
+(``PR_SET_PDEATHSIG``): no training run is left behind on somebody's machine.
 
 The way down is a ladder: ask (SIGTERM), wait, then SIGKILL the whole process group. No step waits for ever.
 """

@@ -1,7 +1,7 @@
 """The report of a run: ``summary.json`` for scripts, ``report.html`` for people, from one summary and one verdict.
 
-The page is one file: style and plots are inside, nothing is loaded from anywhere. It follows the reader's light or dark
-setting, folds to a telephone's width, and prints. Every text that came over a wire is escaped.
+The page is one file: style and plots are inside, nothing is loaded from anywhere. It follows the reader's light
+or dark setting, folds to a telephone's width, and prints. Every text that came over a wire is escaped.
 """
 
 import json

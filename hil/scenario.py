@@ -5,8 +5,8 @@ and when, and what must hold all the same. It holds no code. An unknown key, a w
 of range is one line that names file, key, value and what is allowed.
 
 Instants are mission time. ``When`` places one: an anchor (start of the run, a pass, an eclipse), a fraction of that
-interval or an offset, and a spread that is drawn from the named random stream of whatever happens then. An anchor that the
-orbit does not offer makes the item *not applicable*, which is not a failure.
+interval or an offset, and a spread that is drawn from the named random stream of whatever happens then. An
+anchor that the orbit does not offer makes the item *not applicable*, which is not a failure.
 """
 
 import tomllib
@@ -137,7 +137,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     orbit: str = "leo_550"
     """Named orbit, or a file with a two-line element set."""
     start: Literal["epoch", "demonstrative"] = "epoch"
-    """Begin at the orbit's epoch, or at the first moment within a day whose run shows a whole eclipse and two passes."""
+    """Begin at the orbit's epoch, or at the first moment within a day whose run shows a whole eclipse and two
+    passes."""
     duration_orbits: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0
     """Length of the run in orbits."""
     warp: Annotated[float, Meta(ge=1.0, le=100.0)] = 48.0
@@ -273,7 +274,10 @@ def _check(scenario: Scenario, source: str) -> None:
 
 
 # Lists of tables, whose items are checked one by one.
-LISTS: Final[dict[str, type[FaultPlan] | type[TelecommandPlan]]] = {"faults": FaultPlan, "telecommands": TelecommandPlan}
+LISTS: Final[dict[str, type[FaultPlan] | type[TelecommandPlan]]] = {
+    "faults": FaultPlan,
+    "telecommands": TelecommandPlan,
+}
 
 # Allowed magnitude by kind; a kind that is not here takes none.
 MAGNITUDES: Final[dict[str, Interval]] = {"radiator_degrade": (0.01, 0.90), "battery_bias": (-0.2, 0.2)}

@@ -54,7 +54,7 @@ def summarise(evidence: Evidence, verdict: Verdict) -> dict[str, Any]:
         "inference_requests": sum(command.name == "job.infer" for command in evidence.commands),
         "inference_replies": answered(evidence),
         "checkpoints_committed": len(events(evidence, "CHECKPOINT_COMMITTED")),
-        "checkpoints_rejected": len(events(evidence, "CHECKPOINT_REJECTED")),
+        "checkpoints_rejected": len({e.fields.get("generation") for e in events(evidence, "CHECKPOINT_REJECTED")}),
         "worker_kills": sum("killed_s" in fault.evidence and fault.fired for fault in evidence.faults),
         "twin_digest_equal": twin_digest_equal(evidence),
         "twin_checkpoints_compared": len(twin.compared),

@@ -4,9 +4,9 @@ It is the real worker, run alone from the same spec, writing the digest of its w
 step. If the satellite's checkpoints, which went through kills, restores and pauses, show the same digests at the
 same steps, then nothing that happened to them changed a single bit.
 
-On a CPU the twin flies along at the lowest priority and is paused while it leads by more than ``LEAD_MAX`` steps, so
-that it takes no time from the satellite. On a GPU it flies afterwards, because two runs on one card would disturb the
-measured power.
+On a CPU the twin flies along at the lowest priority and is paused while it leads by more than ``LEAD_MAX``
+steps, so that it takes no time from the satellite. On a GPU it flies afterwards, because two runs on one card
+would disturb the measured power.
 """
 
 import json

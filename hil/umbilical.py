@@ -1,4 +1,5 @@
-"""The umbilical: a look into the recorder's file while the daemon writes it, for the display and for the twin's leash.
+"""The umbilical: a look into the recorder's file while the daemon writes it, for the display and for the twin's
+leash.
 
 On a test stand one watches a satellite over a cable, because the radio is silent most of the time. This one reads
 the recorder read-only and changes nothing. No verdict hangs on it: the judge reads the file after the flight.

@@ -1,12 +1,12 @@
 """NVML's functions over the simulated card: what the daemon's probe loads where there is no GPU.
 
-The names, units, constants and exceptions are those of ``pynvml``, so that the probe runs the code it runs on a real
-card. The numbers come from the file named by the environment variable ``GPUSAT_SIM_GPU``, which the bench
-rewrites with every step of its plant (see ``card_state``). Milliwatts, millijoules, whole degrees and percent, as NVML
-gives them: the quantisation is part of the instrument.
+The names, units, constants and exceptions are those of ``pynvml``, so that the probe runs the code it runs on a
+real card. The numbers come from the file named by the environment variable ``GPUSAT_SIM_GPU``, which the bench
+rewrites with every step of its plant (see ``card_state``). Milliwatts, millijoules, whole degrees and percent,
+as NVML gives them: the quantisation is part of the instrument.
 
-A card without power has fallen off the bus: every call about it raises ``NVML_ERROR_GPU_IS_LOST``. Fields that this card
-does not have answer ``NVML_ERROR_NOT_SUPPORTED``, never zero.
+A card without power has fallen off the bus: every call about it raises ``NVML_ERROR_GPU_IS_LOST``. Fields that
+this card does not have answer ``NVML_ERROR_NOT_SUPPORTED``, never zero.
 """
 
 import os
