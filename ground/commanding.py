@@ -71,6 +71,12 @@ def validate(name: str, arguments: dict[str, Any]) -> tuple[Telecommand, dict[st
     return telecommand, checked
 
 
+def check_timeout(timeout_s: float | None) -> None:
+    """Raise ``GroundError`` (usage) for a time that cannot be waited for."""
+    if timeout_s is not None and not 0.0 < timeout_s <= TIMEOUT_S_MAX:
+        raise GroundError(f"timeout {timeout_s:g} s: allowed are over 0 to {TIMEOUT_S_MAX:g} s", ExitCode.USAGE)
+
+
 def shown_arguments(telecommand: Telecommand, arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments as an operator writes them: enumerations by name."""
     shown = dict(arguments)
@@ -108,8 +114,7 @@ class Commander:
         """Follow a new command; it is due at once. Raises ``GroundError`` when too many are open."""
         if self.open_count >= OPEN_MAX:
             raise GroundError(f"{OPEN_MAX} telecommands are waiting for an answer already", ExitCode.NO_CONTACT)
-        if timeout_s is not None and not 0.0 < timeout_s <= TIMEOUT_S_MAX:
-            raise GroundError(f"timeout {timeout_s:g} s: allowed are 0 to {TIMEOUT_S_MAX:g} s", ExitCode.USAGE)
+        check_timeout(timeout_s)
         if len(self._commands) >= HISTORY_MAX:
             self._forget(next(id for id in self._commands if self._closed(id)))
         outgoing = Outgoing(

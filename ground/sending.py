@@ -22,7 +22,7 @@ from flightsw.link.errors import LinkError
 from flightsw.link.schema import Argument, ArgumentType, Hazard, Telecommand
 
 from .client import ArchiveReader, CommandResult, ReplyRow, StageLine, StationClient
-from .commanding import validate
+from .commanding import check_timeout, shown_arguments, validate
 from .errors import ExitCode, GroundError
 from .locations import socket_path
 from .protocol import Wait
@@ -127,6 +127,7 @@ def send(
     """Send, show each stage, return the exit code of the outcome."""
     if wait not in _WAITS:
         raise GroundError(f"--wait {wait}: allowed are {', '.join(_WAITS)}", ExitCode.USAGE)
+    check_timeout(timeout_s)
     hazardous = telecommand.hazard is Hazard.HAZARDOUS
     if hazardous and not yes:
         _confirm(telecommand, as_json)
@@ -145,7 +146,7 @@ def send(
             steps.insert(0, (TELECOMMAND_BY_NAME["arm"], {"opcode": telecommand.opcode}, "completion"))
         for step, values, report in steps:
             if not as_json:
-                print(f"{step.name} {arguments_text(values)}".rstrip(), flush=True)
+                print(f"{step.name} {arguments_text(shown_arguments(step, values))}".rstrip(), flush=True)
             result = client.send(step.name, values, report, timeout_s, on_stage=show)
             if not result.ok:
                 break
