@@ -119,6 +119,14 @@ def test_view_factor_and_earth_infrared(attitude, share, absorbed_w_m2):
     assert noon_w - heat.environment_w(radius_km, -0.5, 1.0, 0.0, 1.0) == pytest.approx(61.245 * share, rel=2e-3)
 
 
+@pytest.mark.parametrize("zenith_cos", [1.0, 0.7, 0.3, 0.01])
+def test_albedo_falls_with_the_cosine_of_the_suns_zenith_angle(zenith_cos):
+    heat = HeatBalance(ThermalConfig(area_m2=1.0))
+    night_w = heat.environment_w(6928.137, -zenith_cos, 1.0, 0.0, 1.0)
+    day_w = heat.environment_w(6928.137, zenith_cos, 1.0, 1.0, 1.0)
+    assert day_w - night_w == pytest.approx(0.15 * 0.3 * 1361.0 * 0.2578 * zenith_cos, rel=2e-3)
+
+
 @pytest.mark.parametrize(
     ("degc", "emissivity", "sides", "w_m2"),
     [(20.0, 0.92, 2, 770.0), (20.0, 0.85, 1, 356.0), (40.0, 0.85, 1, 464.0)],
@@ -168,6 +176,18 @@ def test_energy_closes_over_an_orbit():
         assert isclose(truth.bus_voltage_v * truth.battery_current_a, net_w, abs_tol=1e-6)
     assert plant.truth().battery_energy_j == pytest.approx(expected_j, rel=1e-9)
     assert plant.truth().battery_energy_j != pytest.approx(before_j, rel=1e-3)
+
+
+def test_the_array_follows_sunlight_and_the_suns_distance():
+    """Over an orbit with both penumbrae: full output on 31 March at 0.9991 au, none in the umbra, parts between."""
+    plant = Plant()
+    seen = {"sun": 0, "penumbra": 0, "umbra": 0}
+    for _ in range(5700):
+        truth = plant.step(1.0, Loads(gpu_power_w=300.0))
+        assert truth.array_power_w == pytest.approx(1204.5 / 0.9991**2 * truth.sun_fraction, rel=1e-3)
+        seen["sun" if truth.sun_fraction == 1.0 else "penumbra" if truth.sun_fraction > 0.0 else "umbra"] += 1
+    assert seen["umbra"] == pytest.approx(2115, abs=15)
+    assert 10 <= seen["penumbra"] <= 30
 
 
 def _run(plant, seconds, gpu_w=400.0):
