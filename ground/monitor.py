@@ -147,6 +147,7 @@ class Monitor:
                 severity=body.sev,
                 name=event.name if event else f"0x{body.id:02X}",
                 text=event_text(body),
+                fields=body.fields,
                 playback=telemetry.playback,
             )
         )

@@ -35,7 +35,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One event report."""
+    """One event report; ``fields`` are what travelled, ``text`` is them in the words of the dictionary."""
 
     boot: int
     sequence: int
@@ -44,6 +44,7 @@ class EventLine(msgspec.Struct, frozen=True, kw_only=True):
     severity: int
     name: str
     text: str
+    fields: dict[str, Scalar]
     playback: bool
 
 

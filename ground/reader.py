@@ -187,11 +187,12 @@ class ArchiveReader:
                 severity=level,
                 name=name,
                 text=text,
+                fields=msgspec.json.decode(fields),
                 playback=bool(playback),
             )
-            for boot, sequence, world_s, onboard_utc_s, level, name, text, playback in self._select(
+            for boot, sequence, world_s, onboard_utc_s, level, name, text, fields, playback in self._select(
                 "SELECT p.boot, p.sequence, e.world_s AS world_s, p.onboard_utc_s, e.severity, e.name, e.text,"
-                " p.playback FROM events e JOIN packets p ON p.id = e.packet",
+                " e.fields, p.playback FROM events e JOIN packets p ON p.id = e.packet",
                 "boot, world_s, sequence",
                 since,
                 until,
