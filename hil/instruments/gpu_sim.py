@@ -5,7 +5,7 @@
     P      += (target − P) · (1 − exp(−Δt / SMOOTHING_S))
 
 A meter moves only when a micro-batch ends, so the raw duty of one bench tick is 0 or far over 1. Busy seconds that
-are not yet accounted for are therefore carried over, at most the longest micro-batch of the last seconds
+are not yet accounted for are therefore carried over, at most what came in one tick of the last seconds
 (``MEMORY_S``): no energy is lost to the clip and none is spent later than one micro-batch. A larger carry would keep a
 card hot after it was throttled; that is the bench's error, not the governor's. ``SMOOTHING_S`` stands for the
 card's power supply and the sensor's averaging; its window is stated because the governor sees power through it.
@@ -80,12 +80,12 @@ class SimulatedGpu:
 
     def step(self, dt_s: float, *, rail_on: bool) -> float:
         """Advance by ``dt_s`` machine seconds (> 0); the power now in W, 0 with the rail off."""
-        busy = [meter.busy_since_last_s() for meter in self._meters]
+        busy_s = sum(meter.busy_since_last_s() for meter in self._meters)
         if not rail_on:
             self._debt_s, self.power_w, self.duty = 0.0, 0.0, 0.0
             return 0.0
-        self._longest_s = max(*busy, self._longest_s * math.exp(-dt_s / MEMORY_S), dt_s)
-        self._debt_s = min(self._debt_s + sum(busy), self._longest_s)
+        self._longest_s = max(busy_s, self._longest_s * math.exp(-dt_s / MEMORY_S), dt_s)
+        self._debt_s = min(self._debt_s + busy_s, self._longest_s)
         spent_s = min(self._debt_s, dt_s)
         self._debt_s -= spent_s
         duty = spent_s / dt_s
