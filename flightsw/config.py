@@ -42,7 +42,7 @@ class ConfigurationError(ValueError):
 class Mission(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who flies, and where the daemon keeps what must outlive it."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,31}$")] = "gpusat"
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$")] = "gpusat"
     """Name of the spacecraft in logs."""
     state_dir: Annotated[str, Meta(min_length=1)] = "state"
     """Folder of boot record, recorder, checkpoints and log; made when it is not there."""
@@ -122,7 +122,7 @@ class Supervisor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class Recorder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Store and forward of telemetry."""
 
-    quota_mb: Annotated[float, Meta(ge=0.25, le=1_000_000.0)] = 256.0
+    quota_mb: Annotated[float, Meta(ge=0.05, le=1_000_000.0)] = 256.0
     """Size in MB (10^6 bytes) at which the recorder sheds: acknowledged first, then least important, oldest."""
     ack_timeout_s: Annotated[float, Meta(ge=0.1, le=3600.0)] = 8.0
     """A packet sent and not acknowledged for this long is played back again."""

@@ -123,8 +123,10 @@ class Child(asyncio.SubprocessProtocol):
             returncode = transport.get_returncode()
             return -signal.SIGKILL if returncode is None else returncode
         finally:
-            # Also the way out of a cancelled ``run``: nobody is left behind.
+            # Also the way out of a cancelled ``run``: nobody is left behind, not even as a zombie.
             self._kill_group()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._exited.wait(), DRAIN_S)
             transport.close()
             self._errors.close()
 

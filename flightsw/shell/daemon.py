@@ -44,6 +44,7 @@ from .workers import Probe, Workers
 
 RECORDER_FILE: Final = "recorder.sqlite"
 REAP_TIMEOUT_S: Final = 3.0
+SETTLE_S: Final = 0.25
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _log: Final = logging.getLogger("flightd")
@@ -115,7 +116,6 @@ class Daemon:
             watchdog=self._watchdog,
             life=self,
         )
-        self._metronome = Metronome(1.0 / mission.frame.rate_hz, started_s)
 
     def request_end(self, reason: str, *, restart: bool = False) -> None:
         """End in an orderly way after the present frame; the first reason stands."""
@@ -131,6 +131,7 @@ class Daemon:
         supervised = [self._group.create_task(adapter.supervise()) for adapter in self._adapters]
         failed = True
         try:
+            await self._settle()
             self._boot_core()
             await self._fly()
             await self._farewell()
@@ -147,6 +148,13 @@ class Daemon:
             self._close(clean=not failed)
         return Ending(failed, self._restart and not failed)
 
+    async def _settle(self) -> None:
+        """Give the wires a moment to open, so that the boot report can be heard; fly without one that does not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                for wire in (self._radio.wire, self._avionics.wire):
+                    await wire.opened.wait()
+
     def _boot_core(self) -> None:
         boot, at_s = self._boot, now_s()
         self._vehicle, effects = executive.boot(
@@ -160,6 +168,7 @@ class Daemon:
             crash_window_s=self._mission.supervisor.crash_loop_window_s,
         )
         self._execute(effects, at_s)
+        self._metronome = Metronome(1.0 / self._mission.frame.rate_hz, at_s)
         # What was made so far lives as long as the process: the collector need not walk over it in a frame.
         gc.collect()
         gc.freeze()

@@ -44,6 +44,7 @@ class Wire(ABC):
     def __init__(self, receive: Receive, unit_bytes_max: int) -> None:
         self._receive = receive
         self._unit_bytes_max = unit_bytes_max
+        self.opened = asyncio.Event()
         self._failure: WireError | None = None
         self._reading = False
         self._units_left = self._bytes_left = 0
@@ -70,6 +71,7 @@ class Wire(ABC):
         """Open and serve until failure; raises ``WireError``, or ``CancelledError`` when asked to end."""
         self._failure = None
         await self._open()
+        self.opened.set()
         try:
             while self._failure is None:
                 self._units_left, self._bytes_left = UNITS_PER_TICK_MAX, BYTES_PER_TICK_MAX
@@ -78,6 +80,7 @@ class Wire(ABC):
                 await asyncio.sleep(TICK_S)
             raise self._failure
         finally:
+            self.opened.clear()
             self._set_reading(False)
             self._close()
 

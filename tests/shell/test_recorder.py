@@ -127,9 +127,6 @@ def test_an_identity_recorded_twice_is_one_packet(connection: sqlite3.Connection
     assert connection.execute("SELECT COUNT(*) FROM packets").fetchone() == (1,)
 
 
-# --- the thread -----------------------------------------------------------------------------------------------
-
-
 class Bench:
     """A recorder on a folder, and what it delivered."""
 
