@@ -1,17 +1,19 @@
 """From truth to what the bus sensors say: noise, quantisation and bias, one row per sensor.
 
 A reading is round((truth + bias + N(σ)) / step) · step, kept within the sensor's range. Every sensor draws from a
-random stream of its own, so one more reading of one of them shifts nobody else's noise.
+random stream of its own, so one more reading of one of them shifts nobody else's noise. Normal numbers come in
+blocks from numpy's ``RandomState``, the one generator whose streams numpy promises never to change.
 
 σ and step are assumptions in the range of ordinary CubeSat-class boards; state of charge (σ 0.001) and temperatures
 (σ 0.3 K) have the values the governor's published scores were computed with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import inf
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from flightsw.link.avionics import SensorFrame
 from hil.randomness import stream
@@ -48,23 +50,34 @@ SENSORS: Final = (
 )
 
 
+BLOCK: Final = 256
+SEED_WORDS: Final = 8
+
+
+def _normals(seed: int, field: str) -> Iterator[float]:
+    """Standard normal numbers without end, the same for the same seed and field."""
+    words = stream(seed, f"sensor.{field}")
+    generator = np.random.RandomState([words.getrandbits(32) for _ in range(SEED_WORDS)])
+    while True:
+        yield from generator.standard_normal(BLOCK).tolist()
+
+
 class SensorSuite:
     """All sensors of one satellite. ``noise`` scales every σ: 0 gives bare quantisation."""
 
     def __init__(self, seed: int, noise: float = 1.0) -> None:
         self._rows = [
-            (s.field, s.sigma * noise, 1.0 / s.step, s.low, s.high, stream(seed, f"sensor.{s.field}").gauss)
-            for s in SENSORS
+            (s.field, s.sigma * noise, 1.0 / s.step, s.low, s.high, _normals(seed, s.field)) for s in SENSORS
         ]
         self._sequence = 0
 
     def frame(self, truth: Truth, *, warp: float, radio_lock: bool, bias: Mapping[str, float]) -> SensorFrame:
         """The next sensor frame. ``bias`` is added to the named fields before quantisation."""
         readings: dict[str, float] = {}
-        for field, sigma, per_step, low, high, gauss in self._rows:
+        for field, sigma, per_step, low, high, normals in self._rows:
             value: float = getattr(truth, field)
             if sigma > 0.0:
-                value += gauss(0.0, sigma)
+                value += sigma * next(normals)
             if bias and field in bias:
                 value += bias[field]
             # Division by the reciprocal keeps decimal steps exact: 28.37, never 28.370000000000005.
