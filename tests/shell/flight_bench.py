@@ -125,10 +125,14 @@ class Flight:
     def state(self) -> Path:
         return self.folder / "state"
 
-    def start(self, *arguments: str, **environment: str) -> None:
+    def start(self, *, prelude: str = "", **environment: str) -> None:
+        """Start the daemon; ``prelude`` is code that runs in its process first, to plant a fault in it."""
+        program = ["-m", "flightsw"]
+        if prelude:
+            program = ["-c", f"{prelude}\nimport sys, flightsw.__main__\nsys.exit(flightsw.__main__.main())"]
         with self._output.open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flightsw", "--config", str(self.config), *arguments],
+                [sys.executable, *program, "--config", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

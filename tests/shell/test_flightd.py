@@ -26,9 +26,9 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     """``launch(kind, section={...})`` makes a bench and starts its daemon."""
     with ExitStack() as resources:
 
-        def start(kind: str = "udp", *arguments: str, **sections: dict[str, Any]) -> Flight:
+        def start(kind: str = "udp", prelude: str = "", **sections: dict[str, Any]) -> Flight:
             flight = Flight(tmp_path, kind, resources, **sections)
-            flight.start(*arguments)
+            flight.start(prelude=prelude)
             return flight
 
         yield start
@@ -176,6 +176,50 @@ def test_a_killed_daemon_counts_its_boot_and_keeps_packets(launch: Launch) -> No
     boot = flight.until(lambda: flight.events("BOOT", 2), what="second boot")[0]
     assert boot.fields["cause"] == "unclean end of the last boot"
     flight.until(lambda: kept <= {p.identity for p in flight.packets}, 30.0, "every recorded packet comes down")
+
+
+PLANTED = """
+from flightsw.core import executive
+sound = executive.{entrance}
+def planted(vehicle, *arguments):
+    if vehicle.payload.jobs[0].step > 3:
+        {fault}
+    return sound(vehicle, *arguments)
+executive.{entrance} = planted
+"""
+
+
+@pytest.mark.parametrize("entrance", ["step", "accept"])
+def test_a_failed_executive_ends_the_daemon_and_its_workers(launch: Launch, entrance: str) -> None:
+    flight = launch(prelude=PLANTED.format(entrance=entrance, fault="raise AssertionError('planted')"))
+    ready = flight.until(lambda: flight.events("WORKER_READY"), what="worker ready")[0]
+    assert flight.process is not None
+    process = flight.process
+    flight.process = None
+    if entrance == "accept":
+        flight.until(lambda: flight.newest("main").get("train.step", 0) > 3, what="the fault is armed")
+        flight.send("ping")
+    flight.until(lambda: process.poll() is not None, what="the daemon ends")
+    assert process.returncode == 1
+    assert "CRITICAL the executive failed, the daemon ends: AssertionError: planted" in flight.output
+    flight.until(lambda: not _alive(int(ready.fields["pid"])), what="the worker is gone")
+    assert {p.identity for p in flight.packets} <= set(recorded(flight))
+    flight.start()
+    boot = flight.until(lambda: flight.events("BOOT", 2), what="second boot")[0]
+    assert boot.fields["cause"] == "unclean end of the last boot"
+
+
+def test_a_stuck_daemon_is_ended_by_its_own_timer(launch: Launch) -> None:
+    stuck = PLANTED.format(entrance="step", fault="import threading; threading.Event().wait(600.0)")
+    flight = launch(prelude=stuck, watchdog={"stall_s": 1.5})
+    ready = flight.until(lambda: flight.events("WORKER_READY"), what="worker ready")[0]
+    assert flight.process is not None
+    process = flight.process
+    flight.process = None
+    flight.until(lambda: process.poll() is not None, what="the daemon ends")
+    assert process.returncode == 1
+    assert "Timeout" in flight.output
+    flight.until(lambda: not _alive(int(ready.fields["pid"])), what="the worker is gone")
 
 
 def test_a_crash_loop_ends_in_safe(launch: Launch) -> None:
