@@ -24,6 +24,8 @@ import msgspec
 
 from flightsw.gpu import protocol
 from flightsw.gpu.channel import Channel
+from flightsw.gpu.meter import Meter
+from flightsw.gpu.pacing import Pacer
 
 if TYPE_CHECKING:
     from flightsw.gpu.workloads.job import Job
@@ -51,15 +53,13 @@ def _serve() -> int:
         return 0
     if not isinstance(spec, protocol.TrainSpec | protocol.InferSpec):
         return _fault(channel, "spec", f"the first message is {type(spec).__name__}, not a job specification")
-    # Torch takes seconds to import: only after the pipe is known to be ours.
-    from flightsw.gpu.meter import Meter
-    from flightsw.gpu.pacing import Pacer
-    from flightsw.gpu.workloads.job import Job, JobFault
-
     try:
         meter = Meter(spec.meter)
     except OSError as error:
         return _fault(channel, "spec", f"meter {spec.meter}: {error.strerror}")
+    # Torch takes seconds to import: only now that the pipe is known to be ours.
+    from flightsw.gpu.workloads.job import Job, JobFault
+
     job = Job(channel.send, Pacer(), meter)
     signal.signal(signal.SIGTERM, lambda number, frame: job.stop())
     channel.start(job.post, job.stop)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flightsw.gpu import protocol
 
-DEADLINE_S = 60.0
+DEADLINE_S = 120.0
 
 
 def tiny_corpus(folder: Path) -> str:

@@ -120,7 +120,11 @@ class Ring:
         pointer = self.latest()
         if pointer is None and (self.folder / "latest").exists():
             rejected.append(Rejection(-1, 'the pointer "latest" is damaged; the generations were searched instead'))
-        elif pointer is not None and pointer.generation > max(found, default=-1):
+        elif (
+            pointer is not None
+            and pointer.generation > max(found, default=-1)
+            and not self._bad(pointer.generation).exists()
+        ):
             rejected.append(Rejection(pointer.generation, 'named by "latest", but its file is missing'))
         for generation in found:
             try:

@@ -98,12 +98,16 @@ class Session:
         self._rollbacks = 0
         self._slow = 0
         self._slow_reported = False
+        self._journal = open_journal(spec.journal, fresh=False)
         try:
             self._report_rejected(self._ring.open_for_writing())
+            self._begin()
         except SaveError as error:
+            self._let_go()
             raise JobFault("checkpoint", str(error)) from None
-        self._journal = open_journal(spec.journal, fresh=False)
-        self._begin()
+        except BaseException:
+            self._let_go()
+            raise
 
     def _begin(self) -> None:
         """Build the trainer and bring it to the newest generation that verifies."""
@@ -181,6 +185,9 @@ class Session:
         """Let go of files and the ring's lock."""
         if self._saver.idle:
             self._saver.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._journal.close()
         self._ring.close()
 

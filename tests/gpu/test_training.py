@@ -1,0 +1,347 @@
+"""Training: a run that was cut goes on bit for bit; damaged state is rolled back and never saved."""
+
+import math
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from msgspec.structs import replace
+from worker_harness import tiny_corpus
+
+from flightsw.gpu import protocol
+from flightsw.gpu.checkpoint.ring import Ring
+from flightsw.gpu.checkpoint.saver import Saver
+from flightsw.gpu.meter import Meter
+from flightsw.gpu.pacing import Pacer
+from flightsw.gpu.workloads import corpus, train
+from flightsw.gpu.workloads.gpt import PRESETS, GPTConfig, Preset
+from flightsw.gpu.workloads.job import Job, JobFault, pick_device
+from flightsw.gpu.workloads.trainer import NonFinite, Trainer, Unfit, learning_rate_factor
+
+WAIT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was():
+    """Deterministic mode and thread count are global: give them back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def spec(tmp_path, monkeypatch):
+    # Dropout makes torch's own generator part of the path; without it a lost random state would go unnoticed.
+    config = GPTConfig(layers=2, heads=2, width=32, context=32, dropout=0.1)
+    monkeypatch.setitem(PRESETS, "micro", Preset(model=config, batch_size=4))
+    return protocol.TrainSpec(
+        preset="micro",
+        device="cpu",
+        corpus=tiny_corpus(tmp_path),
+        checkpoint_dir=str(tmp_path / "checkpoints"),
+        micro_batches=2,
+    )
+
+
+def steps(trainer, count):
+    """Digest after each of the next optimiser steps."""
+    digests = []
+    while len(digests) < count:
+        if trainer.micro_batch():
+            digests.append(trainer.digest())
+    return digests
+
+
+class Daemon:
+    """The other end of a job in this process: collects what it says."""
+
+    def __init__(self, duty=1.0):
+        self.said = []
+        self.arrived = threading.Condition()
+        self.job = Job(self.send, Pacer(duty), Meter())
+
+    def send(self, message):
+        with self.arrived:
+            self.said.append(message)
+            self.arrived.notify_all()
+
+    def all(self, kind):
+        return [message for message in self.said if isinstance(message, kind)]
+
+    def wait_for(self, kind, count=1):
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: len(self.all(kind)) >= count, WAIT_S), self.said
+        return self.all(kind)[count - 1]
+
+
+def with_a_checkpoint(spec, at_step):
+    """A ring with one generation, of this step."""
+    daemon = Daemon()
+    session = train.Session(spec, daemon.job)
+    while session.trainer.step < at_step:
+        session.turn()
+    session.finish()
+    session.close()
+    return daemon.all(protocol.Committed)[0]
+
+
+def test_a_resumed_run_equals_the_undisturbed_one_bit_for_bit(spec):
+    straight = steps(train.prepare(spec), 12)
+    committed = with_a_checkpoint(spec, 5)
+    assert committed.digest == straight[4]
+    torch.manual_seed(99)  # Another process would have other random states.
+    session = train.Session(spec, Daemon().job)
+    assert (session.trainer.step, session.generation) == (5, 0)
+    assert session.trainer.digest() == straight[4]
+    assert steps(session.trainer, 7) == straight[5:]
+    session.close()
+
+
+@pytest.mark.parametrize("forgotten", ["random.order", "random.host", "optimiser.norm.weight.exp_avg_sq"])
+def test_every_part_of_the_state_matters(spec, forgotten):
+    """The checker checked: leave one part out of the restore and the paths must part."""
+    straight = steps(train.prepare(spec), 8)
+    with_a_checkpoint(spec, 5)
+    restored = Ring(Path(spec.checkpoint_dir)).newest()
+    fresh = train.prepare(spec)
+    tensors = {**restored.tensors, forgotten: {**fresh.live(), **fresh.random_states}[forgotten].clone()}
+    fresh.restore(restored.manifest, tensors)
+    assert steps(fresh, 3) != straight[5:]
+
+
+def test_a_snapshot_inside_an_accumulated_step_is_of_the_last_boundary(spec, tmp_path):
+    straight = steps(train.prepare(spec), 6)
+    trainer = train.prepare(spec)
+    steps(trainer, 3)
+    assert not trainer.micro_batch()  # The first half of step 4.
+    ring = Ring(tmp_path / "ring")
+    ring.open_for_writing()
+    saver = Saver(ring, trainer.live(), lambda outcome: None)
+    saver.snapshot(trainer.step, trainer.facts(), trainer.random_states)
+    saver.drain(WAIT_S)
+    assert steps(trainer, 3) == straight[3:]
+    resumed = train.prepare(spec)
+    restored = ring.newest()
+    resumed.restore(restored.manifest, restored.tensors)
+    assert resumed.step == 3
+    assert steps(resumed, 3) == straight[3:]
+    saver.close()
+    ring.close()
+
+
+def test_the_seed_decides_everything(spec):
+    one, same, other = (steps(train.prepare(spec_), 3) for spec_ in (spec, spec, replace(spec, seed=4)))
+    assert one == same != other
+
+
+def test_the_loss_falls(spec):
+    trainer = train.prepare(replace(spec, micro_batches=1, learning_rate=3e-3))
+    losses = []
+    for _ in range(120):
+        trainer.micro_batch()
+        losses.append(trainer.loss)
+    assert losses[0] == pytest.approx(math.log(256), abs=0.3)
+    assert sum(losses[-10:]) / 10 < 3.2
+    assert trainer.tokens == 120 * 4 * 32
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(0, 1 / 30), (14, 0.5), (29, 1.0), (30, 1.0), (1000, 1.0), (4000, 0.5), (100_000, 0.1)]
+)
+def test_learning_rate(step, factor):
+    assert learning_rate_factor(step) == pytest.approx(factor)
+
+
+def test_a_step_that_is_not_finite_is_not_applied(spec):
+    trainer = train.prepare(spec)
+    steps(trainer, 2)
+    good = trainer.digest()
+    bias = trainer.live()["model.norm.bias"]
+    value = bias[3].item()
+    bias[3] = math.nan
+    with pytest.raises(NonFinite, match="step 3"):
+        steps(trainer, 1)
+    bias[3] = value
+    assert (trainer.step, trainer.digest()) == (2, good)
+    assert math.isfinite(trainer.loss)
+
+
+def test_a_non_finite_loss_goes_back_to_the_last_verified_generation(spec):
+    straight = steps(train.prepare(spec), 9)
+    with_a_checkpoint(spec, 5)
+    daemon = Daemon()
+    session = train.Session(spec, daemon.job)
+    while session.trainer.step < 7:
+        session.turn()
+    session.trainer.live()["model.norm.weight"][0] = math.inf
+    while session.trainer.step >= 7:
+        session.turn()
+    (fault,) = daemon.all(protocol.Fault)
+    assert fault.code == "non_finite"
+    assert "rolled back to generation 0 (step 5), the job goes on" in fault.reason
+    assert steps(session.trainer, 4) == straight[5:9]
+    session.close()
+
+
+def test_without_a_checkpoint_it_goes_back_to_the_start(spec):
+    straight = steps(train.prepare(spec), 3)
+    daemon = Daemon()
+    session = train.Session(spec, daemon.job)
+    session.turn()
+    session.trainer.live()["model.norm.weight"][0] = math.nan
+    session.turn()
+    assert "the start" in daemon.all(protocol.Fault)[0].reason
+    assert steps(session.trainer, 3) == straight
+    session.close()
+
+
+def test_rollbacks_that_do_not_help_end_the_job(spec):
+    daemon = Daemon()
+    session = train.Session(spec, daemon.job)
+
+    def damaged_turn():
+        session.trainer.live()["model.norm.weight"][0] = math.nan
+        session.turn()
+
+    for _ in range(train.ROLLBACKS_MAX):
+        damaged_turn()
+    with pytest.raises(JobFault, match="3 rollbacks did not help"):
+        damaged_turn()
+    assert len(daemon.all(protocol.Fault)) == train.ROLLBACKS_MAX
+    session.close()
+
+
+def test_damaged_generations_are_reported_and_the_older_one_resumes(spec):
+    with_a_checkpoint(spec, 2)
+    with_a_checkpoint(spec, 4)
+    newest = Ring(Path(spec.checkpoint_dir)).path(1)
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 4
+    newest.write_bytes(data)
+    daemon = Daemon()
+    session = train.Session(spec, daemon.job)
+    assert session.trainer.step == 2
+    (rejected,) = daemon.all(protocol.Rejected)
+    assert rejected.generation == 1
+    assert "does not match its digest" in rejected.reason
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [("corpus", "another corpus"), ("preset", "another model")],
+)
+def test_a_checkpoint_of_another_job_is_refused(spec, tmp_path, change, words):
+    with_a_checkpoint(spec, 2)
+    (tmp_path / "other.txt").write_text("other text " * 500)
+    other = {"corpus": {"corpus": str(tmp_path / "other.txt")}, "preset": {"preset": "tiny"}}[change]
+    with pytest.raises(JobFault, match=words) as caught:
+        train.Session(replace(spec, **other), Daemon().job)
+    assert caught.value.code == "checkpoint"
+    assert "checkpoint_dir" in caught.value.reason
+
+
+def test_unfit_leaves_the_trainer_alone(spec, tmp_path):
+    with_a_checkpoint(spec, 2)
+    restored = Ring(Path(spec.checkpoint_dir)).newest()
+    (tmp_path / "other.txt").write_text("other text " * 500)
+    trainer = Trainer(spec, corpus.load(str(tmp_path / "other.txt"), 32), torch.device("cpu"))
+    before = trainer.digest()
+    with pytest.raises(Unfit):
+        trainer.restore(restored.manifest, restored.tensors)
+    assert (trainer.step, trainer.digest()) == (0, before)
+
+
+def run_in_a_thread(spec, daemon):
+    errors = []
+
+    def target():
+        try:
+            train.run(spec, daemon.job)
+        except JobFault as fault:
+            errors.append(fault)
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    return thread, errors
+
+
+def test_a_parked_job_checkpoints_answers_and_stops(spec):
+    daemon = Daemon(duty=0.0)
+    thread, errors = run_in_a_thread(spec, daemon)
+    daemon.wait_for(protocol.Ready)
+    daemon.job.post(protocol.Checkpoint("command"))
+    first = daemon.wait_for(protocol.Committed)
+    daemon.job.post(protocol.Checkpoint("again"))
+    again = daemon.wait_for(protocol.Committed, 2)
+    assert (first.generation, first.step) == (again.generation, again.step) == (0, 0)  # No second file.
+    daemon.job.post(protocol.Generate(request=3, prompt="", max_tokens=1, temperature=1.0, top_k=0, seed=0))
+    assert daemon.wait_for(protocol.Reply).finish == "failed"
+    daemon.job.post(protocol.Stop())
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert errors == []
+    assert daemon.job.progress.progress == 0
+
+
+def test_it_ends_at_max_steps_with_a_checkpoint_and_a_journal(spec, tmp_path):
+    spec = replace(spec, max_steps=4, journal=str(tmp_path / "journal"))
+    daemon = Daemon()
+    thread, errors = run_in_a_thread(spec, daemon)
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+    assert errors == []
+    lines = [line.split() for line in (tmp_path / "journal").read_text().splitlines()]
+    assert [int(step) for step, _ in lines] == [1, 2, 3, 4]
+    committed = daemon.all(protocol.Committed)[-1]
+    assert (committed.step, committed.digest) == (4, lines[-1][1])
+    assert daemon.job.progress.progress == 8  # Two micro-batches a step.
+    assert daemon.job.meter.micro_batches == 8
+
+
+def test_slow_micro_batches_are_told_once(spec):
+    daemon = Daemon()
+    session = train.Session(replace(spec, micro_batch_max_s=1e-6), daemon.job)
+    for _ in range(3 * train.SLOW_MICRO_BATCHES):
+        session.turn()
+    (fault,) = daemon.all(protocol.Fault)
+    assert fault.code == "micro_batch"
+    assert "goes on" in fault.reason
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        ({"preset": "huge"}, "spec", "preset"),
+        ({"checkpoint_dir": ""}, "spec", "checkpoint_dir"),
+        ({"corpus": "/no/such/file"}, "corpus", "/no/such/file: No such file"),
+        ({"checkpoint_dir": "/dev/null/x"}, "checkpoint", "Not a directory"),
+        ({"journal": "/no/such/journal"}, "journal", "No such file"),
+    ],
+)
+def test_a_job_that_cannot_run_is_one_fault(spec, change, code, words):
+    with pytest.raises(JobFault, match=words) as caught:
+        train.Session(replace(spec, **change), Daemon().job)
+    assert caught.value.code == code
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(JobFault, match="no CUDA device"):
+        pick_device("cuda")
+
+
+@pytest.mark.gpu
+def test_on_a_card_a_resumed_run_equals_the_undisturbed_one(spec):
+    spec = replace(spec, device="cuda")
+    straight = steps(train.prepare(spec), 12)
+    committed = with_a_checkpoint(spec, 5)
+    assert committed.digest == straight[4]
+    torch.manual_seed(99)
+    session = train.Session(spec, Daemon().job)
+    assert steps(session.trainer, 7) == straight[5:]
+    session.close()
