@@ -40,12 +40,18 @@ from flightsw.core.effects import (
     Telemetry,
 )
 from flightsw.core.inputs import AdapterStatus, GpuSample, Inputs, RecorderStatus, Report
-from flightsw.link.bodies import CommandBody, Scalar, pack_body
-from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME
-from flightsw.link.packet import ACK_ALL, TcPacket, encode_tc
 
+from .inproc_evidence import (
+    WORKER_KILL,
+    Evidence,
+    LoggedEvent,
+    TimedCommand,
+    TimedFault,
+    schedule,
+    uplink,
+)
 from .inproc_payload import Payload, SimulatedJob
-from .plant.plant import FAULTS, Loads, Plant, PlantConfig
+from .plant.plant import Loads, Plant, PlantConfig
 from .plant.truth import Truth
 
 DURATION_MAX_S: Final = 30 * 86400.0
@@ -56,81 +62,10 @@ PENDING_MAX: Final = 500_000
 COMMANDS_PER_FRAME: Final = 8
 ORBIT_S: Final = 5700.0
 SECOND_S: Final = 1.0
-WORKER_KILL: Final = "worker_kill"
-STATION_SOURCE: Final = 2
 ADAPTERS: Final = ("avionics", "radio", "store")
 
 _TRUTH: Final = ByteLayout("<8d")
 _NAMES: Final[dict[type, bytes]] = {kind: kind.__name__.encode() for kind in get_args(Effect)}
-
-
-class TimedCommand(msgspec.Struct, frozen=True, kw_only=True):
-    """A telecommand of the operator; it waits for the next contact when there is none."""
-
-    world_s: float
-    name: str
-    arguments: dict[str, Scalar] = {}
-
-
-class TimedFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault of the plant with its parameters, cleared after ``duration_s`` (0 is never), or "worker_kill" of
-    ``job``."""
-
-    world_s: float
-    name: str
-    parameters: dict[str, float] = {}
-    duration_s: float = 0.0
-    job: str = "train"
-
-
-class LoggedEvent(msgspec.Struct, frozen=True):
-    """An event as the daemon's log would have it."""
-
-    world_s: float
-    severity: str
-    name: str
-    text: str
-
-
-class Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run in virtual time showed. Extremes and violations are of the plant's truth, at every frame."""
-
-    digest: str
-    frames: int
-    duration_s: float
-    frame_s: float
-    mode_time_s: dict[str, float]
-    eclipse_s: float
-    contact_s: float
-    soc_min: float
-    soc_floor: float
-    soc_end: float
-    soc_violation_s: float
-    gpu_temp_max_degc: float
-    gpu_temp_limit_degc: float
-    radiator_temp_max_degc: float
-    radiator_temp_limit_degc: float
-    temp_violation_s: float
-    gpu_power_sun_w: float
-    gpu_power_eclipse_w: float
-    train_steps: int
-    checkpoints: int
-    worker_starts: int
-    worker_kills: int
-    boots: int
-    watchdog_kicks: int
-    packets_made: int
-    packets_live: int
-    packets_playback: int
-    packets_pending: int
-    packets_shed: int
-    events: tuple[LoggedEvent, ...]
-    events_left_out: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether the battery stayed over its floor and both nodes under their limits."""
-        return self.soc_violation_s == 0.0 and self.temp_violation_s == 0.0
 
 
 def mission(plant: Plant, **sections: Mapping[str, Any]) -> executive.Config:
@@ -276,8 +211,8 @@ class _Flight:
     ) -> None:
         self._config, self._plant, self._frame_s = config, plant, frame_s
         self._payload = Payload(SimulatedJob(job.id, job.kind == "train", seed) for job in config.jobs)
-        self._commands = [_packet(item, seed, number) for number, item in _in_order(commands)]
-        self._faults = _schedule(faults)
+        self._commands = uplink(commands, seed)
+        self._faults = schedule(faults)
         self._recorder = _Recorder()
         self._digest, self._encode = xxhash.xxh3_128(), msgspec.msgpack.Encoder().encode
         self._reports: list[Report] = []
@@ -475,38 +410,3 @@ class _Flight:
             events=tuple(self._events),
             events_left_out=self._left_out,
         )
-
-
-def _in_order(commands: Sequence[TimedCommand]) -> list[tuple[int, TimedCommand]]:
-    return list(enumerate(sorted(commands, key=lambda item: item.world_s), start=1))
-
-
-def _packet(item: TimedCommand, seed: int, number: int) -> tuple[float, bytes]:
-    """When it is due and its packet; the id is unique in the run."""
-    telecommand = TELECOMMAND_BY_NAME.get(item.name)
-    if telecommand is None:
-        raise ValueError(f"telecommand {item.name!r}: unknown; known are {', '.join(sorted(TELECOMMAND_BY_NAME))}")
-    body = CommandBody(telecommand.opcode, (abs(seed) % 2**31) * 2**20 + number, item.arguments)
-    packet = TcPacket(
-        apid=APID_TELECOMMAND,
-        sequence_count=number,
-        service=telecommand.service,
-        subtype=telecommand.subtype,
-        source=STATION_SOURCE,
-        ack_flags=ACK_ALL,
-        body=pack_body(body),
-    )
-    return item.world_s, encode_tc(packet)
-
-
-def _schedule(faults: Sequence[TimedFault]) -> list[tuple[float, int, bool, TimedFault]]:
-    """Beginnings and ends in order of time; ``ValueError`` for a fault that nobody knows."""
-    planned: list[tuple[float, int, bool, TimedFault]] = []
-    for number, fault in enumerate(faults):
-        if fault.name != WORKER_KILL:
-            if fault.name not in FAULTS:
-                raise ValueError(f"fault {fault.name!r}: unknown; known are {WORKER_KILL}, {', '.join(FAULTS)}")
-            if fault.duration_s > 0.0:
-                planned.append((fault.world_s + fault.duration_s, number, False, fault))
-        planned.append((fault.world_s, number, True, fault))
-    return sorted(planned, key=lambda row: row[:3])

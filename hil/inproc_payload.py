@@ -57,7 +57,7 @@ class SimulatedJob:
         self.step = self.tokens = self.progress = 0
         self.busy_s = 0.0
         self._seed = seed
-        self._alive = self._stopping = False
+        self._alive = False
         self._clear(0.0)
 
     @property

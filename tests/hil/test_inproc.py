@@ -5,15 +5,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from hil.inproc import (
-    ORBIT_S,
-    Evidence,
-    TimedCommand,
-    TimedFault,
-    command,
-    mission,
-    run_inproc,
-)
+from hil.inproc import ORBIT_S, command, mission, run_inproc
+from hil.inproc_evidence import Evidence, TimedCommand, TimedFault
 from hil.plant.eps import EpsConfig
 from hil.plant.plant import Plant, PlantConfig
 
@@ -98,40 +91,46 @@ def test_ten_and_one_hertz_agree(orbit):
     assert fast.train_steps == pytest.approx(slow.train_steps, rel=0.02)
 
 
-def test_a_killed_worker_resumes_from_its_last_checkpoint(orbit):
-    evidence = fly(faults=[TimedFault(world_s=2000.0, name="worker_kill")])
+@pytest.fixture(scope="module")
+def beginning():
+    """The first 1,500 s, undisturbed."""
+    return fly(1500.0)
+
+
+def test_a_killed_worker_resumes_from_its_last_checkpoint(beginning):
+    evidence = fly(1500.0, faults=[TimedFault(world_s=1000.0, name="worker_kill")])
     assert evidence.worker_kills == 1
-    assert evidence.worker_starts == orbit.worker_starts + 1
-    died, ready = named(evidence, "WORKER_DIED"), named(evidence, "WORKER_READY")
-    assert len(died) == 1
-    assert "train" in died[0].text
-    before = [e for e in named(evidence, "CHECKPOINT_COMMITTED") if e.world_s < 2000.0][-1]
+    assert evidence.worker_starts == beginning.worker_starts + 1
+    (died,) = named(evidence, "WORKER_DIED")
+    assert "train" in died.text
+    before = [e for e in named(evidence, "CHECKPOINT_COMMITTED") if e.world_s < 1000.0][-1]
     step = before.text.split("step ")[1].split(",")[0]
-    assert f"resumed at step {step}" in ready[-1].text
-    assert orbit.train_steps > evidence.train_steps > 0.9 * orbit.train_steps
+    assert f"resumed at step {step}" in named(evidence, "WORKER_READY")[-1].text
+    # Lost: the work since the checkpoint at about 600 s, and the restart.
+    assert 0.6 * beginning.train_steps < evidence.train_steps < 0.8 * beginning.train_steps
 
 
 def test_a_step_has_the_same_digest_however_often_the_job_was_interrupted(orbit):
-    faults = [TimedFault(world_s=1000.0 * k, name="worker_kill") for k in range(1, 4)]
-    texts = [e.text for run in (orbit, fly(faults=faults)) for e in named(run, "CHECKPOINT_COMMITTED")]
+    faults = [TimedFault(world_s=500.0 * k, name="worker_kill") for k in range(1, 4)]
+    runs = (orbit, fly(2000.0, faults=faults, checkpoint={"interval_world_s": 200.0}))
     by_step = {}
-    for text in texts:
+    for text in [e.text for run in runs for e in named(run, "CHECKPOINT_COMMITTED")]:
         step, digest = (text.split(f"{word} ")[1].split(",")[0] for word in ("step", "digest"))
         assert by_step.setdefault(step, digest) == digest
-    assert len(by_step) > 10
+    assert len(set(by_step.values())) == len(by_step) > 10
 
 
-def test_a_degraded_radiator_costs_work_and_no_limit(orbit):
-    fault = TimedFault(world_s=300.0, name="radiator_degrade", parameters={"factor": 0.6}, duration_s=1200.0)
-    evidence = fly(faults=[fault])
+def test_a_degraded_radiator_costs_work_and_no_limit(beginning):
+    fault = TimedFault(world_s=100.0, name="radiator_degrade", parameters={"factor": 0.6}, duration_s=1200.0)
+    evidence = fly(1500.0, faults=[fault])
     assert evidence.ok
-    assert evidence.train_steps < 0.98 * orbit.train_steps
-    assert evidence.digest != orbit.digest
+    assert evidence.train_steps < 0.95 * beginning.train_steps
+    assert evidence.digest != beginning.digest
 
 
 def test_a_gauge_that_reads_too_high_breaks_the_floor_and_evidence_says_so():
     """The checker can fail: truth, not the biased reading, is judged."""
-    evidence = fly(faults=[TimedFault(world_s=1500.0, name="battery_bias", parameters={"offset": 0.1})])
+    evidence = fly(4000.0, faults=[TimedFault(world_s=1500.0, name="battery_bias", parameters={"offset": 0.1})])
     assert not evidence.ok
     assert evidence.soc_violation_s > 60.0
     assert evidence.soc_min < evidence.soc_floor
@@ -181,7 +180,7 @@ def test_a_restart_comes_back_and_goes_on():
 
 
 def test_without_eclipse_nothing_is_throttled_by_energy():
-    evidence = fly(3000.0, plant=Plant(PlantConfig(orbit="dawn_dusk_650"), seed=1))
+    evidence = fly(1500.0, plant=Plant(PlantConfig(orbit="dawn_dusk_650"), seed=1))
     assert evidence.ok
     assert evidence.eclipse_s == 0.0
     assert evidence.gpu_power_sun_w > 450.0
