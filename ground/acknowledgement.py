@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 ROUND_S: Final = 1.0
 RANGES_PER_ROUND_MAX: Final = 12
 """The spacecraft takes 16 telecommands in a minor frame; some room stays for the operator's."""
-PENDING_MAX: Final = 100_000
-"""Beyond this, packets are not acknowledged now; the recorder plays them back and they come again."""
+PENDING_MAX: Final = 10_000
+"""Beyond this, which keeps a round short, packets are not acknowledged now; the recorder plays them back and
+they come again."""
 
 
 class Range(NamedTuple):

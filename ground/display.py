@@ -222,7 +222,8 @@ def status_page(snapshot: Snapshot) -> RenderableType:
 def status_rows(status: StationStatus) -> Iterator[tuple[str, str]]:
     """Name and text of each fact of a status."""
     link = status.link
-    yield "contact", contact_text(status).lower()
+    heard = "nothing heard yet" if status.silence_s is None else f"last packet {status.silence_s:.1f} s ago"
+    yield "contact", f"{'yes' if status.contact else 'no'}, {heard}"
     yield "spacecraft", _spacecraft(status)
     yield (
         "link",

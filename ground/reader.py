@@ -13,9 +13,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from flightsw.link.codec import unpack_housekeeping
 from flightsw.link.dictionary import DICTIONARY_HASH, HOUSEKEEPING, PARAMETER_BY_NAME, TELECOMMAND_BY_NAME
+from flightsw.link.errors import LinkError
 from flightsw.link.packet import CRC_BYTES, TM_HEADER_BYTES
-from flightsw.link.schema import FailureCode, Stage
+from flightsw.link.schema import FailureCode, HousekeepingGroup, Stage
 
 from .archive import SCHEMA_VERSION, command_name
 from .commanding import failure_name, shown_arguments
@@ -353,6 +355,19 @@ class ArchiveReader:
         """First and last mission time; None in an empty archive."""
         first, last = next(self._rows("SELECT MIN(world_s), MAX(world_s) FROM packets"))
         return first, last
+
+    def columns(self, group: HousekeepingGroup) -> dict[str, list[float]]:
+        """Every value of a housekeeping group by parameter, in the order of mission time; for whole-archive
+        sums."""
+        columns: dict[str, list[float]] = {name: [] for name in group.parameters}
+        for (packet,) in self._rows("SELECT packet FROM packets WHERE apid = ? ORDER BY world_s, id", group.apid):
+            try:
+                values = unpack_housekeeping(group, packet[TM_HEADER_BYTES:-CRC_BYTES])
+            except LinkError:
+                continue
+            for name, value in values.items():
+                columns[name].append(value)
+        return columns
 
     def streams(self) -> list[tuple[int, int, int, int, int, int]]:
         """(boot, apid, live, playback, first, last) of every stream."""

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from flightsw.link.dictionary import DICTIONARY_HASH, PARAMETER_BY_NAME
+from flightsw.link.dictionary import DICTIONARY_HASH, HOUSEKEEPING, IDENTITY, PARAMETER_BY_NAME
 from flightsw.link.schema import Parameter
 
 from .monitor import level, stream_name, value_text
@@ -51,7 +51,8 @@ class StreamSummary(msgspec.Struct, frozen=True):
 
 
 class ParameterSummary(msgspec.Struct, frozen=True):
-    """One parameter over the whole archive. ``yellow`` and ``red`` count samples outside those limits."""
+    """One parameter over the whole archive; states have no mean. ``last`` is of its last group. ``yellow`` and
+    ``red`` count samples outside those limits."""
 
     name: str
     unit: str
@@ -130,7 +131,7 @@ def summarise(reader: ArchiveReader) -> Summary:
         replies=len(replies),
         reply_tokens=sum(r.tokens for r in replies),
         alarms=sum(1 for _, _, alarm_level, _ in reader.alarms() if alarm_level),
-        parameters=tuple(_parameter(reader, PARAMETER_BY_NAME[name]) for name in reader.parameters()),
+        parameters=_parameters(reader),
     )
 
 
@@ -151,17 +152,30 @@ def _contacts(reader: ArchiveReader) -> tuple[Contact, ...]:
     return tuple(summaries)
 
 
-def _parameter(reader: ArchiveReader, parameter: Parameter) -> ParameterSummary:
-    values = [value for value in reader.series(parameter.name).value if math.isfinite(value)]
+def _parameters(reader: ArchiveReader) -> tuple[ParameterSummary, ...]:
+    """Every parameter that has a valid value, from all groups that carry it; identities say nothing here."""
+    columns: dict[str, list[float]] = {}
+    for group in HOUSEKEEPING:
+        for name, column in reader.columns(group).items():
+            columns.setdefault(name, []).extend(value for value in column if math.isfinite(value))
+    return tuple(
+        _parameter(PARAMETER_BY_NAME[name], values)
+        for name, values in columns.items()
+        if values and name not in IDENTITY
+    )
+
+
+def _parameter(parameter: Parameter, values: list[float]) -> ParameterSummary:
+    numeric = not parameter.states
     levels = Counter(level(parameter, value) for value in values) if parameter.limits else Counter[str]()
     return ParameterSummary(
         name=parameter.name,
         unit=parameter.unit,
         samples=len(values),
-        minimum=min(values, default=None),
-        mean=math.fsum(values) / len(values) if values else None,
-        maximum=max(values, default=None),
-        last=value_text(parameter, values[-1] if values else math.nan),
+        minimum=min(values) if numeric else None,
+        mean=math.fsum(values) / len(values) if numeric else None,
+        maximum=max(values) if numeric else None,
+        last=value_text(parameter, values[-1]),
         yellow=levels["yellow"],
         red=levels["red"],
     )
