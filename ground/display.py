@@ -92,7 +92,7 @@ def page(snapshot: Snapshot, now_utc_s: float, height: int) -> RenderableType:
     layout["values"].split_row(
         *(
             Layout(_values(title, names, snapshot.latest, now_utc_s), ratio=ratio)
-            for ratio, (title, names) in zip((5, 7, 6), PANELS, strict=True)
+            for ratio, (title, names) in zip((6, 7, 6), PANELS, strict=True)
         )
     )
     layout["middle"].split_row(
