@@ -239,6 +239,7 @@ class Flight:
             radio_bps=int(self._scenario.radio.downlink_bps * RADIO_SHARE),
             nvml_module=self._instrument.nvml_module,
             checkpoint_interval_s=self._scenario.payload.checkpoint_interval_s,
+            warp=self._warp,
             orbit=self._orbit_numbers(),
             soc_floor=limits.soc_floor,
             gpu_temp_limit_degc=limits.gpu_temp_limit_degc,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, cast, get_args
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +20,7 @@ from . import bench, report, scenario
 from .devices import DeviceError
 from .display import make_display
 from .evidence import Evidence, load, save
-from .judge import Check, Outcome, Verdict, judge
+from .judge import EXIT_CODES, Check, Outcome, Verdict, judge
 from .scenario import DeviceChoice, Scenario, ScenarioError
 from .wires import LinkKind
 
@@ -102,6 +103,37 @@ def list_scenarios() -> None:
         kinds = ", ".join(fault.kind for fault in item.faults) or "none"
         table.add_row(item.name, f"{item.duration_orbits:g}", kinds, escape(item.title))
     Console().print(table)
+
+
+@app.command()
+def inproc(
+    orbit: Annotated[str, typer.Option("--orbit", help="A named orbit or a TLE file.")] = "leo_550",
+    orbits: Annotated[float, typer.Option("--orbits", min=0.01, max=300.0, help="Length of the flight.")] = 1.0,
+    rate_hz: Annotated[float, typer.Option("--rate", min=0.1, max=10.0, help="Minor frames per second.")] = 10.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of sensors and workers.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Fly the executive in this process and in virtual time: an orbit in seconds, the same bytes for a seed."""
+    from . import inproc as virtual
+    from .plant.plant import Plant, PlantConfig
+
+    try:
+        plant = Plant(PlantConfig(orbit=orbit), seed=seed)
+        duration_s = orbits * plant.geometry.orbit.period_s
+        flown = virtual.run_inproc(virtual.mission(plant), plant, duration_s, 1.0 / rate_hz, seed)
+    except ValueError as error:
+        _give_up(str(error))
+    if as_json:
+        print(msgspec.json.encode(flown).decode())
+    else:
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for name, value in msgspec.to_builtins(flown).items():
+            if name != "events":
+                table.add_row(
+                    f"[dim]{name}[/dim]", escape(f"{value:.4f}" if isinstance(value, float) else str(value))
+                )
+        Console().print(table)
+    raise typer.Exit(0 if flown.ok else EXIT_CODES[Outcome.FAIL])
 
 
 @app.command(name="judge")
@@ -237,8 +269,9 @@ def _key_figures(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "packets",
-            f"{summary['packets_sent']} sent, {summary['packets_live']} live, {summary['packets_playback']} by playback, "
-            f"{summary['packets_lost_acknowledged']} lost of {summary['packets_acknowledged']} acknowledged",
+            f"{summary['packets_sent']} sent, {summary['packets_live']} live, {summary['packets_playback']} "
+            f"by playback, {summary['packets_lost_acknowledged']} lost of "
+            f"{summary['packets_acknowledged']} acknowledged",
         ),
     ]
 

@@ -278,7 +278,8 @@ def _onboard(view: View) -> Panel:
             ("throughput", f"{number(view.value('train.tokens_per_s'))} tokens/s"),
             (
                 "checkpoints",
-                f"{counts.get('CHECKPOINT_COMMITTED', 0)} committed, {counts.get('CHECKPOINT_REJECTED', 0)} rejected",
+                f"{counts.get('CHECKPOINT_COMMITTED', 0)} committed, "
+                f"{counts.get('CHECKPOINT_REJECTED', 0)} rejected",
             ),
             ("inference", f"{view.replies} replies"),
             ("workers", Text(f"{kills} died", "red" if kills else "dim")),

@@ -13,6 +13,12 @@ import msgspec
 Scalar = str | int | float | bool
 Section = dict[str, Scalar]
 
+TEMP_MARGIN_K: Final = 2.0
+"""Margin of the GPU node's set-point under its limit in flight."""
+LAG_HEATING_K: Final = 0.033
+"""Added for each unit of warp. Pacing acts within about one machine second, which is ``warp`` mission seconds;
+a card at 700 W near its limit warms by (700 W − 14 W/K · 43 K) / 3 kJ/K = 0.033 K in each of them."""
+
 TRAIN: Final = "train"
 INFER: Final = "infer"
 
@@ -35,6 +41,7 @@ class MissionPlan(msgspec.Struct, frozen=True, kw_only=True):
     radio_bps: int
     nvml_module: str
     checkpoint_interval_s: float
+    warp: float
     orbit: OrbitNumbers
     soc_floor: float
     gpu_temp_limit_degc: float
@@ -60,6 +67,7 @@ def sections(plan: MissionPlan) -> dict[str, Section]:
             "gpu_limit_degc": plan.gpu_temp_limit_degc,
             "radiator_limit_degc": plan.radiator_temp_limit_degc,
         },
+        "governor": {"temp_margin_k": round(TEMP_MARGIN_K + LAG_HEATING_K * plan.warp, 2)},
         "checkpoint": {"interval_world_s": plan.checkpoint_interval_s, "before_eclipse": True},
     }
     if plan.orbit.eclipse_entry_s is not None:

@@ -43,19 +43,19 @@ def page(evidence: Evidence, verdict: Verdict, summary: dict[str, Any]) -> str:
     """The whole page as text."""
     template = Template(resources.files("hil").joinpath("templates/report.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=escape(evidence.scenario.title),
+        title=_safe(evidence.scenario.title),
         outcome=verdict.outcome.value,
         outcome_text=verdict.outcome.value,
-        lead=escape(lead(evidence, verdict, summary)),
+        lead=_safe(lead(evidence, verdict, summary)),
         tiles="\n".join(_tiles(summary)),
         figure=figures.draw(evidence),
-        caption=escape(_caption(evidence)),
+        caption=_safe(_caption(evidence)),
         checks="\n".join(_check_row(check) for check in verdict.checks),
         faults=_fault_table(evidence),
         replies=_reply_cards(evidence),
         commands=_command_table(evidence),
         events=_event_table(evidence),
-        facts="\n".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in _facts(evidence, summary)),
+        facts="\n".join(f"<dt>{_safe(k)}</dt><dd>{_safe(v)}</dd>" for k, v in _facts(evidence, summary)),
     )
 
 
@@ -80,25 +80,35 @@ def _tiles(summary: dict[str, Any]) -> list[str]:
     mended = sum(c["outcome"] == "PASS" for c in summary["invariants"] if c["id"].startswith("fault."))
     loss = "–" if summary["loss_last"] is None else f"{summary['loss_last']:.2f}"
     loss_note = "" if summary["loss_first"] is None else f"from {summary['loss_first']:.2f}"
+    kills = f"{summary['worker_kills']} worker kills, {summary['checkpoints_rejected']} checkpoints rejected"
+    ways = f"{_count(summary['packets_live'])} live, {_count(summary['packets_playback'])} by playback"
+    eclipses = f"{summary['eclipses']} in {summary['orbits']:g} orbits"
+    gpu_limit = f"limit {summary['gpu_temp_limit_degc']:g} °C"
     return [
         _tile("Least state of charge", _percent(summary["soc_min"]), f"floor {summary['soc_floor']:.0%}"),
-        _tile("Greatest GPU temperature", _unit(summary["gpu_temp_max_degc"], "°C"), f"limit {summary['gpu_temp_limit_degc']:g} °C"),
-        _tile("Eclipse", _unit(summary["eclipse_s"] / 60.0, "min"), f"{summary['eclipses']} in {summary['orbits']:g} orbits"),
-        _tile("Training steps", _count(summary["train_steps"]), f"{summary['checkpoints_committed']} checkpoints committed"),
+        _tile("Greatest GPU temperature", _unit(summary["gpu_temp_max_degc"], "°C"), gpu_limit),
+        _tile("Eclipse", _unit(summary["eclipse_s"] / 60.0, "min"), eclipses),
+        _tile("Training steps", _count(summary["train_steps"]), f"{summary['checkpoints_committed']} checkpoints"),
         _tile("Training loss", loss, loss_note),
-        _tile("Inference replies", str(summary["inference_replies"]), f"of {summary['inference_requests']} requests"),
-        _tile("Faults mended", f"{mended}<small> of {fired} fired</small>", f"{summary['worker_kills']} worker kills, {summary['checkpoints_rejected']} checkpoints rejected"),
+        _tile(
+            "Inference replies", str(summary["inference_replies"]), f"of {summary['inference_requests']} requests"
+        ),
+        _tile("Faults mended", f"{mended}<small> of {fired} fired</small>", kills),
         _tile("Weights and the twin's", twin, f"{summary['twin_checkpoints_compared']} checkpoints, bit for bit"),
-        _tile("Packets on the ground", _count(summary["packets_archived"]), f"{_count(summary['packets_live'])} live, {_count(summary['packets_playback'])} by playback"),
-        _tile("Acknowledged and lost", str(summary["packets_lost_acknowledged"]), f"of {_count(summary['packets_acknowledged'])} acknowledged"),
-    ]  # fmt: skip
+        _tile("Packets on the ground", _count(summary["packets_archived"]), ways),
+        _tile(
+            "Acknowledged and lost",
+            str(summary["packets_lost_acknowledged"]),
+            f"of {_count(summary['packets_acknowledged'])} acknowledged",
+        ),
+    ]
 
 
 def _tile(name: str, value: str, note: str) -> str:
     """A tile; ``value`` is markup of ours, the rest is text."""
     return (
-        f'<div class="tile"><div class="name">{escape(name)}</div><div class="value">{value}</div>'
-        f'<div class="note">{escape(note)}</div></div>'
+        f'<div class="tile"><div class="name">{_safe(name)}</div><div class="value">{value}</div>'
+        f'<div class="note">{_safe(note)}</div></div>'
     )
 
 
@@ -108,8 +118,8 @@ def _check_row(check: Check) -> str:
         f'<td class="n">{_figure(v, check.unit)}</td>' for v in (check.value, check.limit, check.margin)
     )
     return (
-        f'<tr><td class="o {check.outcome.value}">{text}</td><td>{escape(check.requirement)}</td>{cells}'
-        f"<td>{escape(check.detail)}</td></tr>"
+        f'<tr><td class="o {check.outcome.value}">{text}</td><td>{_safe(check.requirement)}</td>{cells}'
+        f"<td>{_safe(check.detail)}</td></tr>"
     )
 
 
@@ -117,10 +127,10 @@ def _fault_table(evidence: Evidence) -> str:
     if not evidence.faults:
         return '<p class="lead">This scenario injects no faults.</p>'
     rows = "\n".join(
-        f"<tr><td><b>{escape(fault.id)}</b></td><td>{escape(fault.kind)}</td>"
+        f"<tr><td><b>{_safe(fault.id)}</b></td><td>{_safe(fault.kind)}</td>"
         f'<td class="t">{_minutes(evidence, fault.fired_s) if fault.fired else "–"}</td>'
-        f"<td>{'yes' if fault.fired else 'no'}</td><td>{escape(fault.outcome)}</td>"
-        f"<td>{escape('; '.join(part for part in (fault.detail, _deed(fault.evidence)) if part))}</td></tr>"
+        f"<td>{'yes' if fault.fired else 'no'}</td><td>{_safe(fault.outcome)}</td>"
+        f"<td>{_safe('; '.join(part for part in (fault.detail, _deed(fault.evidence)) if part))}</td></tr>"
         for fault in evidence.faults
     )
     head = "<th>Fault</th><th>Kind</th><th>At, min</th><th>Fired</th><th>Outcome</th><th>Evidence</th>"
@@ -146,8 +156,8 @@ def _reply_cards(evidence: Evidence) -> str:
         return '<p class="lead">No inference reply reached the archive in this run.</p>'
     cards = [
         f'<div class="card reply"><div class="meta">{_minutes(evidence, reply.world_s)} min · generation '
-        f"{reply.generation} · {reply.tokens} tokens · {escape(reply.finish)}</div>"
-        f"<pre><b>{escape(reply.prompt)}</b>{escape(_printable(reply.text))}</pre></div>"
+        f"{reply.generation} · {reply.tokens} tokens · {_safe(reply.finish)}</div>"
+        f"<pre><b>{_safe(reply.prompt)}</b>{_safe(reply.text)}</pre></div>"
         for reply in replies[:REPLIES_MAX]
     ]
     rest = len(replies) - REPLIES_MAX
@@ -159,20 +169,23 @@ def _command_table(evidence: Evidence) -> str:
     if not evidence.commands:
         return '<p class="lead">The operator sent nothing in this run.</p>'
     rows = "\n".join(
-        f'<tr><td class="t">{_minutes(evidence, c.sent_s)}</td><td>{escape(c.id)}</td><td><code>{escape(c.name)}</code></td>'
-        f"<td>{escape(c.outcome)}</td><td>{escape(c.detail)}</td></tr>"
+        f'<tr><td class="t">{_minutes(evidence, c.sent_s)}</td><td>{_safe(c.id)}</td>'
+        f"<td><code>{_safe(c.name)}</code></td>"
+        f"<td>{_safe(c.outcome)}</td><td>{_safe(c.detail)}</td></tr>"
         for c in evidence.commands
     )
     head = "<th>At, min</th><th>Item</th><th>Telecommand</th><th>Outcome</th><th>Detail</th>"
-    return f"<details class='card'><summary>{len(evidence.commands)} sent</summary>{_table(head, rows, card=False)}</details>"
+    table = _table(head, rows, card=False)
+    return f"<details class='card'><summary>{len(evidence.commands)} sent</summary>{table}</details>"
 
 
 def _event_table(evidence: Evidence) -> str:
     shown = [event for event in evidence.onboard.events if event.name not in HIDDEN_EVENTS]
     received = {(e.boot, e.sequence) for e in evidence.archived.events}
     rows = "\n".join(
-        f'<tr><td class="t">{_minutes(evidence, e.world_s)}</td><td class="s{e.severity}"><code>{escape(e.name)}</code></td>'
-        f"<td>{'yes' if (e.boot, e.sequence) in received else 'not yet'}</td><td>{escape(e.text)}</td></tr>"
+        f'<tr><td class="t">{_minutes(evidence, e.world_s)}</td>'
+        f'<td class="s{e.severity}"><code>{_safe(e.name)}</code></td>'
+        f"<td>{'yes' if (e.boot, e.sequence) in received else 'not yet'}</td><td>{_safe(e.text)}</td></tr>"
         for e in shown[:EVENTS_MAX]
     )
     cut = f", the first {EVENTS_MAX} are shown" if len(shown) > EVENTS_MAX else ""
@@ -236,7 +249,7 @@ def _figure(value: float | None, unit: str) -> str:
     text = (
         f"{value:.0f}" if unit in {"packets", "checkpoints", "replies"} else f"{value:.3f}".rstrip("0").rstrip(".")
     )
-    return escape(f"{text} {unit}".strip())
+    return _safe(f"{text} {unit}".strip())
 
 
 def _percent(value: float | None) -> str:
@@ -251,8 +264,12 @@ def _count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def _safe(text: str) -> str:
+    """Text as it can stand in a page: markup is escaped, control characters become escapes, line breaks stay."""
+    return escape(_printable(text))
+
+
 def _printable(text: str) -> str:
-    """A model's text as it can be shown: line breaks and tabs stay, other control characters become escapes."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text
     )

@@ -1,0 +1,211 @@
+"""Faults: what they do to real processes and files, and that they say so when they could not."""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flightsw.link.codec import pack_housekeeping
+from flightsw.link.dictionary import APID_HK_FAST, GROUP_BY_NAME
+from flightsw.link.packet import TmPacket, encode_tm
+from hil.channel import Channel, ChannelConfig
+from hil.faults import (
+    ARMED_MAX_S,
+    Surroundings,
+    children_of,
+    flip_bit,
+    make_fault,
+    newest_generation,
+    process_state,
+)
+from hil.scenario import FaultPlan
+
+Eventually = Callable[..., None]
+
+# A stand-in for a worker, as the kernel sees one: the module's name in its command line, the meter in its map.
+WORKER = """
+import mmap, sys, time
+file = open(sys.argv[2], "r+b")
+held = mmap.mmap(file.fileno(), 16)
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+class Plant:
+    """Remembers what was injected."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, float] = {}
+
+    def inject(self, kind: str, magnitude: float) -> None:
+        self.active[kind] = magnitude
+
+    def clear(self, kind: str) -> None:
+        del self.active[kind]
+
+
+class Rig:
+    """A daemon (this test), a plant, a channel and a folder of checkpoints."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.plant = Plant()
+        self.channel = Channel(ChannelConfig(delay_s=0.0), random.Random(1), random.Random(2))
+        self.meters = {name: folder / name for name in ("train", "infer")}
+        for path in self.meters.values():
+            path.write_bytes(bytes(16))
+        self.around = Surroundings(self.plant, self.channel, os.getpid, folder / "checkpoints", self.meters)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def worker(self, job: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", WORKER, "flightsw.gpu.worker", str(self.meters[job])], stdout=subprocess.PIPE
+        )
+        self.processes.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        return process
+
+    def generations(self, *numbers: int, job: str = "train") -> None:
+        ring = self.folder / "checkpoints" / job
+        ring.mkdir(parents=True, exist_ok=True)
+        for number in numbers:
+            (ring / f"gen-{number:08d}.ckpt").write_bytes(bytes([number]) * 5000)
+
+    def fault(self, kind: str, at_s: float = 100.0, **fields: object) -> object:
+        plan = FaultPlan(id="f", kind=kind, **fields)  # type: ignore[arg-type]
+        return make_fault(plan, at_s, random.Random(3), self.around)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_a_worker_is_found_by_what_the_kernel_says(rig: Rig) -> None:
+    train, infer = rig.worker("train"), rig.worker("infer")
+    assert rig.around.worker_pid("train") == train.pid
+    assert rig.around.worker_pid("infer") == infer.pid
+    assert {train.pid, infer.pid} <= set(children_of(os.getpid()))
+    assert rig.around.worker_pid("nobody") is None
+
+
+def test_a_kill_fires_only_when_the_process_is_gone(rig: Rig, eventually: Eventually) -> None:
+    worker, fault = rig.worker("train"), rig.fault("worker_kill")
+    assert fault.tick(99.0, 0.0) == ""
+    assert worker.poll() is None
+    said: list[str] = []
+    eventually(lambda: said.append(fault.tick(100.0, 0.0)) or said[-1], 5, "the kill")
+    assert worker.wait(5) == -9
+    assert fault.record.fired
+    assert fault.record.evidence["pid"] == worker.pid
+    assert fault.over
+
+
+def test_a_kill_without_a_worker_says_that_it_did_not_fire(rig: Rig) -> None:
+    fault = rig.fault("worker_kill")
+    assert fault.tick(100.0, 10.0) == ""
+    assert "did not fire" in fault.tick(101.0, 10.0 + ARMED_MAX_S + 1.0)
+    assert not fault.record.fired
+    assert "no worker" in fault.record.detail
+
+
+def test_a_flip_changes_one_bit_of_the_newest_generation_and_kills(rig: Rig, eventually: Eventually) -> None:
+    worker, fault = rig.worker("train"), rig.fault("checkpoint_flip")
+    rig.generations(3, 4, 5)
+    eventually(lambda: fault.tick(100.0, 0.0), 5, "the flip")
+    assert worker.wait(5) == -9
+    seen = fault.record.evidence
+    damaged = (rig.folder / "checkpoints" / "train" / seen["file"]).read_bytes()
+    assert seen["generation"] == 5
+    assert sum((a ^ b).bit_count() for a, b in zip(damaged, b"\5" * 5000, strict=True)) == 1
+    assert (rig.folder / "checkpoints" / "train" / "gen-00000004.ckpt").read_bytes() == b"\4" * 5000
+
+
+def test_a_flip_without_a_fallback_lets_the_worker_live(rig: Rig) -> None:
+    worker, fault = rig.worker("train"), rig.fault("checkpoint_flip")
+    rig.generations(0)
+    fault.tick(100.0, 0.0)
+    fault.tick(100.0, ARMED_MAX_S + 1.0)
+    assert not fault.record.fired
+    assert process_state(worker.pid) in {"S", "R"}
+
+
+def test_half_written_and_rejected_generations_are_not_the_newest(rig: Rig) -> None:
+    rig.generations(1, 2)
+    ring = rig.folder / "checkpoints" / "train"
+    (ring / "gen-00000003.ckpt.tmp").write_bytes(b"x")
+    (ring / "gen-00000004.ckpt.bad").write_bytes(b"x")
+    assert newest_generation(ring) == (2, ring / "gen-00000002.ckpt")
+    assert newest_generation(ring / "missing") is None
+
+
+def test_a_flip_leaves_the_time_stamp(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    before = path.stat().st_mtime_ns
+    done = flip_bit(path, random.Random(1))
+    assert path.stat().st_mtime_ns == before
+    assert path.read_bytes()[int(done["byte"])] == done["new"]
+
+
+def packet(sequence: int) -> bytes:
+    group = GROUP_BY_NAME["fast"]
+    values = [1.0, float(sequence), 50.0] + [0.0] * (len(group.parameters) - 3)
+    return encode_tm(
+        TmPacket(
+            apid=APID_HK_FAST, sequence_count=sequence, service=3, subtype=25, message_count=0, destination=0,
+            time_quality=2, tai_s=2e9, body=pack_housekeeping(group, values),
+        )
+    )  # fmt: skip
+
+
+def test_an_outage_fires_with_the_first_lost_packet_and_names_them(rig: Rig) -> None:
+    fault = rig.fault("radio_outage", duration_s=50.0)
+    rig.channel.locked = True
+    assert "carrier stays locked" in fault.tick(100.0, 0.0)
+    assert not fault.record.fired
+    for sequence in (7, 8):
+        rig.channel.down.offer(packet(sequence), 0.0)
+    assert list(rig.channel.downlink(5.0)) == []
+    fault.tick(120.0, 0.4)
+    assert fault.record.fired
+    assert "over" in fault.tick(151.0, 1.0)
+    assert not rig.channel.outage
+    assert fault.record.evidence["lost"] == [(1, APID_HK_FAST, 7), (1, APID_HK_FAST, 8)]
+
+
+def test_an_outage_without_a_pass_does_not_fire(rig: Rig) -> None:
+    fault = rig.fault("radio_outage")
+    fault.tick(100.0, 0.0)
+    fault.tick(100.0, ARMED_MAX_S + 1.0)
+    assert (fault.record.fired, rig.channel.outage) == (False, False)
+
+
+@pytest.mark.parametrize(("kind", "magnitude"), [("radiator_degrade", 0.3), ("battery_bias", -0.01)])
+def test_a_plant_fault_lasts_and_is_restored(rig: Rig, kind: str, magnitude: float) -> None:
+    fault = rig.fault(kind, magnitude=magnitude, duration_s=60.0)
+    fault.tick(100.0, 0.0)
+    assert rig.plant.active == {kind: magnitude}
+    fault.tick(161.0, 2.0)
+    assert rig.plant.active == {}
+    assert (fault.record.fired_s, fault.record.ended_s) == (100.0, 161.0)
+
+
+def test_what_is_still_on_at_the_end_is_restored(rig: Rig) -> None:
+    fault = rig.fault("radiator_degrade", magnitude=0.3)
+    fault.tick(100.0, 0.0)
+    fault.finish(5000.0)
+    fault.finish(5000.0)
+    assert rig.plant.active == {}
