@@ -41,6 +41,13 @@ class DutyLedger:
         elif duty >= DUTY_MIN:
             self.owed_s = max(self.owed_s - rest_s * duty / (1.0 - duty), -CREDIT_MAX_S)
 
+    def lower(self, old: float, new: float) -> None:
+        """The set-point fell. Credit is rest that came out too long, so it excuses as much *rest* as before: the
+        busy time it is worth is less, or a throttled card would stay at full power until it is used up."""
+        if self.owed_s < 0.0:
+            keeps = DUTY_MIN <= new < old < 1.0
+            self.owed_s *= (1.0 - old) / old * new / (1.0 - new) if keeps else 0.0
+
     def due_s(self, duty: float) -> float:
         """Rest still due before the next micro-batch: infinite when parked."""
         if duty < DUTY_MIN:
@@ -75,7 +82,9 @@ class Pacer:
         """New set-point, effective at once; values outside 0 to 1 are limited, NaN is 0."""
         with self._condition:
             self._settle()
-            self._duty = _limited(duty)
+            before, self._duty = self._duty, _limited(duty)
+            if self._duty < before:
+                self._ledger.lower(before, self._duty)
             self._condition.notify_all()
 
     def wake(self) -> None:

@@ -123,3 +123,13 @@ def test_a_real_thread_is_released_by_a_set_point_and_by_wake():
     pacer.wake()
     threads[1].join(10)
     assert results == [True, False]
+
+
+def test_credit_excuses_rest_not_power_when_the_set_point_falls() -> None:
+    ledger = DutyLedger()
+    ledger.rest(0.05, 0.95)  # 50 ms too long at 0.95 are worth 0.95 s of busy time there,
+    ledger.lower(0.95, 0.5)
+    assert ledger.owed_s == pytest.approx(-0.05)  # and 50 ms of it at one half.
+    ledger.rest(0.05, 0.95)
+    ledger.lower(1.0, 0.5)
+    assert ledger.owed_s == 0.0
