@@ -45,6 +45,11 @@ def gone(pid: int) -> bool:
         return True
 
 
+def written(pid: int | None) -> int:
+    """Bytes that a process has written so far."""
+    return int(Path(f"/proc/{pid}/io").read_text().partition("wchar: ")[2].split()[0])
+
+
 def fly(scenario: Callable[[asyncio.TaskGroup], "asyncio.Future[None]"]) -> None:
     async def run() -> None:
         async with asyncio.TaskGroup() as group:
@@ -147,6 +152,9 @@ def test_a_flood_is_held_back_and_the_loop_lives() -> None:
         one = child("flood")
         task = group.create_task(one.run())
         await until(lambda: one.received >= MESSAGES_QUEUED_MAX)
+        # The child blocks on its full pipe: what it has written stands still for a hundred turns of ours.
+        counts: list[int] = []
+        await until(lambda: counts.append(written(one.pid)) or len(set(counts[-100:])) == 1 < 100 <= len(counts))
         for _ in range(5):
             before = one.received
             assert len(one.take(10)) == 10
