@@ -22,12 +22,17 @@ from typing import Final
 
 import msgspec
 
-from .evidence import Evidence, FaultRecord
+from flightsw.link.dictionary import JOB_STATES
 
-SLIP_MAX_FRACTION: Final = 0.02
+from .evidence import Evidence, FaultRecord, held
+
+SLIP_MAX_FRACTION: Final = 0.10
 """Share of the run by which the bench may hold the world back before its timing is not worth judging."""
 THROTTLE_RATIO_MAX: Final = 0.8
 """GPU power in eclipse over GPU power in sunlight that counts as visible throttling."""
+
+
+RUNNING: Final = float(JOB_STATES.index("RUNNING"))
 
 
 @unique
@@ -200,9 +205,9 @@ def _throttling(evidence: Evidence) -> Iterator[Check]:
     if not evidence.scenario.invariants.throttling:
         return
     text = "The GPU is throttled visibly in eclipse"
-    sun, gpu = evidence.column("sun_fraction"), evidence.column("gpu_power_w")
-    bright = [p for s, p in zip(sun, gpu, strict=True) if s > 0.99]
-    dark = [p for s, p in zip(sun, gpu, strict=True) if s < 0.01]
+    working = list(_working(evidence))
+    bright = [watts for sun, watts in working if sun > 0.99]
+    dark = [watts for sun, watts in working if sun < 0.01]
     if not evidence.eclipses:
         yield Check(
             id="throttling", requirement=text, outcome=Outcome.NOT_APPLICABLE, detail="no eclipse in this run"
@@ -213,7 +218,7 @@ def _throttling(evidence: Evidence) -> Iterator[Check]:
             id="throttling",
             requirement=text,
             outcome=Outcome.INCONCLUSIVE,
-            detail="no samples in sunlight" if not bright else "no samples in eclipse",
+            detail=f"no training was seen in {'eclipse' if bright else 'sunlight'}",
         )
         return
     bright_w, dark_w = sum(bright) / len(bright), sum(dark) / len(dark)
@@ -227,6 +232,20 @@ def _throttling(evidence: Evidence) -> Iterator[Check]:
         margin=THROTTLE_RATIO_MAX - ratio,
         detail=f"mean GPU power {dark_w:.0f} W in eclipse, {bright_w:.0f} W in sunlight",
     )
+
+
+def _working(evidence: Evidence) -> Iterator[tuple[float, float]]:
+    """(sun fraction, GPU watts) of the truth's samples at which the training job was running: a card that has
+    nothing to do is not throttled."""
+    states = list(held(*evidence.onboard.series.get("train.state", ([], [])), evidence.flown_until_s))
+    spans = [(start_s, end_s) for state, start_s, end_s in states if state == RUNNING]
+    columns = (evidence.column(name) for name in ("world_s", "sun_fraction", "gpu_power_w"))
+    index = 0
+    for world_s, sun, watts in zip(*columns, strict=True):
+        while index < len(spans) and spans[index][1] <= world_s:
+            index += 1
+        if index < len(spans) and spans[index][0] <= world_s:
+            yield sun, watts
 
 
 def _replies(evidence: Evidence) -> Iterator[Check]:

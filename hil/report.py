@@ -220,8 +220,8 @@ def _facts(evidence: Evidence, summary: dict[str, Any]) -> list[tuple[str, str]]
         f"{name} {seconds / 60:.1f} min" for name, seconds in summary["mode_time_s"].items() if seconds
     )
     again = (
-        f"hil run {evidence.scenario.name} --seed {evidence.seed} --link {evidence.link} --device {evidence.device} "
-        f"--warp {evidence.warp:g}"
+        f"hil run {evidence.scenario.name} --seed {evidence.seed} --link {evidence.link} "
+        f"--device {evidence.device} --warp {evidence.warp:g}"
     )
     return [
         ("Run again", again),

@@ -8,7 +8,8 @@ A meter moves only when a micro-batch ends, so the raw duty of one bench tick is
 are not yet accounted for are therefore carried over, at most what came in one tick of the last seconds
 (``MEMORY_S``): no energy is lost to the clip and none is spent later than one micro-batch. A larger carry would
 keep a card hot after it was throttled; that is the bench's error, not the governor's. ``SMOOTHING_S`` stands
-for the card's power supply and the sensor's averaging; its window is stated because the governor sees power through it.
+for the card's power supply and the sensor's averaging; its window is stated because the governor sees power
+through it.
 
 A worker that starts again begins its meter at zero. A count that runs backwards is such a restart: its new
 value is the busy time since, never a negative difference.

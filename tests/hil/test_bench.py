@@ -1,4 +1,4 @@
-"""The bench with everything real: daemon, workers, station, wires; a short flight, an early landing, a dead daemon."""
+"""The bench with everything real: daemon, workers, station, wires; a short flight, an early end, a dead daemon."""
 
 import json
 import os

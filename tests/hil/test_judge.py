@@ -71,6 +71,11 @@ def no_dark_samples(e: Evidence) -> None:
     e.truth["sun_fraction"] = [1.0] * len(e.truth["world_s"])
 
 
+def no_training(e: Evidence) -> None:
+    times, states = e.onboard.series["train.state"]
+    e.onboard.series["train.state"] = (times, [0.0] * len(states))
+
+
 def no_replies(e: Evidence) -> None:
     e.archived.replies.clear()
 
@@ -84,7 +89,7 @@ def daemon_died(e: Evidence) -> None:
 
 
 def slipped(e: Evidence) -> None:
-    e.health.slip_s = 10.0
+    e.health.slip_s = 20.0
 
 
 def broken_instrument(e: Evidence) -> None:
@@ -147,6 +152,7 @@ CASES = [
     ("twin_digest", too_few_compared, INCONCLUSIVE),
     ("throttling", no_throttling, FAIL),
     ("throttling", no_dark_samples, INCONCLUSIVE),
+    ("throttling", no_training, INCONCLUSIVE),
     ("inference_replies", no_replies, FAIL),
     ("inference_replies", failed_reply, FAIL),
     ("daemon_alive", daemon_died, FAIL),
