@@ -171,15 +171,12 @@ def step(state: State, config: Config, sensed: sense.State, now_s: float) -> tup
     )
 
 
-def switch_rail(state: State, commanded: bool, shed: bool, reason: str) -> tuple[State, tuple[Event, ...]]:
+def switch_rail(state: State, shed: bool, reason: str) -> tuple[State, tuple[Event, ...]]:
     """The GPU rail is on when the operator wants it and SAFE does not shed it."""
-    on = commanded and not shed
-    if on == state.rail_on and commanded == state.rail_commanded:
-        return state, ()
-    switched = replace(state, rail_commanded=commanded, rail_on=on)
+    on = state.rail_commanded and not shed
     if on == state.rail_on:
-        return switched, ()
-    return switched, (Event("RAIL_SWITCHED", {"state": "ON" if on else "OFF", "reason": reason}),)
+        return state, ()
+    return replace(state, rail_on=on), (Event("RAIL_SWITCHED", {"state": "ON" if on else "OFF", "reason": reason}),)
 
 
 def _entry(state: State, config: Config, world_s: float, soc: float) -> tuple[State, tuple[Event, ...]]:

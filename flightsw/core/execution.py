@@ -10,6 +10,7 @@ effect in its next step.
     job.checkpoint   complete when a generation is committed    failed when it could not be, or the worker ended
     job.infer        complete with the reply                    failed when the worker says so, or ended
     mode.set         complete when the mode is reached
+    gpu.rail         complete when the rail is switched
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from msgspec.structs import replace
 from flightsw.link.dictionary import HOUSEKEEPING, TELECOMMAND_BY_OPCODE
 from flightsw.link.schema import FailureCode, Hazard, HousekeepingGroup, Mode
 
-from . import checkpoint, commanding, eps, housekeeping, mode, payload
+from . import checkpoint, commanding, housekeeping, mode, payload
 from .commanding import Command
 from .effects import Acknowledge, Effect, SubmitRequest
 from .events import Event
@@ -204,11 +205,16 @@ def _governor_cap(vehicle: Vehicle, config: Config, command: Command, now_s: flo
 
 
 def _gpu_rail(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
-    on = command.arguments["on"]
-    shed = mode.sheds_rail(vehicle.mode, facts(vehicle, config, now_s))
-    power, found = eps.switch_rail(vehicle.eps, on, shed, "telecommand")
-    # Workers are killed by the payload's next step: it is not permitted anything without its rail.
-    return replace(vehicle, eps=power), found
+    # Switched by the next frame, before payload is permitted anything: no worker starts on a rail that goes off.
+    return replace(vehicle, eps=replace(vehicle.eps, rail_commanded=command.arguments["on"])), ()
+
+
+def _gpu_rail_ended(vehicle: Vehicle, config: Config, command: Command, reports: Reports) -> Failure | None:
+    if vehicle.eps.rail_on == command.arguments["on"]:
+        return DONE
+    if vehicle.eps.rail_commanded and mode.sheds_rail(vehicle.mode, facts(vehicle, config, vehicle.now_s)):
+        return Failure(FailureCode.EXECUTION_FAILED, "SAFE sheds the rail; it will be on afterwards")
+    return None
 
 
 def _group(command: Command) -> HousekeepingGroup:
@@ -266,7 +272,7 @@ EXECUTIONS: Final[dict[str, Execution]] = {
     "job.checkpoint": Execution(_job_checkpoint, _job_checkpoint_ended),
     "job.infer": Execution(_job_infer, _job_infer_ended),
     "governor.cap": Execution(_governor_cap),
-    "gpu.rail": Execution(_gpu_rail),
+    "gpu.rail": Execution(_gpu_rail, _gpu_rail_ended),
     "hk.enable": Execution(_hk_enable),
     "hk.disable": Execution(_hk_disable),
     "hk.request": Execution(_hk_request),

@@ -197,7 +197,9 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if found:
         take(found)
     shed = mode.sheds_rail(moded, seen) and vehicle.payload.off
-    power, found = eps.switch_rail(power, power.rail_commanded, shed, moded.event)
+    # A rail that follows neither SAFE nor its end follows the operator.
+    reason = moded.event if shed or moded.mode is not vehicle.mode.mode else "telecommand"
+    power, found = eps.switch_rail(power, shed, reason)
     if found:
         take(found)
 

@@ -1,8 +1,8 @@
 """Flies the executive against the plant with workers that behave, in virtual time.
 
 A worker here is what the daemon sees of one: ready a second after its start, a heartbeat each second whose progress
-follows the duty it was given, a commit half a second after it is asked, gone half a second after it is stopped or killed.
-Faults are planted by name. Nothing is random unless a test makes it so.
+follows the duty it was given, a commit half a second after it is asked, gone half a second after it is stopped or
+killed. Faults are planted by name. Nothing is random unless a test makes it so.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from core_plant import KELVIN, Plant
 from flightsw.core import executive
 from flightsw.core.effects import (
     Actuate,
+    Announce,
     KillWorker,
-    Playback,
     SaveCheckpoint,
     SetPace,
     StartWorker,
@@ -211,19 +211,8 @@ class Flight:
                         total_s=0.1,
                     )
                 )
-            for request in worker.requests if worker.duty > 0.0 else ():
-                reports.append(
-                    RequestReply(
-                        job=job,
-                        request=request,
-                        text="words",
-                        tokens=5,
-                        finish="length",
-                        generation=self.generation or -1,
-                        duration_s=0.5,
-                    )
-                )
             if worker.duty > 0.0:
+                reports += [self._answer(job, request) for request in worker.requests]
                 worker.requests = []
             if now_s - worker.beat_s >= 1.0 and not worker.silent:
                 worker.beat_s = now_s
@@ -240,6 +229,17 @@ class Flight:
                     )
                 )
         return tuple(reports)
+
+    def _answer(self, job: str, request: int) -> RequestReply:
+        return RequestReply(
+            job=job,
+            request=request,
+            text="words",
+            tokens=5,
+            finish="length",
+            generation=self.generation or -1,
+            duration_s=0.5,
+        )
 
     def _execute(self, effects: tuple[object, ...]) -> None:
         for effect in effects:
@@ -260,8 +260,8 @@ class Flight:
                     self.workers[effect.job].requests.append(effect.request)
                 case Actuate():
                     self.rail_on = effect.gpu_rail_on
-                case Playback() | Telemetry():
-                    pass
+                case Announce():
+                    assert "}?" not in effect.text, f"an event lacks a field: {effect.text}"
                 case _:
                     pass
             if self.keep_effects:

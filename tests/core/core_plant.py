@@ -47,7 +47,7 @@ class Plant:
         return float((self.time_s + self.phase_s) % self.orbit_s < self.orbit_s - self.eclipse_s)
 
     def step(self, dt_s: float, gpu_w: float) -> float:
-        """One tick with the GPU's power held; returns what goes into the battery (negative: comes out), in watts."""
+        """One tick with the GPU's power held; returns the battery charging power in watts."""
         sun = self.sun
         net_w = self.array_w * sun - gpu_w - self.bus_w
         if net_w >= 0.0:

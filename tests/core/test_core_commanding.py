@@ -10,7 +10,7 @@ from flightsw.core.commanding import Command, State, Verification
 from flightsw.core.events import Event
 from flightsw.core.execution import EXECUTIONS
 from flightsw.link.bodies import CommandBody, pack_body
-from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMANDS, TELECOMMAND_BY_NAME
+from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME, TELECOMMANDS
 from flightsw.link.packet import ACK_ALL, ACK_NONE, TcPacket, encode_tc
 from flightsw.link.schema import FailureCode, Mode, Stage
 

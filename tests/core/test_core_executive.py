@@ -220,10 +220,11 @@ def test_cap_idles_and_is_taken_back() -> None:
 def test_rail_off_kills_every_worker_and_rail_on_brings_them_back() -> None:
     desk = Desk()
     assert desk.send("arm", opcode=0x31) == DONE
+    before = len(desk.effects)
     assert desk.send("gpu.rail", on=False) == DONE
-    out = desk.frame()
+    out = desk.effects[before:]
     assert {e.job for e in out if isinstance(e, KillWorker)} == {"train", "infer"}
-    assert [e.gpu_rail_on for e in out if isinstance(e, Actuate)] == [False]
+    assert [e.gpu_rail_on for e in out if isinstance(e, Actuate)] == [True, False]
     desk.fly(2.0)
     assert desk.vehicle.payload.off
     assert desk.send("job.start", job="train")[-1] == (S, FailureCode.EXECUTION_FAILED)

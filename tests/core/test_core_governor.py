@@ -1,7 +1,8 @@
 """The governor against the published runs it was taken from, and its rules one by one.
 
-``test_published_runs`` reproduces rows of the table in section 6.10 of the power-thermal-orbit reference: scenario i
-draws plant and belief from ``default_rng(1000 + i)``, run noise from ``default_rng(5000 + i)``, six orbits at 10 s.
+``test_published_runs`` reproduces rows of the table in section 6.10 of the power-thermal-orbit reference:
+scenario i draws plant and belief from ``default_rng(1000 + i)``, run noise from ``default_rng(5000 + i)``, six
+orbits at 10 s.
 """
 
 import msgspec

@@ -1,4 +1,4 @@
-"""Payload: lifecycle table, hang detection, restart policy, split of the duty; and when checkpoints are asked for."""
+"""Payload: lifecycle table, hang detection, restart policy, split of the duty; when checkpoints are asked for."""
 
 import itertools
 

@@ -149,12 +149,13 @@ def test_stale_sensors_are_no_values() -> None:
         (True, False, False, False, ["OFF"]),
         (False, True, False, True, ["ON"]),
         (False, False, True, False, []),
+        (False, False, False, False, []),
         (True, True, False, True, []),
     ],
 )
 def test_rail(before: bool, commanded: bool, shed: bool, on: bool, events: list[str]) -> None:
-    state = msgspec.structs.replace(eps.start(eps.Config()), rail_on=before, rail_commanded=before)
-    state, found = eps.switch_rail(state, commanded, shed, "test")
+    state = msgspec.structs.replace(eps.start(eps.Config()), rail_on=before, rail_commanded=commanded)
+    state, found = eps.switch_rail(state, shed, "test")
     assert state.rail_on is on
     assert [event.fields["state"] for event in found] == events
 
