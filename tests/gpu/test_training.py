@@ -27,7 +27,7 @@ def _torch_as_it_was():
     """Deterministic mode and thread count are global: give them back."""
     threads = torch.get_num_threads()
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
     torch.set_num_threads(threads)
 
 

@@ -1,5 +1,6 @@
 """A real worker process on a real pipe, as the daemon would hold it. Waiting is done on its messages."""
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -50,10 +51,8 @@ class WorkerProcess:
         for thread in self._threads:
             thread.join(DEADLINE_S)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 stream.close()
-            except BrokenPipeError:
-                pass
 
     def send(self, message: protocol.ToChild) -> None:
         self.write(protocol.encode(message))
@@ -71,7 +70,8 @@ class WorkerProcess:
             except queue.Empty:
                 raise AssertionError(f"no {kind.__name__} in {DEADLINE_S} s; seen {self.seen[-5:]}") from None
             if message is None:
-                raise AssertionError(f"worker ended before {kind.__name__}: {self.seen[-5:]} {self.stderr.decode()}")
+                said = f"{self.seen[-5:]} {self.stderr.decode()}"
+                raise AssertionError(f"worker ended before {kind.__name__}: {said}")
             self.seen.append(message)
             if isinstance(message, kind) and where(message):
                 return message

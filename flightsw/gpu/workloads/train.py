@@ -69,7 +69,7 @@ def prepare(spec: TrainSpec) -> Trainer:
     if spec.threads:
         torch.set_num_threads(spec.threads)
     if spec.deterministic:
-        make_deterministic()
+        make_deterministic(compiled=spec.compile)
     context = model_config(spec.preset).context
     return Trainer(spec, corpus.load(spec.corpus, context), pick_device(spec.device))
 

@@ -17,7 +17,6 @@ from typing import Final
 import msgspec
 import torch
 from torch import Tensor
-from torch.optim import AdamW
 
 from flightsw.gpu.checkpoint import format
 from flightsw.gpu.checkpoint.format import Facts, Manifest
@@ -25,12 +24,11 @@ from flightsw.gpu.protocol import TrainSpec
 from flightsw.gpu.workloads.corpus import Corpus
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
 from flightsw.gpu.workloads.job import JobFault
+from flightsw.gpu.workloads.optimiser import AdamW
 
 WARMUP_STEPS: Final = 30
 DECAY_STEPS: Final = 1000
 """Step from which the learning rate falls with 1/√step."""
-BETAS: Final = (0.9, 0.99)
-WEIGHT_DECAY: Final = 0.1
 GRADIENT_NORM_MAX: Final = 1.0
 CORPUS_ON_DEVICE_MAX: Final = 256 << 20
 
@@ -43,10 +41,14 @@ class Unfit(Exception):
     """A whole, verified checkpoint that belongs to another job: other model, other corpus."""
 
 
-def make_deterministic() -> None:
+def make_deterministic(*, compiled: bool) -> None:
     """Choose bit-reproducible kernels. Call before anything has touched CUDA: cuBLAS reads its variable once."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    torch.use_deterministic_algorithms(True)
+    if compiled:
+        torch.use_deterministic_algorithms(True)
+    else:
+        # The same switch for eager kernels. The call above loads the compiler: seconds at every start.
+        torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     # The memory-efficient attention kernel adds gradients in no fixed order; flash and math can do better.
     torch.backends.cuda.enable_mem_efficient_sdp(False)
@@ -75,7 +77,7 @@ class Trainer:
         torch.manual_seed(spec.seed)  # Seeds CUDA too. Weights are drawn on the host: the same on every device.
         self.model = GPT(self.config).to(device).train()
         self._order = torch.Generator().manual_seed(spec.seed)
-        self._optimiser = self._make_optimiser()
+        self._optimiser = AdamW(self.model)
         self._forward = torch.compile(self.model) if spec.compile else self.model
         on_device = corpus.tokens.numel() <= CORPUS_ON_DEVICE_MAX
         tokens = corpus.tokens.to(device) if on_device else corpus.tokens
@@ -103,12 +105,10 @@ class Trainer:
 
     def live(self) -> dict[str, Tensor]:
         """The tensors that training changes in place, by name: always the same objects."""
-        found: dict[str, Tensor] = {}
-        for name, parameter in self.model.named_parameters():
-            found[f"model.{name}"] = parameter.detach()
-            for key, tensor in self._optimiser.state[parameter].items():
-                found[f"optimiser.{name}.{key}"] = tensor
-        return found
+        return {
+            **{f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()},
+            **{f"optimiser.{name}": tensor for name, tensor in self._optimiser.state()},
+        }
 
     def facts(self) -> Facts:
         """What a checkpoint says about its training besides tensors."""
@@ -158,24 +158,6 @@ class Trainer:
                 f'"{self._spec.preset}"); set that preset or give the job another checkpoint_dir'
             )
 
-    def _make_optimiser(self) -> AdamW:
-        """AdamW with its state made now instead of at the first step, so that a snapshot has its buffers."""
-        matrices = [p for p in self.model.parameters() if p.dim() >= 2]
-        vectors = [p for p in self.model.parameters() if p.dim() < 2]
-        optimiser = AdamW(
-            [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}],
-            lr=self._spec.learning_rate,
-            betas=BETAS,
-            fused=True,
-        )
-        for parameter in self.model.parameters():
-            optimiser.state[parameter] = {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
-            }
-        return optimiser
-
     def _batch(self) -> tuple[Tensor, Tensor]:
         starts = torch.randint(len(self._windows), (self._batch_size,), generator=self._order)
         window = self._windows[starts.to(self._windows.device)].to(self.device).long()
@@ -186,10 +168,8 @@ class Trainer:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._discard()
             raise NonFinite(f"step {self.step + 1}: loss {loss:g}, gradient norm {norm:g}")
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._spec.learning_rate * learning_rate_factor(self.step)
         before_update()
-        self._optimiser.step()
+        self._optimiser.step(self._spec.learning_rate * learning_rate_factor(self.step))
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.step += 1
@@ -199,7 +179,7 @@ class Trainer:
         self.random_states = self._capture()
 
     def _discard(self) -> None:
-        self._optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         self._accumulated = 0
         self._loss_sum = 0.0
 
