@@ -60,7 +60,7 @@ def commit(generation: int, step: int) -> None:
 def work(spec: TrainSpec | InferSpec, manner: str) -> int:
     """A worker in good order, except that "deaf" ignores Stop and "busy" takes all of a core."""
     progress = 0
-    notes = Path(spec.checkpoint_dir) / "step" if spec.checkpoint_dir else None
+    notes = Path(spec.checkpoint_dir) / f"{spec.id}.step" if spec.checkpoint_dir else None
     if notes is not None and notes.exists():
         progress = int(notes.read_text())
     say(protocol.Ready(pid=os.getpid(), device="cpu", step=progress, generation=0 if progress else -1))
@@ -76,7 +76,9 @@ def work(spec: TrainSpec | InferSpec, manner: str) -> int:
             beat(progress)
             if notes is not None:
                 notes.parent.mkdir(parents=True, exist_ok=True)
-                notes.write_text(str(progress))
+                # It may be killed between any two lines, and a restart reads this.
+                notes.with_suffix(".tmp").write_text(str(progress))
+                notes.with_suffix(".tmp").replace(notes)
         message = hear(0.0 if manner == "busy" else 0.02)
         match message:
             case protocol.Stop() if manner != "deaf":
