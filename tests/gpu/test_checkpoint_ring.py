@@ -222,6 +222,7 @@ def test_an_error_of_any_call_is_a_failed_save_and_nothing_else(ring, monkeypatc
         with pytest.raises(SaveError, match=os.strerror(number)):
             commit(ring, 30)
     assert not list(ring.folder.glob("gen-*.tmp"))
+    assert ring.latest().generation in ring.generations()  # "latest" never runs ahead of what is there.
     assert ring.newest().manifest.step in (20, 30)  # 30: verified and in place, only the pointer failed.
     assert ring.path(0).exists()
     assert ring.path(1).exists()
@@ -243,6 +244,7 @@ def test_a_death_at_any_call_leaves_a_ring_that_goes_on(ring, monkeypatch, n):
             commit(ring, 30)
     ring.close()
     again = Ring(ring.folder)
+    assert again.latest().generation in again.generations()
     rejected = again.open_for_writing()
     assert {r.generation for r in rejected} <= {2}
     restored = again.newest()
