@@ -53,8 +53,8 @@ class Run:
         return self.process.returncode, json.loads(out) if out else {}, err
 
     def flying(self) -> bool:
-        """The daemon has made its recorder."""
-        return (self.out / "run" / "state" / "recorder.sqlite").exists()
+        """The daemon's training worker shows its activity."""
+        return (self.out / "run" / "meters" / "train").exists()
 
 
 @pytest.fixture
