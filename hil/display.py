@@ -9,7 +9,6 @@ import math
 from typing import Any, Final, Protocol
 
 import msgspec
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
@@ -25,7 +24,8 @@ from .evidence import EventRecord
 
 PLAIN_S: Final = 10.0
 EVENTS_SHOWN: Final = 6
-BAR_WIDTH: Final = 26
+BAR_WIDTH: Final = 8
+THREE_BOXES_WIDTH: Final = 112
 NOISY_EVENTS: Final = frozenset({"GOVERNOR_LIMIT"})
 MODE_STYLE: Final = {
     "BOOT": "white on grey37",
@@ -184,7 +184,7 @@ class Panelled:
 
     def show(self, view: View) -> None:
         self._view = view
-        self._live.update(panel(view), refresh=True)
+        self._live.update(panel(view, self._console.width), refresh=True)
 
     def twin(self, done: int, wanted: int) -> None:
         line = Table.grid(padding=(0, 1))
@@ -206,11 +206,17 @@ def make_display(console: Console, *, quiet: bool) -> Display:
     return Panelled(console) if console.is_terminal and not console.is_dumb_terminal else Plain(console)
 
 
-def panel(view: View) -> RenderableType:
-    """The whole live panel."""
-    halves = Columns([_world(view), _onboard(view), _ground(view)], expand=True, equal=True)
+def panel(view: View, width: int) -> RenderableType:
+    """The whole live panel, for a terminal of ``width`` columns."""
+    boxes = [_world(view), _onboard(view), _ground(view)]
+    across = 3 if width >= THREE_BOXES_WIDTH else 1
+    grid = Table.grid(expand=True)
+    for _ in range(across):
+        grid.add_column(ratio=1)
+    for first in range(0, len(boxes), across):
+        grid.add_row(*boxes[first : first + across])
     return Panel(
-        Group(_progress(view), halves, _events(view)),
+        Group(_progress(view), grid, _events(view)),
         title=f"[bold]{escape(view.title)}[/bold]",
         subtitle=f"{view.phase} · warp {view.warp:g} · Ctrl-C lands early",
         border_style="blue",
@@ -235,10 +241,10 @@ def _progress(view: View) -> RenderableType:
         f"{clock(view.world_s)} of {clock(view.end_s)}",
         f"ETA {clock(view.eta_s)}",
         light,
-        Text(f" {view.mode} ", MODE_STYLE.get(view.mode, "dim")),
-        radio,
     )
-    return line
+    state = Table.grid(padding=(0, 1))
+    state.add_row(Text(f" {view.mode} ", MODE_STYLE.get(view.mode, "dim")), radio)
+    return Group(line, state)
 
 
 def _box(title: str, rows: list[tuple[str, RenderableType]]) -> Panel:
@@ -305,8 +311,8 @@ def _ground(view: View) -> Panel:
 
 def _events(view: View) -> Panel:
     grid = Table.grid(padding=(0, 1))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(no_wrap=True)
+    grid.add_column(style="dim", no_wrap=True, width=7)
+    grid.add_column(no_wrap=True, width=20)
     grid.add_column(overflow="ellipsis", no_wrap=True, ratio=1)
     shown = [event for event in view.events if event.name not in NOISY_EVENTS][-EVENTS_SHOWN:]
     for event in shown:
@@ -322,7 +328,7 @@ def _bar(value: float, low: float, high: float, alarm: bool, text: str) -> Rende
     share = min(1.0, max(0.0, (value - low) / (high - low)))
     style = "red" if alarm else "green3"
     line.add_row(
-        ProgressBar(total=1.0, completed=share, width=BAR_WIDTH // 2, complete_style=style, finished_style=style),
+        ProgressBar(total=1.0, completed=share, width=BAR_WIDTH, complete_style=style, finished_style=style),
         text,
     )
     return line
