@@ -1,8 +1,8 @@
-"""A daemon under full load, for measuring it: real ``flightd``, real worker on every core, real station, real wires.
+"""A daemon under full load, for measuring it: real ``flightd``, real worker on all cores, real station and wires.
 
-The rig is the smallest bench there is. It feeds constant sensor frames of a sunlit, cool, fully charged satellite, so
+The rig is the smallest bench there is. It feeds constant sensor frames of a sunlit, cool, charged satellite, so
 that the governor allows all the duty there is, and joins the daemon's radio to the station's without a channel in
-between. Everything that is measured comes from outside: ``/proc`` of the daemon, its recorder's file, the station's socket.
+between. All that is measured comes from outside: ``/proc`` of the daemon, its recorder, the station's socket.
 """
 
 import os
@@ -71,7 +71,7 @@ class Rig:
         self._thread.start()
         self._start("flightd", "-m", "flightsw", "--config", str(mission))
         self._start(
-            "ground", "-m", "ground", "listen", "--link", self._station.endpoint,
+            "ground", "-m", "ground.cli", "listen", "--plain", "--link", self._station.endpoint,
             "--archive", str(self.folder / "ground.sqlite"), "--socket", str(self.socket),
         )  # fmt: skip
         return self
