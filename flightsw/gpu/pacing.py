@@ -71,6 +71,7 @@ class Pacer:
         self._ledger = DutyLedger()
         self._duty = _limited(duty)
         self._rested_at_s = clock()
+        self._working = False
         self._woken = False
 
     @property
@@ -96,6 +97,7 @@ class Pacer:
     def wait_turn(self) -> bool:
         """Rest as long as the set-point demands. True: run a micro-batch. False: ``wake`` was called."""
         with self._condition:
+            self._working = False
             while True:
                 self._settle()
                 if self._woken:
@@ -103,6 +105,7 @@ class Pacer:
                     return False
                 due_s = self._ledger.due_s(self._duty)
                 if due_s <= SLACK_S:
+                    self._working = True
                     return True
                 self._wait(self._condition, None if math.isinf(due_s) else due_s)
 
@@ -110,10 +113,16 @@ class Pacer:
         """The micro-batch allowed by the last ``wait_turn`` ended just now and took ``busy_s`` seconds."""
         with self._condition:
             self._ledger.spend(busy_s)
+            self._working = False
             self._rested_at_s = self._clock()
 
     def _settle(self) -> None:
-        """Count the time since the last account as rest at the set-point that held."""
+        """Count the time since the last account as rest at the set-point that held.
+
+        Not within a micro-batch: the set-point changes many times a second, and work is no rest.
+        """
+        if self._working:
+            return
         now_s = self._clock()
         self._ledger.rest(max(now_s - self._rested_at_s, 0.0), self._duty)
         self._rested_at_s = now_s

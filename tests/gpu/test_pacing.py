@@ -54,6 +54,21 @@ def test_long_run_duty_is_the_set_point(duty, late_s):
     assert busy_s / (world.now_s - start_s) == pytest.approx(duty, rel=0.02)
 
 
+@pytest.mark.parametrize("duty", [0.1, 0.5, 0.85])
+def test_set_points_that_come_within_micro_batches_do_not_make_work_rest(duty):
+    world = World()
+    pacer = world.pacer(duty)
+    start_s, busy_s = world.now_s, 0.0
+    for number in range(1000):
+        assert pacer.wait_turn()
+        for step in range(4):
+            world.now_s += 0.02
+            pacer.set_duty(duty + (0.005 if (number + step) % 2 else -0.005))
+        pacer.spent(0.08)
+        busy_s += 0.08
+    assert busy_s / (world.now_s - start_s) == pytest.approx(duty, abs=0.02)
+
+
 def test_time_lost_between_micro_batches_counts_as_rest():
     world = World()
     pacer = world.pacer(0.5)
