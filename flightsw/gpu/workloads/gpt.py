@@ -184,9 +184,7 @@ class GPT(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
-    def forward_cached(
-        self, idx: Tensor, cache: Cache, positions: Tensor, rows: Tensor | None = None
-    ) -> Tensor:
+    def forward_cached(self, idx: Tensor, cache: Cache, positions: Tensor, rows: Tensor | None = None) -> Tensor:
         """Logits (B, T, vocabulary) of new tokens, seeing what ``cache`` holds of their rows.
 
         ``idx`` and ``positions`` are int64 (B, T); a token's position is its index in its own sequence, or
