@@ -28,6 +28,10 @@ from .evidence import Evidence, FaultRecord, held
 
 SLIP_MAX_FRACTION: Final = 0.10
 """Share of the run by which the bench may hold the world back before its timing is not worth judging."""
+WAITING: Final = "waiting"
+"""Outcome of an outage after which the run offers no pass: nothing is lost, nothing is proven."""
+PLAYBACK_CHANCE_S: Final = 60.0
+"""Contact after an outage, mission seconds, from which on its packets must have been played back."""
 THROTTLE_RATIO_MAX: Final = 0.8
 """GPU power in eclipse over GPU power in sunlight that counts as visible throttling."""
 
@@ -323,6 +327,8 @@ def _faults(evidence: Evidence) -> Iterator[Check]:
         else:
             fault.outcome, fault.detail = OUTCOME_OF[fault.kind](fault, evidence)
             outcome = Outcome.PASS if fault.outcome == expected else Outcome.FAIL
+            if fault.outcome == WAITING:
+                outcome = Outcome.NOT_APPLICABLE
         yield Check(id=f"fault.{fault.id}", requirement=requirement, outcome=outcome, detail=fault.detail)
 
 
@@ -377,6 +383,11 @@ def _outage_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
     """Every packet that the outage took must be in the archive, and none can have come but by playback."""
     lost = {(int(b), int(a), int(s)) for b, a, s in fault.evidence.get("lost", [])}
     missing = lost - evidence.archived.identities
+    held_on_board = evidence.onboard.identities - evidence.onboard.acknowledged
+    since_s = fault.ended_s if fault.ended_s is not None else evidence.flown_until_s
+    chance_s = sum(max(0.0, end_s - max(start_s, since_s)) for start_s, end_s, _ in evidence.passes)
+    if missing and missing <= held_on_board and chance_s < PLAYBACK_CHANCE_S:
+        return WAITING, f"{len(missing)} packets wait on board: this run has no later pass to play them back in"
     if missing:
         return "lost", f"{len(missing)} of {len(lost)} packets that the outage took never reached the archive"
     return "played_back", f"all {len(lost)} packets that the outage took were played back"

@@ -209,6 +209,24 @@ def test_an_orbit_without_eclipse_and_passes_is_not_a_failure() -> None:
     assert {record.outcome for record in run.faults} == {"not_applicable"}
 
 
+@pytest.mark.parametrize(
+    ("ended_s", "recorded", "outcome", "expected"),
+    [
+        (5300.0, True, "waiting", NOT_APPLICABLE),
+        (5300.0, False, "lost", FAIL),
+        (1000.0, True, "lost", FAIL),
+    ],
+    ids=["no later pass", "not even on board", "a pass came and it was not played back"],
+)
+def test_an_outage_needs_a_later_pass(ended_s: float, recorded: bool, outcome: str, expected: Outcome) -> None:
+    run = evidence()
+    lost = (1, 0x21, 110 if recorded else 9999)
+    run.faults[2].evidence["lost"] = [lost]
+    run.faults[2].ended_s = ended_s
+    checks = {check.id: check.outcome for check in judge(run).checks}
+    assert (run.faults[2].outcome, checks["fault.outage"]) == (outcome, expected)
+
+
 def test_a_broken_limit_stands_over_a_fault_that_did_not_fire() -> None:
     run = evidence()
     spoil_soc(run)
