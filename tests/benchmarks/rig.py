@@ -36,7 +36,7 @@ endpoint = "{radio}"
 [probe]
 source = "none"
 [log]
-level = "WARNING"
+level = "warning"
 [[jobs]]
 kind = "train"
 id = "train"
@@ -125,7 +125,12 @@ class Rig:
         return next(float(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1000.0
 
     def fast_values(self, name: str, after_sequence: int = 0) -> list[float]:
-        """One parameter of the fast group from the daemon's own recorder, oldest first."""
+        """One parameter of the fast group from the daemon's own recorder, oldest first.
+
+        Raises ``RuntimeError`` with the daemon's last words when it has ended.
+        """
+        if self.processes["flightd"].poll() is not None:
+            raise RuntimeError(f"flightd ended: {(self.folder / 'flightd.out').read_text()[-500:]}")
         group = GROUP_BY_NAME["fast"]
         with sqlite3.connect(f"file:{self.folder / 'state' / 'recorder.sqlite'}?mode=ro", uri=True) as recorder:
             rows = recorder.execute(
