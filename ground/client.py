@@ -9,6 +9,7 @@ series = ArchiveReader(Path("out/ground/archive.sqlite")).series("eps.soc_fracti
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from struct import Struct
 from types import TracebackType
 from typing import Any, Final
 
@@ -57,6 +58,8 @@ __all__ = [
     "VerificationRow",
 ]
 
+TIMEVAL: Final = Struct("@ll")
+"""Layout of ``struct timeval``: seconds, microseconds."""
 ANSWER_S: Final = 10.0
 """Time for the station itself to answer; waiting for the spacecraft is bounded by the station."""
 
@@ -176,7 +179,8 @@ class StationClient:
         if self._connection is None:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                connection.settimeout(ANSWER_S)
+                # Python's own timeout would make a full backlog an error at once; the kernel's lets it wait.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, TIMEVAL.pack(int(ANSWER_S), 0))
                 with socket_address(self.path) as address:
                     connection.connect(address)
             except OSError:
