@@ -347,16 +347,16 @@ class Flight:
             self._start_twin()
 
     def _start_station(self, stack: contextlib.ExitStack) -> None:
-        socket_path = self._ends / "station.sock"
+        self._socket_path = self._ends / "station.sock"
         self._archive = self._folder / "archive.sqlite"
         self._station = self._child(
             "station",
             [
                 *(sys.executable, "-m", "ground.cli", "listen", "--plain", "--link", self._station_wire.endpoint),
-                *("--archive", str(self._archive), "--socket", str(socket_path)),
+                *("--archive", str(self._archive), "--socket", str(self._socket_path)),
             ],
         )
-        self._operator = Operator(socket_path, self._orders())
+        self._operator = Operator(self._socket_path, self._orders())
         stack.callback(self._operator.close)
         fault = self._operator.wait_for_station()
         if fault:
@@ -375,6 +375,9 @@ class Flight:
 
     def _boot(self) -> None:
         """Show the daemon a world that stands still until it acts for the first time."""
+        self._display.announce("to command it from another terminal:")
+        self._display.announce(f"  export GROUND_SOCKET={self._socket_path.absolute()}")
+        self._display.announce(f"  export GROUND_ARCHIVE={self._archive.absolute()}")
         self._display.announce("starting the flight daemon")
         deadline_s = time.monotonic() + BOOT_MAX_S
         while self._actuators_seen == 0 and not self._interrupts:

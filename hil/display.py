@@ -304,7 +304,7 @@ def _ground(view: View) -> Panel:
             ("on board", f"{view.recorded - view.acknowledged} wait of {view.recorded}"),
             ("commands", f"{status.commands_open if status else 0} open"),
             ("faults", Text(f"{len(fired)} of {len(view.faults)} fired", "magenta" if fired else "dim")),
-            ("twin", f"step {view.twin_step}" if view.twin_step is not None else "flies afterwards"),
+            ("twin", f"step {view.twin_step}" if view.twin_step is not None else "does not fly along"),
         ],
     )
 

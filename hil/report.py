@@ -17,6 +17,8 @@ from .evidence import Evidence
 from .judge import Check, Outcome, Verdict
 from .summary import summarise
 
+THOUSANDS: Final = "\u202f"
+"""Between groups of three digits: a narrow space that does not break."""
 HIDDEN_EVENTS: Final = frozenset({"GOVERNOR_LIMIT"})
 EVENTS_MAX: Final = 400
 REPLIES_MAX: Final = 12
@@ -261,7 +263,7 @@ def _unit(value: float | None, unit: str) -> str:
 
 
 def _count(value: int) -> str:
-    return f"{value:,}".replace(",", "\u202f")
+    return f"{value:,}".replace(",", THOUSANDS)
 
 
 def _safe(text: str) -> str:
@@ -271,5 +273,6 @@ def _safe(text: str) -> str:
 
 def _printable(text: str) -> str:
     return "".join(
-        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text
+        c if c.isprintable() or c in f"\n\t{THOUSANDS}" else c.encode("unicode_escape").decode("ascii")
+        for c in text
     )

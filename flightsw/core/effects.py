@@ -108,7 +108,7 @@ class KickWatchdog(msgspec.Struct, frozen=True):
 
 
 class Restart(msgspec.Struct, frozen=True):
-    """Leave the process in an orderly way so that its supervisor starts it again."""
+    """End in an orderly way and come up again in a new process image."""
 
     reason: str
 

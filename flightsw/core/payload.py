@@ -140,8 +140,8 @@ class JobConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Deadlines and restart policy, on the machine clock."""
 
-    start_timeout_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 180.0
-    """A worker must be ready within this."""
+    start_timeout_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 600.0
+    """A worker must be ready within this; a language model can take minutes to load on a small machine."""
     stop_timeout_s: Annotated[float, Meta(ge=0.5, le=600.0)] = 15.0
     """A worker that was asked to stop is killed after this."""
     kill_timeout_s: Annotated[float, Meta(ge=0.5, le=60.0)] = 5.0

@@ -5,10 +5,12 @@
 
 The main thread runs the workload. Beside it the channel's thread reads messages and a timer thread sends heartbeats
 with the workload's counters, so a workload that hangs goes on beating without progress and is caught by that.
-The process is nice: telemetry and commanding go before work. SIGTERM stops in an orderly way, SIGINT is
-ignored, because a terminal sends it to the whole group and the daemon decides when its workers stop.
+The process is nice: telemetry and commanding go before work. SIGTERM stops in an orderly way, but not with status
+0: whoever sent it is not the daemon, which then starts the job again. SIGINT is ignored, because a terminal sends
+it to the whole group and the daemon decides when its workers stop.
 
-Exit status: 0 done or stopped · 1 after a ``Fault`` · 2 wrong use · ``channel.ORPHAN_STATUS`` the daemon vanished.
+Exit status: 0 done or stopped by the daemon · 1 after a ``Fault`` · 2 wrong use · ``channel.ORPHAN_STATUS`` the
+daemon vanished · ``TERMINATED_STATUS`` after SIGTERM.
 """
 
 import argparse
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from flightsw.gpu.workloads.job import Job
 
 NICENESS: Final = 10
+TERMINATED_STATUS: Final = 128 + signal.SIGTERM
 HEARTBEAT_S: Final = 0.5
 SPEC_BYTES_MAX: Final = 1 << 16
 REASON_CHARACTERS_MAX: Final = 400
@@ -61,7 +64,13 @@ def _serve() -> int:
     from flightsw.gpu.workloads.job import Job, JobFault
 
     job = Job(channel.send, Pacer(), meter)
-    signal.signal(signal.SIGTERM, lambda number, frame: job.stop())
+    terminated = threading.Event()
+
+    def terminate(number: int, frame: object) -> None:
+        terminated.set()
+        job.stop()
+
+    signal.signal(signal.SIGTERM, terminate)
     channel.start(job.post, job.stop)
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(job, ended), name="heartbeat", daemon=True)
@@ -82,7 +91,7 @@ def _serve() -> int:
         job.is_ready.set()
         beat.join()
     channel.send(job.progress.beat())
-    return 0
+    return TERMINATED_STATUS if terminated.is_set() else 0
 
 
 def _run(spec: protocol.JobSpec, job: "Job") -> None:

@@ -30,7 +30,7 @@ from .sensors import SensorSuite
 from .stations import DEFAULT_STATIONS, STATIONS_MAX, Network, Station, stations_of
 from .thermal import HeatBalance, ThermalConfig
 from .truth import Truth
-from .windows import Forecast, Geometry, choose_start
+from .windows import Forecast, Geometry, before_first_pass, choose_start
 
 STEP_MAX_S: Final = 5.0
 STEP_CALL_MAX_S: Final = 3600.0
@@ -44,9 +44,9 @@ class PlantConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A named orbit (leo_550, sso_550, dawn_dusk_650, starcloud1) or a TLE file, whose first set is taken."""
     elements: Elements | None = None
     """A circular orbit of one's own; ``orbit`` is then only its name."""
-    start: Literal["epoch", "demonstrative"] = "epoch"
+    start: Literal["epoch", "demonstrative", "pass"] = "epoch"
     """What world time 0 is: the orbit's epoch, or within a day of it the first moment from which ``start_span_s``
-    hold a whole eclipse and two separate passes (the epoch when there is none)."""
+    hold a whole eclipse and two separate passes, or the moment a minute before a pass (the epoch when there is none)."""
     start_s: Annotated[float, Meta(ge=0.0, le=1e8)] = 0.0
     """World time at which the plant begins."""
     start_span_s: Annotated[float, Meta(ge=600.0, le=86400.0)] = 5700.0
@@ -103,6 +103,8 @@ class Plant:
         geometry = Geometry(orbit, network, belt_grid())
         if config.start == "demonstrative":
             geometry = geometry.shifted(choose_start(geometry, config.start_span_s) or 0.0)
+        elif config.start == "pass":
+            geometry = geometry.shifted(before_first_pass(geometry) or 0.0)
         self.geometry: Final = geometry
         self._position_km, self._visible = orbit.position_km, network.visible
         self._flux_cm2_s = geometry.grid.flux_cm2_s

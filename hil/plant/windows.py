@@ -20,6 +20,7 @@ SCAN_S: Final = 20.0
 EDGE_S: Final = 0.05
 HORIZON_MAX_S: Final = 7 * DAY_S
 START_SCAN_S: Final = 60.0
+PASS_LEAD_S: Final = 60.0
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +192,12 @@ def choose_start(geometry: Geometry, length_s: float, horizon_s: float = DAY_S) 
             return start_s
         start_s += START_SCAN_S
     return None
+
+
+def before_first_pass(geometry: Geometry, horizon_s: float = DAY_S) -> float | None:
+    """World time ``PASS_LEAD_S`` before the first pass that has not begun at time 0; None when there is none."""
+    rises = (p.start_s - PASS_LEAD_S for p in geometry.forecast(0.0, min(HORIZON_MAX_S, horizon_s)).passes)
+    return next((start_s for start_s in rises if start_s >= 0.0), None)
 
 
 def _cut(whole: Forecast, start_s: float, end_s: float) -> Forecast:

@@ -13,6 +13,7 @@ from worker_harness import DEADLINE_S, WorkerProcess, tiny_corpus
 
 from flightsw.gpu import protocol
 from flightsw.gpu.checkpoint.ring import Ring
+from flightsw.gpu.worker import TERMINATED_STATUS
 from flightsw.link.meter import METER_LAYOUT
 
 pytestmark = pytest.mark.process
@@ -94,6 +95,16 @@ def test_a_lost_daemon_ends_the_worker_with_its_state_saved(spec):
         step = worker.all(protocol.Heartbeat)[-1].step
         assert "malformed" in worker.stderr.decode()
     assert Ring(Path(spec.checkpoint_dir)).newest().manifest.step >= step
+
+
+def test_sigterm_from_a_stranger_saves_but_is_no_completed_job(spec):
+    with WorkerProcess(spec) as worker:
+        worker.expect(protocol.Ready)
+        worker.send(protocol.Pace(1.0))
+        worker.expect(protocol.Heartbeat, lambda beat: beat.step > 0)
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.wait() == TERMINATED_STATUS
+        assert worker.all(protocol.Committed)[-1].step == worker.all(protocol.Heartbeat)[-1].step
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_panel_says_what_an_operator_watches(width: int) -> None:
         ({"next_pass": ""}, "no more passes"),
         ({"sun_fraction": 1.0}, "SUN"),
         ({"values": {}, "events": [], "event_counts": {}}, "step –, loss –"),
-        ({"twin_step": None}, "flies afterwards"),
+        ({"twin_step": None}, "does not fly along"),
     ],
 )
 def test_panel_in_other_states(changes: dict[str, object], part: str) -> None:

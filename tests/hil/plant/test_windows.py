@@ -10,7 +10,15 @@ from hil.plant.orbit import CircularOrbit, Elements, TleOrbit, orbit_of
 from hil.plant.plant import Loads, Plant, PlantConfig
 from hil.plant.radiation import belt_grid
 from hil.plant.stations import Network, stations_of
-from hil.plant.windows import Geometry, Window, choose_start, intervals, is_demonstrative
+from hil.plant.windows import (
+    PASS_LEAD_S,
+    Geometry,
+    Window,
+    before_first_pass,
+    choose_start,
+    intervals,
+    is_demonstrative,
+)
 
 SPAN_S = 5700.0
 
@@ -175,3 +183,14 @@ def test_elevation_at_the_edge_of_a_pass_is_the_mask():
         index = [s.name for s in network.stations].index(found.station)
         for edge in (found.start_s, found.end_s):
             assert network.elevation_deg(index, plant.geometry.fixed_km(edge)) == pytest.approx(5.0, abs=0.01)
+
+
+@pytest.mark.parametrize("orbit", ["leo_550", "dawn_dusk_650", "starcloud1"])
+def test_a_start_before_a_pass(orbit):
+    first = Plant(PlantConfig(orbit=orbit, start="pass")).forecast(3600.0).passes[0]
+    assert first.start_s == pytest.approx(PASS_LEAD_S, abs=0.1)
+
+
+def test_no_pass_to_start_before():
+    nowhere = Geometry(orbit_of("leo_550"), Network(()), belt_grid())
+    assert before_first_pass(nowhere) is None
