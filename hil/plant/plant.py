@@ -46,7 +46,7 @@ class PlantConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A circular orbit of one's own; ``orbit`` is then only its name."""
     start: Literal["epoch", "demonstrative", "pass"] = "epoch"
     """What world time 0 is: the orbit's epoch, or within a day of it the first moment from which ``start_span_s``
-    hold a whole eclipse and two separate passes, or the moment a minute before a pass (the epoch when there is none)."""
+    hold a whole eclipse and two separate passes, or a minute before a pass (the epoch when there is none)."""
     start_s: Annotated[float, Meta(ge=0.0, le=1e8)] = 0.0
     """World time at which the plant begins."""
     start_span_s: Annotated[float, Meta(ge=600.0, le=86400.0)] = 5700.0
