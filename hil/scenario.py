@@ -137,8 +137,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     orbit: str = "leo_550"
     """Named orbit, or a file with a two-line element set."""
     start: Literal["epoch", "demonstrative", "pass"] = "epoch"
-    """Begin at the orbit's epoch, or within a day at the first moment whose run shows a whole eclipse and two passes, or a
-    minute before a pass."""
+    """Begin at the orbit's epoch, or within a day at the first moment whose run shows a whole eclipse and two
+    passes, or a minute before a pass."""
     duration_orbits: Annotated[float, Meta(gt=0.0, le=1000.0)] = 1.0
     """Length of the run in orbits."""
     warp: Annotated[float, Meta(ge=1.0, le=100.0)] = 48.0
