@@ -20,8 +20,9 @@ from . import bench, report, scenario
 from .devices import DeviceError
 from .display import make_display
 from .evidence import Evidence, load, save
-from .judge import EXIT_CODES, Check, Outcome, Verdict, judge
+from .judge import judge
 from .scenario import DeviceChoice, Scenario, ScenarioError
+from .verdict import EXIT_CODES, Check, Outcome, Verdict
 from .wires import LinkKind
 
 EXIT_USAGE: Final = 2

@@ -1,7 +1,8 @@
 """The judge: from evidence to a verdict, by one table of requirements.
 
 It runs after the flight and looks at nothing but ``Evidence``. Every requirement is judged in every run, whatever
-the scenario was made for. Summary, terminal table, report and exit code are views of the one ``Verdict``. How a fault ended is judged in ``judge_faults``.
+the scenario was made for. Summary, terminal table, report and exit code are views of the one ``Verdict``. How
+faults ended is judged in ``judge_faults``.
 """
 
 import math
@@ -18,13 +19,11 @@ SLIP_MAX_FRACTION: Final = 0.10
 """Share of the run by which the bench may hold the world back before its timing is not worth judging."""
 THROTTLE_RATIO_MAX: Final = 0.8
 """GPU power in eclipse over GPU power in sunlight that counts as visible throttling."""
-
-
 RUNNING: Final = float(JOB_STATES.index("RUNNING"))
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """The verdict on a run. Also writes each fault's ``outcome`` into its record, once and here only."""
+    """The verdict on a run. Also writes each fault's ``outcome`` into its record, once."""
     checks = tuple(check for rule in RULES for check in rule(evidence))
     outcomes = {check.outcome for check in checks}
     worst = next((outcome for outcome in WORST_FIRST if outcome in outcomes), Outcome.INCONCLUSIVE)

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from . import figures
 from .evidence import Evidence
-from .judge import Check, Outcome, Verdict
 from .summary import summarise
+from .verdict import Check, Outcome, Verdict
 
 THOUSANDS: Final = "\u202f"
 """Between groups of three digits: a narrow space that does not break."""

@@ -10,8 +10,9 @@ from typing import Any
 from flightsw.link.schema import Mode
 
 from .evidence import EventRecord, Evidence, held
-from .judge import Verdict, answered, lost_acknowledged
+from .judge import answered, lost_acknowledged
 from .scenario import Interval
+from .verdict import Verdict
 
 
 def summarise(evidence: Evidence, verdict: Verdict) -> dict[str, Any]:

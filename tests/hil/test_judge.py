@@ -8,7 +8,8 @@ import pytest
 from hil_evidence import event, evidence
 
 from hil.evidence import Evidence, TwinRecord
-from hil.judge import EXIT_CODES, Outcome, judge
+from hil.judge import judge
+from hil.verdict import EXIT_CODES, Outcome
 
 PASS, FAIL, INVALID = Outcome.PASS, Outcome.FAIL, Outcome.INVALID
 INCONCLUSIVE, NOT_APPLICABLE = Outcome.INCONCLUSIVE, Outcome.NOT_APPLICABLE
