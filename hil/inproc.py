@@ -3,8 +3,8 @@
     plant ──SensorFrame──► executive.step ──effects──► payload, recorder, switches ──loads──► plant
 
 The executive is the one that flies; what is around it here is a model: the plant, the workers (``inproc_payload``)
-and a recorder with a station that archives whatever it hears and acknowledges it at once. There is no
-shell, no process, no clock: machine time and mission time are one, and both are counted in frames.
+and a recorder (``inproc_tally``) with a station that archives whatever it hears and acknowledges it at once. There
+is no shell, no process, no clock: machine time and mission time are one, and both are counted in frames.
 
 ``Evidence.digest`` covers every effect of every frame and the truth behind it. For one commit, configuration,
 plant seed and run seed it is the same on every machine with the same floating point.
@@ -13,11 +13,8 @@ This module and ``inproc_payload`` are the bench's only ones that may import the
 the values that cross its boundary, ``inputs`` and ``effects``.
 """
 
-import heapq
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from struct import Struct as ByteLayout
-from time import process_time
 from typing import Any, Final, get_args
 
 import msgspec
@@ -51,14 +48,13 @@ from .inproc_evidence import (
     uplink,
 )
 from .inproc_payload import Payload, SimulatedJob
-from .plant.plant import Loads, Plant, PlantConfig
+from .inproc_tally import Recorder, Tally
+from .plant.plant import Loads, Plant
 from .plant.truth import Truth
 
 DURATION_MAX_S: Final = 30 * 86400.0
 FRAME_MIN_S: Final = 0.02
 FRAME_MAX_S: Final = 2.0
-EVENTS_MAX: Final = 10_000
-PENDING_MAX: Final = 500_000
 COMMANDS_PER_FRAME: Final = 8
 ORBIT_S: Final = 5700.0
 SECOND_S: Final = 1.0
@@ -123,80 +119,6 @@ def run_inproc(
     return flight.evidence()
 
 
-def orbit_benchmark(rate_hz: float) -> tuple[float, float]:
-    """Processor seconds of one 95-minute orbit in ``inproc`` at ``rate_hz``, and of its plant alone."""
-    plant, frame_s = Plant(seed=1), 1.0 / rate_hz
-    config = mission(plant)
-    begin_s = process_time()
-    run_inproc(config, plant, ORBIT_S, frame_s, seed=1)
-    whole_s = process_time() - begin_s
-    alone, loads = Plant(seed=1), Loads(gpu_power_w=400.0)
-    begin_s = process_time()
-    for _ in range(round(ORBIT_S / frame_s)):
-        alone.step(frame_s, loads)
-        alone.sense()
-    return whole_s, process_time() - begin_s
-
-
-def command(
-    orbits: float = 1.0, rate_hz: float = 10.0, seed: int = 1, orbit: str = "leo_550", json: bool = False
-) -> int:
-    """``hil inproc``: fly and print the evidence, as JSON or as a table; 0 when no limit was broken, else 1.
-
-    Raises ``ValueError`` in one line for an argument out of range.
-    """
-    if not rate_hz > 0.0:
-        raise ValueError(f"rate of {rate_hz:g} Hz: must be {1.0 / FRAME_MAX_S:g} to {1.0 / FRAME_MIN_S:g}")
-    plant = Plant(PlantConfig(orbit=orbit, start="demonstrative"), seed=seed)
-    begin_s = process_time()
-    evidence = run_inproc(mission(plant), plant, orbits * plant.geometry.orbit.period_s, 1.0 / rate_hz, seed)
-    cpu_s = process_time() - begin_s
-    if json:
-        print(msgspec.json.encode(evidence).decode())
-    else:
-        for name, value in msgspec.structs.asdict(evidence).items():
-            if name != "events":
-                print(f"{name:24} {value}")
-        print(f"{'events':24} {len(evidence.events)}")
-        print(f"{'processor_s':24} {cpu_s:.2f}")
-    return 0 if evidence.ok else 1
-
-
-class _Recorder:
-    """Store and forward as numbers: what was sent live, what waits, most important first, then oldest."""
-
-    def __init__(self) -> None:
-        self.live = self.playback = self.shed = self.made = 0
-        self._pending: list[tuple[int, int, int]] = []
-
-    def take(self, packet: Telemetry, in_contact: bool) -> None:
-        """Record a packet; in contact the station has it at once."""
-        self.made += 1
-        if packet.live and in_contact:
-            self.live += 1
-        elif len(self._pending) < PENDING_MAX:
-            heapq.heappush(self._pending, (packet.priority, self.made, len(packet.packet)))
-        else:
-            self.shed += 1
-
-    def play(self, budget_bytes: int) -> None:
-        """Play back up to this many bytes."""
-        while self._pending and self._pending[0][2] <= budget_bytes:
-            budget_bytes -= heapq.heappop(self._pending)[2]
-            self.playback += 1
-
-    @property
-    def pending(self) -> int:
-        """Packets that wait."""
-        return len(self._pending)
-
-    def status(self) -> RecorderStatus:
-        """As the shell reports it to the core."""
-        return RecorderStatus(
-            pending=self.pending, shed=self.shed, sent=self.live + self.playback, playback=self.playback
-        )
-
-
 class _Flight:
     """One run. The plant is at the end of the last frame, the vehicle has seen the one before."""
 
@@ -213,20 +135,15 @@ class _Flight:
         self._payload = Payload(SimulatedJob(job.id, job.kind == "train", seed) for job in config.jobs)
         self._commands = uplink(commands, seed)
         self._faults = schedule(faults)
-        self._recorder = _Recorder()
+        self._recorder = Recorder()
+        heat = config.thermal
+        self._tally = Tally(frame_s, config.eps.soc_floor, heat.gpu_limit_degc, heat.radiator_limit_degc)
         self._digest, self._encode = xxhash.xxh3_128(), msgspec.msgpack.Encoder().encode
         self._reports: list[Report] = []
         self._loads = Loads(gpu_power_w=config.governor.gpu_idle_w)
         self._second = self._executions = self._sample = 0
-        self._energy_j = 0.0
         self._busy = 0.0
-        self._frames = self._boots = self._kicks = self._checkpoints = 0
-        self._modes: Counter[str] = Counter()
-        self._eclipse = self._contact = self._low = self._hot = 0
-        self._watts = {False: 0.0, True: 0.0}
-        self._soc_min, self._gpu_max, self._radiator_max = 1.0, float("-inf"), float("-inf")
-        self._events: list[LoggedEvent] = []
-        self._left_out = 0
+        self._boots = self._kicks = 0
         self._vehicle = self._boot("power on", 0.0)
 
     def frame(self, now_s: float) -> None:
@@ -235,7 +152,7 @@ class _Flight:
         self._busy, told = self._payload.advance(self._frame_s, now_s)
         self._reports += told
         self._inject(truth.world_s)
-        self._observe(truth)
+        self._tally.observe(truth, self._vehicle.mode.mode.name)
         inputs = self._inputs(truth, now_s)
         self._vehicle, effects = executive.step(self._vehicle, self._config, inputs, now_s)
         self._digest.update(
@@ -284,13 +201,19 @@ class _Flight:
             )
             gpu = self._gpu(truth)
         reports, self._reports = tuple(self._reports), []
+        recorder = self._recorder
         return Inputs(
             sensors=self._plant.sense(radio_lock=contact),
             gpu=gpu,
             telecommands=tuple(packets),
             reports=reports,
             adapters=adapters,
-            recorder=self._recorder.status(),
+            recorder=RecorderStatus(
+                pending=recorder.pending,
+                shed=recorder.shed,
+                sent=recorder.live + recorder.playback,
+                playback=recorder.playback,
+            ),
         )
 
     def _gpu(self, truth: Truth) -> GpuSample | None:
@@ -302,7 +225,7 @@ class _Flight:
             source="simulated",
             power_w=truth.gpu_rail_power_w,
             die_degc=truth.gpu_temp_degc,
-            energy_j=self._energy_j,
+            energy_j=self._tally.energy_j,
             utilisation_fraction=self._busy,
             unsupported=("memory_degc", "ecc_uncorrected"),
         )
@@ -326,7 +249,8 @@ class _Flight:
             match effect:
                 case Telemetry():
                     update(effect.packet)
-                    self._recorder.take(effect, truth.in_contact)
+                    size_bytes = len(effect.packet)
+                    self._recorder.take(effect.priority, size_bytes, live=effect.live, in_contact=truth.in_contact)
                     continue
                 case Actuate():
                     rail_on, transmitter_on = effect.gpu_rail_on, effect.transmitter_on
@@ -335,7 +259,7 @@ class _Flight:
                 case Playback():
                     self._recorder.play(effect.budget_bytes)
                 case Announce():
-                    self._log(effect, truth.world_s)
+                    self._tally.log(LoggedEvent(truth.world_s, effect.severity.name, effect.name, effect.text))
                 case Restart():
                     restart = effect.reason
                 case StartWorker() | StopWorker() | KillWorker() | SetPace() | SaveCheckpoint() | SubmitRequest():
@@ -349,64 +273,13 @@ class _Flight:
         if restart:
             self._vehicle = self._boot(restart, now_s)
 
-    def _log(self, event: Announce, world_s: float) -> None:
-        if event.name == "CHECKPOINT_COMMITTED":
-            self._checkpoints += 1
-        if len(self._events) < EVENTS_MAX:
-            self._events.append(LoggedEvent(world_s, event.severity.name, event.name, event.text))
-        else:
-            self._left_out += 1
-
-    def _observe(self, truth: Truth) -> None:
-        dark = truth.sun_fraction < 0.5
-        heat = self._config.thermal
-        self._frames += 1
-        self._modes[self._vehicle.mode.mode.name] += 1
-        self._eclipse += dark
-        self._contact += truth.in_contact
-        self._watts[dark] += truth.gpu_rail_power_w
-        self._energy_j += truth.gpu_rail_power_w * self._frame_s
-        self._low += truth.soc_fraction < self._config.eps.soc_floor
-        self._hot += (
-            truth.gpu_temp_degc > heat.gpu_limit_degc or truth.radiator_temp_degc > heat.radiator_limit_degc
-        )
-        self._soc_min = min(self._soc_min, truth.soc_fraction)
-        self._gpu_max = max(self._gpu_max, truth.gpu_temp_degc)
-        self._radiator_max = max(self._radiator_max, truth.radiator_temp_degc)
-
     def evidence(self) -> Evidence:
         """What was seen."""
-        frame_s, recorder, jobs = self._frame_s, self._recorder, self._payload.jobs.values()
-        return Evidence(
+        return self._tally.evidence(
             digest=self._digest.hexdigest(),
-            frames=self._frames,
-            duration_s=self._frames * frame_s,
-            frame_s=frame_s,
-            mode_time_s={name: count * frame_s for name, count in sorted(self._modes.items())},
-            eclipse_s=self._eclipse * frame_s,
-            contact_s=self._contact * frame_s,
-            soc_min=self._soc_min,
-            soc_floor=self._config.eps.soc_floor,
             soc_end=self._plant.truth().soc_fraction,
-            soc_violation_s=self._low * frame_s,
-            gpu_temp_max_degc=self._gpu_max,
-            gpu_temp_limit_degc=self._config.thermal.gpu_limit_degc,
-            radiator_temp_max_degc=self._radiator_max,
-            radiator_temp_limit_degc=self._config.thermal.radiator_limit_degc,
-            temp_violation_s=self._hot * frame_s,
-            gpu_power_sun_w=self._watts[False] / max(1, self._frames - self._eclipse),
-            gpu_power_eclipse_w=self._watts[True] / max(1, self._eclipse),
-            train_steps=sum(job.step for job in jobs if job.trains),
-            checkpoints=self._checkpoints,
-            worker_starts=sum(job.starts for job in jobs),
-            worker_kills=sum(job.kills for job in jobs),
+            jobs=self._payload.jobs.values(),
+            recorder=self._recorder,
             boots=self._boots,
             watchdog_kicks=self._kicks,
-            packets_made=recorder.made,
-            packets_live=recorder.live,
-            packets_playback=recorder.playback,
-            packets_pending=recorder.pending,
-            packets_shed=recorder.shed,
-            events=tuple(self._events),
-            events_left_out=self._left_out,
         )

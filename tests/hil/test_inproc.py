@@ -5,7 +5,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from hil.inproc import ORBIT_S, command, mission, run_inproc
+from hil.inproc import ORBIT_S, mission, run_inproc
+from hil.inproc_command import command
 from hil.inproc_evidence import Evidence, TimedCommand, TimedFault
 from hil.plant.eps import EpsConfig
 from hil.plant.plant import Plant, PlantConfig
