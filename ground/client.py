@@ -20,6 +20,7 @@ from flightsw.link.dictionary import TELECOMMAND_BY_NAME
 from .commanding import validate
 from .errors import ExitCode, GroundError
 from .locations import socket_address
+from .packet_reader import Identity, PacketRow
 from .protocol import (
     LINE_BYTES_MAX,
     Answer,
@@ -38,7 +39,9 @@ from .protocol import (
     decode_answer,
     encode,
 )
-from .reader import ArchiveReader, CommandRow, Identity, PacketRow, ReplyRow, Series, VerificationRow
+from .reader import ArchiveReader
+from .record_reader import CommandRow, ReplyRow, VerificationRow
+from .series_reader import Series
 
 __all__ = [
     "ArchiveReader",

@@ -11,7 +11,7 @@ import msgspec
 
 from flightsw.link.bodies import Scalar
 
-from .transport import WireStatus
+from .wire import WireStatus
 
 LINE_BYTES_MAX: Final = 1 << 20
 REQUEST_BYTES_MAX: Final = 65_536

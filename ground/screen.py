@@ -1,11 +1,15 @@
-"""Text for terminals: tables without a library's weight, and what came from outside made harmless."""
+"""Text for standard output: tables, JSON and CSV; what came from outside is made harmless."""
 
+import csv
+import io
 import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from flightsw.link.render import printable
 from flightsw.link.schema import Severity
@@ -60,6 +64,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: frozenset
         ).rstrip()
         for row in cells
     )
+
+
+def print_json(value: Any) -> None:
+    """A value as indented JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Rows as comma-separated values under a header."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    sys.stdout.write(buffer.getvalue())
 
 
 def quiet_broken_pipe() -> None:
