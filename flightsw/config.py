@@ -18,7 +18,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from flightsw.core import executive, payload
+from flightsw.core import executive
+from flightsw.core.job import JobConfig
 from flightsw.gpu.protocol import InferSpec, JobSpec, ProbeSpec, TrainSpec
 from flightsw.link.endpoint import parse_endpoint
 from flightsw.shell.typed_toml import Complaint, did_you_mean, examine, shown
@@ -294,7 +295,7 @@ def _build(data: dict[str, Any], base: Path) -> MissionConfig:
     digest = hashlib.sha256(msgspec.json.encode([values, specs], order="sorted")).hexdigest()[:16]
     core_names = {f.name for f in msgspec.structs.fields(executive.Config)} - {"jobs"}
     job_configs = tuple(
-        payload.JobConfig(id=spec.id, kind="train" if isinstance(spec, TrainSpec) else "infer",
+        JobConfig(id=spec.id, kind="train" if isinstance(spec, TrainSpec) else "infer",
                           autostart=spec.autostart, share=spec.share)
         for spec in specs
     )  # fmt: skip

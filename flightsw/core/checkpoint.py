@@ -19,7 +19,8 @@ from . import payload
 from .effects import SaveCheckpoint
 from .events import Event, Fields
 from .inputs import CheckpointCommitted, CheckpointFailed, CheckpointRejected, Report, WorkerExited, WorkerReady
-from .payload import JobConfig, Life
+from .job import JobConfig
+from .lifecycle import Life
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -27,7 +27,8 @@ from .commanding import Command
 from .effects import Acknowledge, Effect, SubmitRequest
 from .events import Event
 from .inputs import CheckpointCommitted, CheckpointFailed, Report, RequestReply, WorkerExited
-from .payload import Life
+from .job import Job
+from .lifecycle import Life
 from .vehicle import Config, RestartOrder, Vehicle
 
 RESTART_TIMEOUT_S: Final = 30.0
@@ -298,7 +299,7 @@ def facts(vehicle: Vehicle, config: Config, now_s: float) -> mode.Facts:
     )
 
 
-def _commanded(vehicle: Vehicle, config: Config, command: Command) -> payload.Job:
+def _commanded(vehicle: Vehicle, config: Config, command: Command) -> Job:
     index = payload.index_of(config.jobs, command.arguments["job"])
     assert index is not None, "begin has checked the job"
     return vehicle.payload.jobs[index]

@@ -4,25 +4,21 @@
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
-values; here they pass the rate limit and become packets.
+values; ``frame`` collects them, ``command_driver`` drives the telecommands in flight.
 
 ``accept`` is the second entrance, for one telecommand between two frames: it is checked, numbered and answered at
 once, and executed in the next frame.
 
-Supervision. A frame ends with ``KickWatchdog`` only when every mandatory adapter's execution counter moved within
-the last ``ADAPTER_FRAMES_MAX`` frames: liveness is progress, not a status. ``SAFE`` implies payload off: payload
-runs by permit, and only COMPUTE and DOWNLINK with the rail on permit.
+A frame ends with ``KickWatchdog`` only when ``supervision`` finds the adapters alive. ``SAFE`` implies payload off:
+payload runs by permit, and only COMPUTE and DOWNLINK with the rail on permit.
 
 Every event of the dictionary is raised here; what only the shell can see (late frames, adapters, recorder,
 unclean boots) reaches this core as inputs.
 """
 
-from typing import Final
-
 from msgspec.structs import replace
 
-from flightsw.link.dictionary import DICTIONARY_HASH, EVENT_BY_NAME
-from flightsw.link.schema import FailureCode, Stage
+from flightsw.link.dictionary import DICTIONARY_HASH
 
 from . import (
     checkpoint,
@@ -35,51 +31,19 @@ from . import (
     mode,
     payload,
     sense,
+    supervision,
     thermal,
 )
-from .commanding import Verification
-from .downlink import Packer
+from .command_driver import drive
 from .effects import Actuate, Effect, KickWatchdog, Restart
 from .events import Event, Fields
-from .execution import DONE, EXECUTIONS, Failure, Outcome, Pong, facts
-from .inputs import AdapterStatus, Inputs, Report, RequestReply
+from .execution import facts
+from .frame import Frame, report
+from .inputs import Inputs
 from .payload import Permit
-from .vehicle import Config, RestartOrder, Supervision, Vehicle
+from .vehicle import Config, RestartOrder, Vehicle, start
 
 __all__ = ["Config", "Vehicle", "accept", "boot", "shutdown", "step"]
-
-ADAPTER_FRAMES_MAX: Final = 20
-"""A mandatory adapter must have executed within this many minor frames for the watchdog to be kicked."""
-GARBAGE_INTERVAL_S: Final = 10.0
-"""Least machine time between two reports of unreadable bytes."""
-
-
-class _Frame:
-    """What one call collects: effects in order, packets, event state. It lives between two frozen vehicles."""
-
-    def __init__(self, vehicle: Vehicle, config: Config, stamp: downlink.Stamp, now_s: float) -> None:
-        self.packer = Packer(vehicle.downlink, stamp)
-        self.events = vehicle.events
-        self._config = config.events
-        self._now_s = now_s
-
-    def take(self, outcomes: "tuple[Outcome | Verification | RequestReply, ...]") -> None:
-        """Route what a subsystem said: events through their gates, reports into packets, effects to the shell."""
-        for outcome in outcomes:
-            match outcome:
-                case Event():
-                    report = EVENT_BY_NAME[outcome.name]
-                    self.events, admitted = events.admit(self.events, self._config, report, self._now_s)
-                    if admitted:
-                        self.packer.event(outcome)
-                case Verification():
-                    self.packer.verification(outcome)
-                case RequestReply():
-                    self.packer.reply(outcome)
-                case Pong():
-                    self.packer.ping()
-                case _:
-                    self.packer.effects.append(outcome)
 
 
 def boot(
@@ -98,26 +62,7 @@ def boot(
     ``crash_loop`` boots into SAFE until a telecommand ends it; ``unclean_boots`` within ``crash_window_s`` say
     why in the event.
     """
-    kinds = [job.kind for job in config.jobs]
-    vehicle = Vehicle(
-        boot_count=boot_count,
-        boot_s=now_s,
-        now_s=now_s,
-        frame_count=0,
-        first_train=kinds.index("train") if "train" in kinds else None,
-        first_infer=kinds.index("infer") if "infer" in kinds else None,
-        sense=sense.start(now_s),
-        eps=eps.start(config.eps),
-        thermal=thermal.State(),
-        mode=mode.State(crash_loop=crash_loop),
-        governor=governor.start(config.governor),
-        payload=payload.start(config.jobs, now_s),
-        checkpoint=checkpoint.start(config.jobs),
-        commanding=commanding.State(),
-        housekeeping=housekeeping.start(config.housekeeping, now_s),
-        events=events.start(config.events),
-        downlink=downlink.start(now_s),
-    )
+    vehicle = start(config, boot_count, crash_loop, now_s)
     fields: Fields = {
         "boot": boot_count,
         "cause": cause,
@@ -127,7 +72,7 @@ def boot(
     found = [Event("BOOT", fields)]
     if crash_loop:
         found.append(Event("CRASH_LOOP", {"count": unclean_boots, "window_s": crash_window_s}))
-    return _report(vehicle, config, tuple(found), now_s)
+    return report(vehicle, config, tuple(found), now_s)
 
 
 def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
@@ -138,7 +83,7 @@ def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tup
     state = vehicle.payload
     for index in range(len(config.jobs)):
         state = payload.want(state, index, False)
-    return _report(replace(vehicle, payload=state), config, (Event("SHUTDOWN", {"reason": reason}),), now_s)
+    return report(replace(vehicle, payload=state), config, (Event("SHUTDOWN", {"reason": reason}),), now_s)
 
 
 def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
@@ -147,14 +92,14 @@ def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tup
     Any bytes are allowed: what is no telecommand is counted.
     """
     state, outcomes = commanding.accept(vehicle.commanding, config.commanding, packet, vehicle.mode.mode, now_s)
-    return _report(replace(vehicle, commanding=state), config, outcomes, now_s)
+    return report(replace(vehicle, commanding=state), config, outcomes, now_s)
 
 
 def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
     """One minor frame at machine time ``now_s`` (seconds, never backwards)."""
     reports = inputs.reports
     sensed, found = sense.step(vehicle.sense, config.sense, inputs, now_s)
-    frame = _Frame(vehicle, config, downlink.stamp(vehicle.boot_count, sensed, now_s), now_s)
+    frame = Frame(vehicle, config, downlink.stamp(vehicle.boot_count, sensed, now_s), now_s)
     take = frame.take
     if found:
         take(found)
@@ -164,7 +109,9 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     heat, found = thermal.step(vehicle.thermal, config.thermal, sensed, now_s)
     if found:
         take(found)
-    supervision, found = _supervise(vehicle, inputs, now_s)
+    watched, found = supervision.step(
+        vehicle.supervision, vehicle.adapters, vehicle.health, vehicle.frame_count + 1, inputs
+    )
     if found:
         take(found)
 
@@ -186,7 +133,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         housekeeping=vehicle.housekeeping,
         events=vehicle.events,
         downlink=vehicle.downlink,
-        supervision=supervision,
+        supervision=watched,
         restart=vehicle.restart,
         adapters=inputs.adapters or vehicle.adapters,
         recorder=inputs.recorder,
@@ -231,13 +178,17 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     )
 
     if inputs.telecommands or vehicle.commanding.in_flight:
-        vehicle = _command(vehicle, config, inputs.telecommands, reports, frame, now_s)
+        vehicle = drive(vehicle, config, inputs.telecommands, reports, frame, now_s)
     vehicle = _restart(vehicle, frame, now_s)
-    vehicle = _report_garbage(vehicle, frame, now_s)
+    unreadable = vehicle.commanding.garbage + vehicle.health.radio_frames_bad
+    watched, found = supervision.garbage(vehicle.supervision, unreadable, now_s)
+    if found:
+        frame.take(found)
+        vehicle = replace(vehicle, supervision=watched)
     return _finish(vehicle, config, frame, now_s)
 
 
-def _finish(vehicle: Vehicle, config: Config, frame: _Frame, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
+def _finish(vehicle: Vehicle, config: Config, frame: Frame, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
     """Housekeeping, downlink, actuators and watchdog: the part of a frame that nothing may be added after."""
     link, played = downlink.step(vehicle.downlink, config.downlink, vehicle.sense.contact, vehicle.recorder, now_s)
     if played:
@@ -256,21 +207,10 @@ def _finish(vehicle: Vehicle, config: Config, frame: _Frame, now_s: float) -> tu
             transmitter_on=vehicle.sense.contact or not vehicle.sense.fresh,
         )
     )
-    if _adapters_alive(vehicle):
+    if supervision.adapters_alive(vehicle.supervision, vehicle.frame_count):
         packer.effects.append(KickWatchdog())
     vehicle = replace(vehicle, events=frame.events, housekeeping=schedule, downlink=packer.closed(link))
     return vehicle, tuple(packer.effects)
-
-
-def _report(
-    vehicle: Vehicle, config: Config, outcomes: tuple[Event | Verification, ...], now_s: float
-) -> tuple[Vehicle, tuple[Effect, ...]]:
-    """Packets of a call outside the minor frame."""
-    stamp = downlink.stamp(vehicle.boot_count, vehicle.sense, now_s)
-    frame = _Frame(vehicle, config, stamp, now_s)
-    frame.take(outcomes)
-    link = frame.packer.closed(vehicle.downlink)
-    return replace(vehicle, events=frame.events, downlink=link), tuple(frame.packer.effects)
 
 
 def _permit(moded: mode.State, power: eps.State, restart: RestartOrder | None) -> Permit:
@@ -279,117 +219,10 @@ def _permit(moded: mode.State, power: eps.State, restart: RestartOrder | None) -
     return Permit.RUN if moded.payload_permitted and restart is None else Permit.STOP
 
 
-def _command(
-    vehicle: Vehicle,
-    config: Config,
-    telecommands: tuple[bytes, ...],
-    reports: tuple[Report, ...],
-    frame: _Frame,
-    now_s: float,
-) -> Vehicle:
-    """End what has ended, begin what was accepted, accept and begin what has come."""
-    for command in vehicle.commanding.in_flight:
-        vehicle = _advance(vehicle, config, command, reports, frame, now_s)
-    for packet in telecommands:
-        state, outcomes = commanding.accept(vehicle.commanding, config.commanding, packet, vehicle.mode.mode, now_s)
-        frame.take(outcomes)
-        vehicle = replace(vehicle, commanding=state)
-        for command in state.in_flight:
-            if not command.started:
-                vehicle = _advance(vehicle, config, command, (), frame, now_s)
-    return vehicle
-
-
-def _advance(
-    vehicle: Vehicle,
-    config: Config,
-    command: commanding.Command,
-    reports: tuple[Report, ...],
-    frame: _Frame,
-    now_s: float,
-) -> Vehicle:
-    execution = EXECUTIONS[command.spec.name]
-    if not command.started:
-        # What came before the command began says nothing about it.
-        reports = ()
-        if vehicle.mode.mode not in command.spec.modes:
-            refusal = Failure(FailureCode.MODE_FORBIDS, f"the mode became {vehicle.mode.mode.name} meanwhile")
-            return _conclude(vehicle, command, Stage.START, refusal, frame)
-        # The filter that a command sets, and the rest of the events so far, are one state.
-        vehicle = replace(vehicle, events=frame.events)
-        begun = execution.begin(vehicle, config, command, now_s)
-        if isinstance(begun, Failure):
-            return _conclude(vehicle, command, Stage.START, begun, frame)
-        vehicle, outcomes = begun
-        frame.events = vehicle.events
-        vehicle = _conclude(vehicle, command, Stage.START, DONE, frame)
-        frame.take(outcomes)
-    ending = DONE if execution.ended is None else execution.ended(vehicle, config, command, reports)
-    if ending is None and now_s >= command.deadline_s:
-        ending = Failure(FailureCode.TIMEOUT, f"not complete within {command.spec.timeout_s:g} s")
-    return vehicle if ending is None else _conclude(vehicle, command, Stage.COMPLETION, ending, frame)
-
-
-def _conclude(
-    vehicle: Vehicle, command: commanding.Command, stage: Stage, ending: Failure, frame: _Frame
-) -> Vehicle:
-    state, outcomes = commanding.report(vehicle.commanding, command, stage, ending.code, ending.text)
-    frame.take(outcomes)
-    return replace(vehicle, commanding=state)
-
-
-def _restart(vehicle: Vehicle, frame: _Frame, now_s: float) -> Vehicle:
+def _restart(vehicle: Vehicle, frame: Frame, now_s: float) -> Vehicle:
     """Ask for the restart once the workers are gone."""
     order = vehicle.restart
     if order is None or order.sent or not (vehicle.payload.off or now_s >= order.deadline_s):
         return vehicle
     frame.packer.effects.append(Restart(order.reason))
     return replace(vehicle, restart=RestartOrder(order.reason, order.deadline_s, True))
-
-
-def _report_garbage(vehicle: Vehicle, frame: _Frame, now_s: float) -> Vehicle:
-    count = vehicle.commanding.garbage + vehicle.health.radio_frames_bad
-    memory = vehicle.supervision
-    if count <= memory.garbage_reported or now_s - memory.garbage_s < GARBAGE_INTERVAL_S:
-        return vehicle
-    frame.take((Event("TC_GARBAGE", {"count": count - memory.garbage_reported}),))
-    return replace(vehicle, supervision=replace(memory, garbage_reported=count, garbage_s=now_s))
-
-
-def _supervise(vehicle: Vehicle, inputs: Inputs, now_s: float) -> tuple[Supervision, tuple[Event, ...]]:
-    """Watch the adapters and the frame itself; the counters are compared with those of the last frame."""
-    found: list[Event] = []
-    skipped = inputs.health.frames_skipped - vehicle.health.frames_skipped
-    if skipped > 0:
-        late_ms = inputs.health.frame_late_s * 1e3
-        found.append(Event("FRAME_OVERRUN", {"late_ms": late_ms, "skipped": skipped}))
-    memory = vehicle.supervision
-    if inputs.adapters is vehicle.adapters or not inputs.adapters:
-        return memory, tuple(found)
-    before = {adapter.name: adapter for adapter in vehicle.adapters}
-    moved = dict(memory.moved)
-    for adapter in inputs.adapters:
-        found.extend(_adapter_events(before.get(adapter.name), adapter))
-        if not adapter.mandatory:
-            continue
-        frame, executions = moved.get(adapter.name, (vehicle.frame_count, -1))
-        if adapter.executions != executions:
-            frame = vehicle.frame_count + 1
-        moved[adapter.name] = (frame, adapter.executions)
-    return replace(memory, moved=moved), tuple(found)
-
-
-def _adapter_events(before: AdapterStatus | None, now: AdapterStatus) -> tuple[Event, ...]:
-    found: tuple[Event, ...] = ()
-    if now.restarts > (0 if before is None else before.restarts):
-        restarted: Fields = {"adapter": now.name, "restarts": now.restarts, "reason": now.reason}
-        found += (Event("ADAPTER_RESTARTED", restarted),)
-    if now.failed and not (before is not None and before.failed):
-        failed: Fields = {"adapter": now.name, "restarts": now.restarts, "reason": now.reason}
-        found += (Event("ADAPTER_FAILED", failed),)
-    return found
-
-
-def _adapters_alive(vehicle: Vehicle) -> bool:
-    count = vehicle.frame_count
-    return all(count - frame < ADAPTER_FRAMES_MAX for frame, _ in vehicle.supervision.moved.values())

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from flightsw.link.dictionary import EVENT_BY_NAME, GROUP_BY_NAME, HOUSEKEEPING, IDENTITY
 from flightsw.link.schema import HousekeepingGroup
 
-from .payload import Job
+from .job import Job
 
 if TYPE_CHECKING:
     from .vehicle import Vehicle

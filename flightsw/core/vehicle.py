@@ -27,10 +27,11 @@ from .events import Config as EventsConfig
 from .governor import Config as GovernorConfig
 from .housekeeping import Config as HousekeepingConfig
 from .inputs import AdapterStatus, Health, RecorderStatus
+from .job import Config as PayloadConfig
+from .job import JobConfig
 from .mode import Config as ModeConfig
-from .payload import Config as PayloadConfig
-from .payload import JobConfig
 from .sense import Config as SenseConfig
+from .supervision import State as SupervisionState
 from .thermal import Config as ThermalConfig
 
 
@@ -83,14 +84,6 @@ class RestartOrder(Struct, frozen=True):
     sent: bool = False
 
 
-class Supervision(Struct, frozen=True):
-    """What supervision remembers: frame in which each mandatory adapter last moved, and its counter then."""
-
-    moved: dict[str, tuple[int, int]] = {}
-    garbage_reported: int = 0
-    garbage_s: float = float("-inf")
-
-
 class Vehicle(Struct, frozen=True, kw_only=True):
     """State of all subsystems after ``frame_count`` minor frames."""
 
@@ -111,8 +104,32 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     housekeeping: housekeeping.State
     events: events.State
     downlink: downlink.State
-    supervision: Supervision = Supervision()
+    supervision: SupervisionState = SupervisionState()
     restart: RestartOrder | None = None
     adapters: tuple[AdapterStatus, ...] = ()
     recorder: RecorderStatus = RecorderStatus()
     health: Health = Health()
+
+
+def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Vehicle:
+    """The vehicle at boot; ``crash_loop`` holds it in SAFE until a telecommand ends it."""
+    kinds = [job.kind for job in config.jobs]
+    return Vehicle(
+        boot_count=boot_count,
+        boot_s=now_s,
+        now_s=now_s,
+        frame_count=0,
+        first_train=kinds.index("train") if "train" in kinds else None,
+        first_infer=kinds.index("infer") if "infer" in kinds else None,
+        sense=sense.start(now_s),
+        eps=eps.start(config.eps),
+        thermal=thermal.State(),
+        mode=mode.State(crash_loop=crash_loop),
+        governor=governor.start(config.governor),
+        payload=payload.start(config.jobs, now_s),
+        checkpoint=checkpoint.start(config.jobs),
+        commanding=commanding.State(),
+        housekeeping=housekeeping.start(config.housekeeping, now_s),
+        events=events.start(config.events),
+        downlink=downlink.start(now_s),
+    )

@@ -4,10 +4,12 @@ import msgspec
 import pytest
 from core_flight import Flight, telecommand
 
-from flightsw.core import eps, executive, payload
+from flightsw.core import eps, executive, supervision
 from flightsw.core.effects import Acknowledge, Actuate, Announce, KickWatchdog, KillWorker, Restart, Telemetry
 from flightsw.core.inputs import AdapterStatus, Health, Inputs
-from flightsw.core.payload import JobConfig, Life
+from flightsw.core.job import Config as PayloadConfig
+from flightsw.core.job import JobConfig
+from flightsw.core.lifecycle import Life
 from flightsw.link.bodies import PingBody, ReplyBody, VerificationBody
 from flightsw.link.codec import HousekeepingBody, decode_telemetry
 from flightsw.link.dictionary import (
@@ -350,7 +352,7 @@ def test_watchdog_is_kicked_while_mandatory_adapters_move() -> None:
         inputs = Inputs(adapters=statuses(frame if moving else 30))
         vehicle, out = executive.step(vehicle, CONFIG, inputs, frame * 0.1)
         kicked.append(any(isinstance(e, KickWatchdog) for e in out))
-    stuck_from = 30 + executive.ADAPTER_FRAMES_MAX
+    stuck_from = 30 + supervision.ADAPTER_FRAMES_MAX
     assert kicked == [f < stuck_from or f > 70 for f in range(1, 101)]
 
 
@@ -408,5 +410,5 @@ def test_every_event_of_the_dictionary_is_raised_somewhere(repository: object) -
 
 
 def test_payload_defaults_are_the_documented_restart_policy() -> None:
-    config = payload.Config()
+    config = PayloadConfig()
     assert (config.restarts_max, config.restart_window_s) == (3, 600.0)

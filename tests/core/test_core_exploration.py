@@ -19,11 +19,14 @@ import pytest
 from core_flight import sensor_frame, telecommand
 from core_plant import Plant
 
-from flightsw.core import eps, executive, housekeeping, mode, payload, thermal
+from flightsw.core import commanding, eps, executive, housekeeping, mode, thermal
 from flightsw.core.effects import SetPace, StartWorker
 from flightsw.core.inputs import Inputs, WorkerExited, WorkerReady
+from flightsw.core.job import Config as PayloadConfig
+from flightsw.core.job import JobConfig
+from flightsw.core.lifecycle import LIFECYCLE, Action, Life, Trigger
 from flightsw.core.mode import PAYLOAD_MODES
-from flightsw.core.payload import Action, JobConfig, Life, Trigger
+from flightsw.core.payload import Permit
 from flightsw.link.schema import Mode
 
 FRAMES_S = (0.1, 11.0)
@@ -34,7 +37,7 @@ CONFIG = executive.Config(
     eps=eps.Config(trip_s=0.0),
     thermal=thermal.Config(trip_s=0.0),
     mode=mode.Config(recover_s=0.0, stale_safe_s=10.0),
-    payload=payload.Config(
+    payload=PayloadConfig(
         start_timeout_s=10.0,
         stop_timeout_s=10.0,
         kill_timeout_s=5.0,
@@ -98,7 +101,7 @@ def after(vehicle: executive.Vehicle, choice: Choice, number: int) -> tuple[exec
     """One long frame under this choice; hazardous commands are armed, histories are kept empty."""
     world, reports, order, frame_s = choice
     now_s = vehicle.now_s + frame_s
-    desk = executive.commanding.arm(executive.commanding.State(), CONFIG.commanding, 0x31, now_s)
+    desk = commanding.arm(commanding.State(), CONFIG.commanding, 0x31, now_s)
     vehicle = msgspec.structs.replace(vehicle, commanding=desk)
     frame = None if world is None else sensor_frame(number, Plant(time_s=now_s), **world)
     commands = (telecommand(order[0], number, **order[1]),) if order else ()
@@ -165,14 +168,11 @@ def test_a_stopping_worker_is_gone_or_killed_in_the_end() -> None:
 
 
 def _forget_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = dict(payload.LIFECYCLE)
-    del rows[Life.RUNNING, Trigger.STOP]
-    monkeypatch.setattr(payload, "LIFECYCLE", rows)
+    monkeypatch.delitem(LIFECYCLE, (Life.RUNNING, Trigger.STOP))
 
 
 def _stop_keeps_starting(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {**payload.LIFECYCLE, (Life.STARTING, Trigger.STOP): (Life.STARTING, Action.STOP)}
-    monkeypatch.setattr(payload, "LIFECYCLE", rows)
+    monkeypatch.setitem(LIFECYCLE, (Life.STARTING, Trigger.STOP), (Life.STARTING, Action.STOP))
 
 
 def _safe_permits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,9 +180,7 @@ def _safe_permits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _rail_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        executive, "_permit", lambda m, p, r: payload.Permit.RUN if m.payload_permitted else payload.Permit.STOP
-    )
+    monkeypatch.setattr(executive, "_permit", lambda m, p, r: Permit.RUN if m.payload_permitted else Permit.STOP)
 
 
 @pytest.mark.parametrize("plant", [_forget_stop, _stop_keeps_starting, _safe_permits, _rail_is_ignored])

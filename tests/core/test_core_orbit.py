@@ -13,7 +13,7 @@ from core_plant import KELVIN, Plant
 
 from flightsw.core import checkpoint, eps, executive, housekeeping, thermal
 from flightsw.core.inputs import Inputs
-from flightsw.core.payload import JobConfig
+from flightsw.core.job import JobConfig
 from flightsw.link.schema import Mode
 
 JOBS = (JobConfig(id="train", kind="train"), JobConfig(id="infer", kind="infer", share=0.5))

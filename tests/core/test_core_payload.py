@@ -20,13 +20,15 @@ from flightsw.core.inputs import (
     WorkerProgress,
     WorkerReady,
 )
-from flightsw.core.payload import Action, JobConfig, Life, Permit, Trigger
+from flightsw.core.job import Config, JobConfig
+from flightsw.core.lifecycle import LIFECYCLE, WITH_PROCESS, Action, Life, Trigger
+from flightsw.core.payload import Permit
 
 JOBS = (
     JobConfig(id="train", kind="train", share=1.0),
     JobConfig(id="infer", kind="infer", share=0.5),
 )
-CONFIG = payload.Config(
+CONFIG = Config(
     start_timeout_s=60.0,
     stop_timeout_s=10.0,
     kill_timeout_s=5.0,
@@ -333,14 +335,14 @@ def test_unknown_jobs_and_late_reports_change_nothing() -> None:
 
 
 def test_lifecycle_table_has_no_dead_ends() -> None:
-    rows = payload.LIFECYCLE
+    rows = LIFECYCLE
     assert {source for source, _ in rows} == set(Life)
     assert {trigger for _, trigger in rows} == set(Trigger)
     for (source, _), (target, action) in rows.items():
         # Only a start makes a process, and only an exit takes it away.
         if action is Action.START:
-            assert source not in payload.WITH_PROCESS
-        if source in payload.WITH_PROCESS and target not in payload.WITH_PROCESS:
+            assert source not in WITH_PROCESS
+        if source in WITH_PROCESS and target not in WITH_PROCESS:
             assert action is Action.NONE
 
 
