@@ -14,26 +14,19 @@ import os
 import selectors
 import socket
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, assert_never
 
-import msgspec
-
 from flightsw.link.bodies import VerificationBody
-from flightsw.link.codec import decode_telemetry
-from flightsw.link.dictionary import (
-    DICTIONARY_HASH,
-)
+from flightsw.link.dictionary import DICTIONARY_HASH
 from flightsw.link.endpoint import Endpoint
-from flightsw.link.errors import BodyError, LinkError
 
 from .acknowledgement import ROUND_S, Acknowledger
-from .archive import Archive, Received, StreamCount
-from .commanding import Commander, validate
+from .archive import Archive, Received
+from .command_desk import CommandDesk
 from .control import Client, ControlServer
 from .errors import GroundError
+from .intake import Intake
 from .monitor import CONTACT_S, EVENTS_MAX, Monitor, stream_name
 from .protocol import (
     Done,
@@ -46,7 +39,6 @@ from .protocol import (
     StationStatus,
     StopRequest,
     Stream,
-    Wait,
 )
 from .reader import ArchiveReader
 from .transport import open_wire
@@ -55,11 +47,8 @@ COMMIT_S: Final = 0.1
 """Longest time that a packet waits for its commit."""
 COMMIT_PACKETS: Final = 1000
 TICK_S: Final = 0.1
-STREAMS_MAX: Final = 4096
 STREAMS_SHOWN: Final = 16
-BOOT_MAX: Final = 2**32 - 1
-SEQUENCE_MAX: Final = 2**53
-"""What ``recorder.acknowledge`` can name; another identity could be neither filed nor acknowledged."""
+COMMANDS_SHOWN: Final = 20
 
 
 class Station:
@@ -73,20 +62,18 @@ class Station:
             self._selector.register(self._wakened, selectors.EVENT_READ, self._woken)
             self._archive = opened.enter_context(contextlib.closing(Archive(archive)))
             self._wire = opened.enter_context(contextlib.closing(open_wire(endpoint)))
-            self._control = ControlServer(control, self._selector, self._request, self._forget)
+            self._control = ControlServer(
+                control, self._selector, self._request, lambda client: self._desk.forget(client)
+            )
             opened.callback(self._control.close)
             # From here on ``run`` closes them, in this order's reverse.
             self._opened = opened.pop_all()
         self._watched: tuple[int, int] = (-1, 0)
         self._monitor = Monitor()
         self._monitor.recall(_recent_events(archive))
-        self._commander = Commander()
+        self._desk = CommandDesk(self._archive, self._wire, self._control)
         self._acknowledger = Acknowledger()
-        self._ids = self._command_ids()
-        self._streams = {(s.boot, s.apid): s for s in self._archive.streams()[-STREAMS_MAX:]}
-        self._waiting: dict[int, tuple[Client, Wait]] = {}
-        self._bad: Counter[str] = Counter()
-        self._packets: Counter[str] = Counter()
+        self._intake = Intake(self._archive.streams())
         self._started_s = time.monotonic()
         self._heard_s: float | None = None
         self._commit_at_s = self._round_at_s = self._started_s
@@ -136,13 +123,8 @@ class Station:
             self._wire.service(time.monotonic())
 
     def _unit(self, unit: bytes) -> None:
-        try:
-            telemetry = decode_telemetry(unit)
-        except LinkError as error:
-            self._bad["body" if isinstance(error, BodyError) else "crc" if "CRC" in str(error) else "header"] += 1
-            return
-        if not (1 <= telemetry.boot <= BOOT_MAX and telemetry.seq <= SEQUENCE_MAX):
-            self._bad["identity"] += 1
+        telemetry = self._intake.decode(unit)
+        if telemetry is None:
             return
         now_s, now_utc_s = time.monotonic(), time.time()
         self._heard_s = now_s
@@ -152,7 +134,7 @@ class Station:
                 *(alarm.received_utc_s, alarm.world_s, alarm.parameter, alarm.level, alarm.value, alarm.text),
             )
         if isinstance(telemetry.body, VerificationBody):
-            self._verification(telemetry.body, now_s)
+            self._desk.verify(telemetry.body, now_s)
         if not self._archive.dirty:
             self._commit_at_s = now_s + COMMIT_S
         self._archive.add(Received(telemetry, unit, now_utc_s))
@@ -164,20 +146,13 @@ class Station:
     def _duties(self, now_s: float) -> None:
         self._wire.service(now_s)
         alive = self._alive(now_s)
-        for outgoing, packet in self._commander.due(now_s, alive):
-            self._wire.send(packet)
-            self._archive.note(
-                "UPDATE commands SET transmissions=? WHERE id=?", outgoing.transmissions, outgoing.id
-            )
-        for outgoing in self._commander.overdue(now_s):
-            self._archive.note("UPDATE commands SET expired_utc_s=? WHERE id=?", time.time(), outgoing.id)
-            self._settle(outgoing.id)
+        self._desk.service(now_s, alive)
         if now_s >= self._commit_at_s:
             self._commit(now_s)
         if alive and now_s >= self._round_at_s:
             self._round_at_s = now_s + ROUND_S
             for archived in self._acknowledger.next_round():
-                self._wire.send(self._commander.acknowledgement(archived, next(self._ids)))
+                self._desk.acknowledge(archived)
 
     def _alive(self, now_s: float) -> bool:
         return self._heard_s is not None and now_s - self._heard_s < CONTACT_S
@@ -185,70 +160,9 @@ class Station:
     def _commit(self, now_s: float) -> None:
         self._commit_at_s = now_s + COMMIT_S
         new, duplicates = self._archive.commit(now_s)
-        for received in new:
-            boot, apid, sequence = received.telemetry.identity
-            self._packets["playback" if received.telemetry.playback else "live"] += 1
-            stream = self._streams.get((boot, apid))
-            if stream is not None:
-                self._streams[boot, apid] = StreamCount(
-                    boot, apid, stream.received + 1, min(stream.first, sequence), max(stream.last, sequence)
-                )
-            elif len(self._streams) < STREAMS_MAX:
-                self._streams[boot, apid] = StreamCount(boot, apid, 1, sequence, sequence)
-        self._packets["duplicates"] += len(duplicates)
+        self._intake.filed(new, len(duplicates))
         for received in itertools.chain(new, duplicates):
             self._acknowledger.archived(*received.telemetry.identity)
-
-    # Commands.
-
-    def _command_ids(self) -> Iterator[int]:
-        while True:
-            yield from self._archive.reserve_command_ids(time.time_ns() // 1000)
-
-    def _send(self, client: Client, request: SendRequest) -> None:
-        telecommand, arguments = validate(request.name, request.arguments)
-        now_s, now_utc_s = time.monotonic(), time.time()
-        outgoing = self._commander.submit(
-            telecommand,
-            arguments,
-            id=next(self._ids),
-            operator=client.operator,
-            timeout_s=request.timeout_s,
-            now_s=now_s,
-            now_utc_s=now_utc_s,
-        )
-        self._archive.note(
-            "INSERT INTO commands(id, name, opcode, arguments, operator, sent_utc_s, world_s)"
-            " VALUES (?,?,?,?,?,?,?)",
-            outgoing.id,
-            telecommand.name,
-            telecommand.opcode,
-            msgspec.json.encode(arguments).decode(),
-            client.operator,
-            now_utc_s,
-            self._monitor.world_s,
-        )
-        self._commit(now_s)
-        self._waiting[outgoing.id] = (client, request.wait)
-        self._duties(time.monotonic())
-        self._settle(outgoing.id)
-
-    def _verification(self, report: VerificationBody, now_s: float) -> None:
-        line = self._commander.observe(report, now_s)
-        if line is not None and report.id in self._waiting:
-            self._control.answer(self._waiting[report.id][0], line)
-            self._settle(report.id)
-
-    def _settle(self, id: int) -> None:
-        """Answer the client that waits for this command, when it has what it waits for."""
-        if id not in self._waiting:
-            return
-        client, wait = self._waiting[id]
-        outcome = self._commander.outcome(id)
-        if (outcome == "sent" and wait is not None) or (outcome == "accepted" and wait == "completion"):
-            return
-        del self._waiting[id]
-        self._control.answer(client, self._commander.result(id))
 
     # Clients.
 
@@ -267,9 +181,13 @@ class Station:
             case _:
                 assert_never(request)
 
-    def _forget(self, client: Client) -> None:
-        for id in [id for id, (waiting, _) in self._waiting.items() if waiting is client]:
-            del self._waiting[id]
+    def _send(self, client: Client, request: SendRequest) -> None:
+        now_s = time.monotonic()
+        id = self._desk.submit(client, request, self._monitor.world_s, now_s)
+        self._commit(now_s)
+        self._desk.wait(id, client, request.wait)
+        self._duties(time.monotonic())
+        self._desk.settle(id)
 
     def _woken(self, _: int) -> None:
         self._wakened.recv(64)
@@ -281,11 +199,12 @@ class Station:
             latest=self._monitor.latest,
             events=tuple(sorted(self._monitor.events.values(), key=_by_time)),
             alarms=tuple(self._monitor.alarms),
-            commands=self._commander.lines(20),
+            commands=self._desk.lines(COMMANDS_SHOWN),
         )
 
     def _status(self, now_s: float) -> StationStatus:
-        monitor, streams = self._monitor, sorted(self._streams.values())
+        monitor, intake = self._monitor, self._intake
+        streams = intake.streams()
         mode = monitor.latest.get("mode")
         return StationStatus(
             pid=os.getpid(),
@@ -296,15 +215,15 @@ class Station:
             archive=str(self._archive.path.absolute()),
             archive_fault=self._archive.fault,
             archive_pending=self._archive.pending,
-            packets_live=self._packets["live"],
-            packets_playback=self._packets["playback"],
-            duplicates=self._packets["duplicates"],
+            packets_live=intake.packets["live"],
+            packets_playback=intake.packets["playback"],
+            duplicates=intake.packets["duplicates"],
             missing=sum(s.missing for s in streams),
             unarchived=self._archive.unarchived,
             acknowledged=self._acknowledger.acknowledged,
             acknowledge_pending=self._acknowledger.pending,
-            units_bad=dict(self._bad),
-            commands_open=self._commander.open_count,
+            units_bad=dict(intake.units_bad),
+            commands_open=self._desk.open_count,
             boot=monitor.boot,
             mode=mode.text if mode else "",
             world_s=monitor.world_s,
