@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import bench, report, scenario
+from . import report, scenario
+from .bench import Flight
 from .devices import DeviceError
 from .display import make_display
 from .evidence import Evidence, load, save
 from .judge import judge
+from .preparation import BenchError, Options
 from .scenario import DeviceChoice, Scenario, ScenarioError
 from .verdict import EXIT_CODES, Check, Outcome, Verdict
 from .wires import LinkKind
@@ -169,7 +171,7 @@ def _fly(
     console = Console(stderr=as_json)
     chosen = _loaded(name)
     folder = out or Path("out") / chosen.name
-    options = bench.Options(
+    options = Options(
         scenario=chosen,
         out=folder,
         seed=seed,
@@ -181,9 +183,9 @@ def _fly(
     with _alone(folder):
         display = make_display(console, quiet=quiet or as_json)
         try:
-            flight = bench.Flight(options, display)
+            flight = Flight(options, display)
             evidence = flight.fly()
-        except (bench.BenchError, DeviceError, ScenarioError) as error:
+        except (BenchError, DeviceError, ScenarioError) as error:
             display.close()
             _give_up(str(error))
         finally:

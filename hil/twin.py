@@ -10,6 +10,7 @@ would disturb the measured power.
 """
 
 import json
+import math
 import signal
 import sys
 import time
@@ -24,6 +25,8 @@ LEAD_MAX: Final = 300
 LEAD_RESUME: Final = 150
 NICE: Final = 19
 STOP_S: Final = 10.0
+LEASH_S: Final = 1.0
+REACH_MAX_S: Final = 240.0
 POLL_S: Final = 0.1
 
 
@@ -111,6 +114,60 @@ class Twin:
     def _resume(self) -> None:
         self._child.signal(signal.SIGCONT)
         self._paused = False
+
+
+class Companion:
+    """The twin of one flight: flies along or afterwards, and is compared when the flight is over."""
+
+    def __init__(self, spec: dict[str, Any], folder: Path) -> None:
+        """``spec`` is the satellite's training job. Nothing is started."""
+        self._spec, self._folder = spec, folder
+        self._twin: Twin | None = None
+        self._leashed_at_s = -math.inf
+
+    def start(self) -> Twin:
+        """Start the twin. Raises ``OSError``."""
+        self._twin = Twin(self._spec, self._folder)
+        return self._twin
+
+    @property
+    def step(self) -> int | None:
+        """The last step it has finished; None when it does not fly."""
+        return self._twin.journal.last if self._twin is not None else None
+
+    def leash(self, now_s: float, step: float) -> None:
+        """Keep it near the satellite's ``step`` (NaN when unknown), once in ``LEASH_S``."""
+        if self._twin is None or now_s - self._leashed_at_s < LEASH_S:
+            return
+        self._leashed_at_s = now_s
+        self._twin.keep_near(step if math.isfinite(step) else 0.0)
+
+    def finish(
+        self,
+        committed: list[tuple[int, int, str]],
+        interrupted: bool,
+        announce: Callable[[str], None],
+        progress: Callable[[int, int], bool],
+    ) -> TwinRecord | None:
+        """Let it reach the last committed checkpoint, then end and compare it; None when it never flew."""
+        detail = ""
+        if committed and not interrupted:
+            twin = self._twin or self.start()
+            last = max(step for _, step, _ in committed)
+            announce(f"the undisturbed twin flies to step {last}")
+            detail = twin.reach(last, REACH_MAX_S, progress)
+        elif interrupted:
+            detail = "the run was interrupted before the twin was compared"
+        if self._twin is None:
+            return None
+        self._twin.journal.read_on()
+        self._twin.stop()
+        return compare(committed, self._twin.journal.digests, detail)
+
+    def stop(self) -> None:
+        """End it, if it flies."""
+        if self._twin is not None:
+            self._twin.stop()
 
 
 def compare(committed: list[tuple[int, int, str]], digests: dict[int, str], detail: str) -> TwinRecord:
