@@ -21,7 +21,7 @@ from flightsw.link.codec import pack_housekeeping, unpack_housekeeping
 from flightsw.link.dictionary import GROUP_BY_NAME
 from flightsw.link.packet import TmPacket, decode_tm, encode_tm
 from ground.client import StationClient
-from hil.inproc_command import orbit_benchmark
+from hil.inproc_benchmark import orbit_benchmark
 
 SETTLE_S = 15.0
 WINDOW_S = 40.0

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from hil.cli import app
 from hil.inproc import ORBIT_S, mission, run_inproc
-from hil.inproc_command import command
 from hil.inproc_evidence import Evidence, TimedCommand, TimedFault
 from hil.plant.eps import EpsConfig
 from hil.plant.plant import Plant, PlantConfig
@@ -206,12 +207,13 @@ def test_impossible_runs_are_refused_in_one_line(arguments, complaint):
     assert complaint in str(caught.value)
 
 
-def test_the_command_prints_evidence(capsys):
-    assert command(orbits=0.05, rate_hz=1.0, json=True) == 0
-    printed = msgspec.json.decode(capsys.readouterr().out, type=Evidence)
+def test_the_command_prints_evidence():
+    arguments = ["inproc", "--orbits", "0.05", "--rate", "1"]
+    as_json, as_table = (CliRunner().invoke(app, [*arguments, *more]) for more in (["--json"], []))
+    assert (as_json.exit_code, as_table.exit_code) == (0, 0)
+    printed = msgspec.json.decode(as_json.stdout, type=Evidence)
     assert printed.frames == round(0.05 * 5737.0)
-    assert command(orbits=0.05, rate_hz=1.0) == 0
-    assert printed.digest in capsys.readouterr().out
+    assert printed.digest in as_table.stdout
 
 
 def test_event_times_never_go_back(orbit):
