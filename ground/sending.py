@@ -30,6 +30,8 @@ from .screen import arguments_text, block, clip
 
 REPLY_S: Final = 2.0
 """How long to look for the reply packet of a completed inference request."""
+REPLY_POLL_S: Final = 0.05
+"""Time between two looks."""
 
 _EXIT: Final = {
     "sent": ExitCode.OK,
@@ -201,7 +203,7 @@ def _reply(archive: Path, result: CommandResult) -> ReplyRow | None:
             reply = next((row for row in reversed(reader.replies()) if row.command == result.id), None)
             if (reply is not None and reply.complete) or time.monotonic() > deadline_s:
                 return reply
-            time.sleep(0.05)
+            time.sleep(REPLY_POLL_S)
 
 
 def _subcommand(telecommand: Telecommand) -> Callable[..., None]:
