@@ -18,7 +18,8 @@ from flightsw.link.schema import FailureCode, Stage
 
 from . import commanding
 from .commanding import Command
-from .execution import DONE, EXECUTIONS, Failure
+from .execution import EXECUTIONS
+from .execution_row import DONE, Failure
 from .frame import Frame
 from .inputs import Report
 from .vehicle import Config, Vehicle

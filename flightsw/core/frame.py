@@ -17,7 +17,7 @@ from .commanding import Verification
 from .downlink import Packer
 from .effects import Effect
 from .events import Event
-from .execution import Outcome, Pong
+from .execution_row import Outcome, Pong
 from .inputs import RequestReply
 from .vehicle import Config, Vehicle
 

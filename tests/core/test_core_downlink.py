@@ -9,7 +9,7 @@ from core_flight import Flight
 from flightsw.core import downlink, events, executive, housekeeping
 from flightsw.core.effects import Announce, Playback, Telemetry
 from flightsw.core.events import Event
-from flightsw.core.housekeeping import GETTERS
+from flightsw.core.getters import GETTERS
 from flightsw.core.inputs import RecorderStatus, RequestReply
 from flightsw.link.codec import HousekeepingBody, decode_telemetry
 from flightsw.link.dictionary import (

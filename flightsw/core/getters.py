@@ -1,0 +1,171 @@
+"""Getters: what each parameter of the dictionary reads in the vehicle.
+
+``GETTERS`` is the whole mapping from names to the vehicle's state; a test holds it complete. A getter returns a
+float; NaN is "no valid value" and never becomes zero on the way to the ground. Housekeeping reports what they read,
+and the watchpoints watch it.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from flightsw.link.dictionary import EVENT_BY_NAME
+
+from .job import Job
+
+if TYPE_CHECKING:
+    from .vehicle import Vehicle
+
+NAN: Final = math.nan
+Getter = Callable[["Vehicle"], float]
+
+
+def _sensor(field: str) -> Getter:
+    """A field of the sensor frame, NaN while the sensors are stale."""
+
+    def read(vehicle: "Vehicle") -> float:
+        frame = vehicle.sense.frame
+        return float(getattr(frame, field)) if frame is not None and vehicle.sense.fresh else NAN
+
+    return read
+
+
+def _gpu(field: str) -> Getter:
+    """A field of the probe's sample, NaN when unsupported or stale."""
+
+    def read(vehicle: "Vehicle") -> float:
+        sample = vehicle.sense.gpu
+        value = getattr(sample, field) if sample is not None and vehicle.sense.gpu_fresh else None
+        return NAN if value is None else float(value)
+
+    return read
+
+
+def _job(kind: str, read: Callable[[Job], float]) -> Getter:
+    """Of the first configured job of a kind, NaN when there is none."""
+
+    def value(vehicle: "Vehicle") -> float:
+        index = vehicle.first_train if kind == "train" else vehicle.first_infer
+        return NAN if index is None else read(vehicle.payload.jobs[index])
+
+    return value
+
+
+def _checkpoint(name: str) -> Getter:
+    """Of the first training job's ring, NaN while it has no verified generation."""
+
+    def value(vehicle: "Vehicle") -> float:
+        if vehicle.first_train is None:
+            return NAN
+        ring = vehicle.checkpoint.rings[vehicle.first_train]
+        return float(getattr(ring, name)) if ring.generation >= 0 else NAN
+
+    return value
+
+
+def _checkpoint_age(vehicle: "Vehicle") -> float:
+    if vehicle.first_train is None:
+        return NAN
+    committed_s = vehicle.checkpoint.rings[vehicle.first_train].committed_world_s
+    return NAN if committed_s is None else vehicle.sense.world_s - committed_s
+
+
+def _of_rings(name: str) -> Getter:
+    return lambda vehicle: float(sum(getattr(ring, name) for ring in vehicle.checkpoint.rings))
+
+
+def _stall(vehicle: "Vehicle") -> float:
+    return NAN if vehicle.first_train is None else vehicle.checkpoint.rings[vehicle.first_train].stall_s * 1e3
+
+
+def _cap(vehicle: "Vehicle") -> float:
+    cap_w = vehicle.governor.power_cap_w
+    return NAN if cap_w is None else cap_w
+
+
+def _unsupported(vehicle: "Vehicle") -> float:
+    sample = vehicle.sense.gpu
+    return NAN if sample is None else float(len(sample.unsupported))
+
+
+def _or_nan(value: int) -> float:
+    return NAN if value < 0 else float(value)
+
+
+def _positive(job: Job, value: float) -> float:
+    """A worker's own reading, NaN while there is no worker."""
+    return value if job.has_process else NAN
+
+
+GETTERS: Final[dict[str, Getter]] = {
+    "uptime_s": lambda v: v.now_s - v.boot_s,
+    "frame_count": lambda v: v.frame_count,
+    "frame_jitter_ms": lambda v: v.health.frame_late_s * 1e3,
+    "frame_overruns": lambda v: v.health.frames_skipped,
+    "time_quality": lambda v: v.sense.quality,
+    "mode": lambda v: v.mode.mode,
+    "mode_reason": lambda v: EVENT_BY_NAME[v.mode.event].id,
+    "contact": lambda v: v.sense.contact,
+    "eps.soc_fraction": lambda v: v.eps.soc_fraction,
+    "eps.bus_voltage_v": _sensor("bus_voltage_v"),
+    "eps.bus_current_a": _sensor("bus_current_a"),
+    "eps.battery_voltage_v": _sensor("battery_voltage_v"),
+    "eps.battery_current_a": _sensor("battery_current_a"),
+    "eps.battery_temp_degc": _sensor("battery_temp_degc"),
+    "eps.array_power_w": _sensor("array_power_w"),
+    "eps.sun_fraction": _sensor("sun_fraction"),
+    "eps.eclipse": lambda v: v.eps.eclipse,
+    "eps.arc_remaining_s": lambda v: v.eps.arc_remaining_s,
+    "eps.gpu_rail": lambda v: v.eps.rail_on,
+    "thermal.gpu_degc": lambda v: v.thermal.gpu_degc,
+    "thermal.radiator_degc": lambda v: v.thermal.radiator_degc,
+    "gpu.power_w": _gpu("power_w"),
+    "gpu.die_degc": _gpu("die_degc"),
+    "gpu.memory_degc": _gpu("memory_degc"),
+    "gpu.energy_j": _gpu("energy_j"),
+    "gpu.utilisation_fraction": _gpu("utilisation_fraction"),
+    "gpu.ecc_uncorrected": _gpu("ecc_uncorrected"),
+    "gpu.unsupported_fields": _unsupported,
+    "governor.power_budget_w": lambda v: v.governor.power_budget_w,
+    "governor.limit": lambda v: v.governor.limit,
+    "governor.duty": lambda v: v.governor.duty,
+    "governor.power_cap_w": _cap,
+    "train.state": _job("train", lambda j: j.life),
+    "train.step": _job("train", lambda j: j.step),
+    "train.loss": _job("train", lambda j: j.loss),
+    "train.tokens_per_s": _job("train", lambda j: _positive(j, j.tokens_per_s)),
+    "train.micro_batch_ms": _job("train", lambda j: _positive(j, j.micro_batch_s * 1e3)),
+    "train.restarts": _job("train", lambda j: j.restarts),
+    "infer.state": _job("infer", lambda j: j.life),
+    "infer.pending": _job("infer", lambda j: len(j.requests)),
+    "infer.replies": _job("infer", lambda j: j.replies),
+    "infer.tokens": _job("infer", lambda j: j.tokens_total),
+    "infer.generation": _job("infer", lambda j: _or_nan(j.generation)),
+    "infer.restarts": _job("infer", lambda j: j.restarts),
+    "checkpoint.generation": _checkpoint("generation"),
+    "checkpoint.step": _checkpoint("step"),
+    "checkpoint.age_s": _checkpoint_age,
+    "checkpoint.committed": _of_rings("committed"),
+    "checkpoint.rejected": _of_rings("rejected"),
+    "checkpoint.stall_ms": _stall,
+    "tc.accepted": lambda v: v.commanding.accepted,
+    "tc.rejected": lambda v: v.commanding.rejected,
+    "tc.in_flight": lambda v: len(v.commanding.in_flight),
+    "tm.sent": lambda v: v.recorder.sent,
+    "tm.playback": lambda v: v.recorder.playback,
+    "tm.dropped": lambda v: v.recorder.dropped,
+    "recorder.pending": lambda v: v.recorder.pending,
+    "recorder.shed": lambda v: v.recorder.shed,
+    "radio.frames_bad": lambda v: v.health.radio_frames_bad + v.commanding.garbage,
+    "avionics.frames_bad": lambda v: v.health.avionics_frames_bad,
+    "events.suppressed": lambda v: v.events.suppressed,
+    "orbit.latitude_deg": _sensor("latitude_deg"),
+    "orbit.longitude_deg": _sensor("longitude_deg"),
+    "orbit.altitude_km": _sensor("altitude_km"),
+    "radiation.proton_flux_cm2_s": _sensor("proton_flux_cm2_s"),
+    "daemon.rss_mb": lambda v: v.health.rss_mb,
+    "daemon.cpu_fraction": lambda v: v.health.cpu_fraction,
+    "daemon.disk_free_mb": lambda v: v.health.disk_free_mb,
+    "adapters.restarts": lambda v: sum(a.restarts for a in v.adapters),
+    "adapters.failed": lambda v: sum(a.failed for a in v.adapters),
+}

@@ -1,0 +1,72 @@
+"""The dictionary's event reports: id, name, severity, and the text over the fields that travel.
+
+Ids are never reused. Sixteen ids make a source: one subsystem, with one rate limit (``core.events``).
+"""
+
+# ruff: noqa: E501 - the table has one entry per line.
+
+from typing import Final
+
+from .schema import EventReport, Severity
+
+_D, _I, _W, _E, _C, _F = Severity
+
+
+def _event(id: int, name: str, severity: Severity, template: str, text: str) -> EventReport:
+    return EventReport(id=id, name=name, severity=severity, template=template, text=text)
+
+
+# One line per event, so that the table can be read as one.
+# fmt: off
+EVENTS: Final[tuple[EventReport, ...]] = (
+    # 0x01.. the daemon
+    _event(0x01, "BOOT", _I, "boot {boot}, cause {cause}, dictionary {dictionary}, configuration {configuration}", "The daemon came up."),
+    _event(0x02, "SHUTDOWN", _I, "shutdown: {reason}", "The daemon goes down in an orderly way."),
+    _event(0x03, "CRASH_LOOP", _C, "{count} unclean boots within {window_s:g} s: staying in SAFE", "Too many restarts that nobody asked for."),
+    _event(0x04, "FRAME_OVERRUN", _W, "minor frame late by {late_ms:.0f} ms, {skipped} skipped", "A minor frame missed its deadline."),
+    _event(0x05, "ADAPTER_RESTARTED", _W, "adapter {adapter} restarted ({restarts}): {reason}", "An adapter failed and was restarted."),
+    _event(0x06, "ADAPTER_FAILED", _E, "adapter {adapter} given up after {restarts} restarts: {reason}", "An adapter failed too often."),
+    _event(0x07, "STORE_FAULT", _E, "store: {reason}", "A durable write or read failed, or a copy was corrupt."),
+    _event(0x08, "EVENTS_SUPPRESSED", _W, "{count} event reports suppressed", "Rate limit or filter was active."),
+    # 0x10.. mode
+    _event(0x10, "MODE_CHANGED", _I, "mode {old} → {new}: {reason}", "The vehicle changed its mode."),
+    _event(0x11, "SAFE_ENTERED", _C, "SAFE: {reason}", "The vehicle entered SAFE."),
+    _event(0x12, "SENSORS_STALE", _E, "no valid sensor frame for {age_s:.1f} s", "Avionics are silent."),
+    _event(0x13, "SENSORS_RECOVERED", _I, "sensor frames are back after {age_s:.1f} s", "Avionics talk again."),
+    _event(0x14, "SENSOR_INVALID", _W, "{sensor} reads {value:g}: outside its physical range", "A reading was ignored."),
+    # 0x20.. power and heat
+    _event(0x20, "ECLIPSE_ENTERED", _I, "eclipse entry, SoC {soc:.3f}", "The sun is gone."),
+    _event(0x21, "ECLIPSE_LEFT", _I, "eclipse exit, SoC {soc:.3f}", "The sun is back."),
+    _event(0x22, "SOC_LOW", _C, "SoC {soc:.3f} under {limit:.3f}", "The battery is below the SAFE threshold."),
+    _event(0x23, "BUS_UNDERVOLTAGE", _C, "bus {voltage_v:.1f} V under {limit_v:.1f} V", "The bus sags."),
+    _event(0x24, "GPU_HOT", _C, "GPU node {temp_degc:.1f} degC over {limit_degc:.1f}", "The GPU node is too hot."),
+    _event(0x25, "RADIATOR_HOT", _C, "radiator {temp_degc:.1f} degC over {limit_degc:.1f}", "The radiator is too hot."),
+    _event(0x26, "GOVERNOR_LIMIT", _D, "governor bound by {limit}, budget {budget_w:.0f} W", "What binds the power budget changed."),
+    _event(0x27, "RAIL_SWITCHED", _W, "GPU rail {state}: {reason}", "The GPU's power rail was switched."),
+    # 0x30.. payload
+    _event(0x30, "JOB_STATE", _I, "job {job}: {old} → {new}: {reason}", "A job changed its state."),
+    _event(0x31, "WORKER_READY", _I, "job {job}: pid {pid} on {device}, resumed at step {step}, generation {generation}", "A worker is up; generation −1 is a fresh start."),
+    _event(0x32, "WORKER_DIED", _E, "job {job}: worker ended with {returncode}: {reason}", "A worker went down without being asked."),
+    _event(0x33, "WORKER_HUNG", _E, "job {job}: no progress for {age_s:.1f} s: killed", "Heartbeats came or not; the work did not advance."),
+    _event(0x34, "WORKER_FAULT", _E, "job {job}: {code}: {reason}", "A worker reports a fault of its own."),
+    _event(0x35, "WORKER_QUARANTINED", _E, "job {job}: {restarts} restarts in {window_s:g} s, next try in {retry_s:g} s", "A job failed too often and is retried slowly."),
+    _event(0x36, "REQUEST_FAILED", _W, "job {job}: request {request}: {reason}", "An inference request was not answered."),
+    _event(0x37, "MODEL_SWAPPED", _I, "job {job} serves generation {generation} (step {step})", "Inference took a newer verified checkpoint."),
+    # 0x40.. checkpoints
+    _event(0x40, "CHECKPOINT_COMMITTED", _I, "job {job}: generation {generation}, step {step}, digest {digest}, stall {stall_ms:.1f} ms", "A checkpoint was written, read back and verified."),
+    _event(0x41, "CHECKPOINT_REJECTED", _W, "job {job}: generation {generation}: {reason}", "A corrupt or half-written generation was skipped."),
+    _event(0x42, "CHECKPOINT_FAILED", _E, "job {job}: {reason}", "A checkpoint could not be written."),
+    # 0x50.. telecommands and link
+    _event(0x50, "TC_REFUSED", _W, "telecommand {command} refused: {code}: {reason}", "A command was not accepted."),
+    _event(0x51, "TC_FAILED", _W, "telecommand {command} failed: {code}: {reason}", "A command was accepted, then failed."),
+    _event(0x52, "TC_GARBAGE", _W, "{count} unreadable units dropped from the radio", "Bytes that are no telecommand."),
+    _event(0x53, "CONTACT_START", _I, "acquisition of signal, {pending} packets pending", "A pass begins."),
+    _event(0x54, "CONTACT_END", _I, "loss of signal, {pending} packets pending", "A pass ends."),
+    _event(0x55, "RECORDER_SHED", _W, "recorder over quota: {count} packets shed", "Least important packets were dropped."),
+    _event(0x56, "TM_DROPPED", _W, "{count} packets dropped: {reason}", "A bounded queue was full."),
+    # 0x60.. GPU
+    _event(0x60, "PROBE_UNSUPPORTED", _I, "probe {source}: {count} unsupported fields: {fields}", "What this card cannot tell."),
+    _event(0x61, "PROBE_SILENT", _E, "no GPU telemetry for {age_s:.1f} s", "The probe does not answer."),
+    _event(0x62, "PROBE_RECOVERED", _I, "GPU telemetry is back", "The probe answers again."),
+)
+# fmt: on

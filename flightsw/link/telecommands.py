@@ -1,0 +1,220 @@
+"""The dictionary's telecommands: opcode, PUS type, arguments, where each is allowed, and how long it may take.
+
+Opcodes are never reused. The text is what an operator reads, in the ICD and in the command line's help.
+"""
+
+from typing import Final
+
+from .schema import Argument, ArgumentType, Hazard, Mode, Severity, Telecommand
+
+JOB: Final = Argument(name="job", type=ArgumentType.TEXT, minimum=1, maximum=32, text="Job id as configured")
+GROUP: Final = Argument(
+    name="group", type=ArgumentType.ENUM, choices=("fast", "main", "slow"), text="Housekeeping group"
+)
+IN_SERVICE: Final = (Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
+
+TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
+    Telecommand(
+        opcode=0x01, name="ping", service=17, subtype=1, text="Ask for one are-you-alive report (PUS 17,2)."
+    ),
+    Telecommand(
+        opcode=0x02,
+        name="arm",
+        service=8,
+        subtype=1,
+        text="First of two steps of a hazardous command: arm its opcode for 60 s, once.",
+        arguments=(
+            Argument(name="opcode", type=ArgumentType.INT, minimum=1, maximum=0xFFFF, text="Opcode to arm"),
+        ),
+    ),
+    Telecommand(
+        opcode=0x10,
+        name="mode.set",
+        service=8,
+        subtype=1,
+        text="Enter SAFE, or leave it for NOMINAL. COMPUTE and DOWNLINK follow by themselves.",
+        arguments=(
+            Argument(
+                name="mode",
+                type=ArgumentType.ENUM,
+                choices=("SAFE", "NOMINAL"),
+                codes=(Mode.SAFE, Mode.NOMINAL),
+                text="Mode to enter",
+            ),
+        ),
+        modes=(Mode.SAFE, Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK),
+    ),
+    Telecommand(
+        opcode=0x20,
+        name="job.start",
+        service=8,
+        subtype=1,
+        text="Start a configured job; it resumes from its newest verified checkpoint.",
+        arguments=(JOB,),
+        modes=IN_SERVICE,
+        timeout_s=60.0,
+    ),
+    Telecommand(
+        opcode=0x21,
+        name="job.stop",
+        service=8,
+        subtype=1,
+        text="Checkpoint a job, then stop its worker.",
+        arguments=(JOB,),
+        timeout_s=60.0,
+    ),
+    Telecommand(
+        opcode=0x22,
+        name="job.checkpoint",
+        service=8,
+        subtype=1,
+        text="Commit a checkpoint of a training job now.",
+        arguments=(JOB,),
+        modes=IN_SERVICE,
+        timeout_s=60.0,
+    ),
+    Telecommand(
+        opcode=0x23,
+        name="job.infer",
+        service=8,
+        subtype=1,
+        text="Generate text with an inference job; the answer comes as a reply packet.",
+        arguments=(
+            JOB,
+            Argument(name="prompt", type=ArgumentType.TEXT, minimum=1, maximum=800, text="Prompt"),
+            Argument(
+                name="max_tokens",
+                type=ArgumentType.INT,
+                minimum=1,
+                maximum=512,
+                default=64,
+                text="Tokens to make",
+            ),
+            Argument(
+                name="temperature",
+                type=ArgumentType.FLOAT,
+                minimum=0.0,
+                maximum=2.0,
+                default=0.8,
+                text="Sampling temperature; 0 is greedy",
+            ),
+            Argument(
+                name="top_k",
+                type=ArgumentType.INT,
+                minimum=0,
+                maximum=1000,
+                default=0,
+                text="Sample among the k likeliest; 0 is all",
+            ),
+            Argument(
+                name="seed",
+                type=ArgumentType.INT,
+                minimum=0,
+                maximum=2**31 - 1,
+                default=0,
+                text="Sampling seed",
+            ),
+        ),
+        modes=IN_SERVICE,
+        timeout_s=300.0,
+    ),
+    Telecommand(
+        opcode=0x30,
+        name="governor.cap",
+        service=8,
+        subtype=1,
+        text="Cap the GPU's power below what the governor would allow; 0 W idles it.",
+        arguments=(
+            Argument(
+                name="power_cap_w", type=ArgumentType.FLOAT, unit="W", minimum=0.0, maximum=2000.0, text="Cap"
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x31,
+        name="gpu.rail",
+        service=8,
+        subtype=1,
+        text="Switch the GPU's power rail. Off kills every worker.",
+        arguments=(Argument(name="on", type=ArgumentType.BOOL, text="true is on"),),
+        hazard=Hazard.HAZARDOUS,
+    ),
+    Telecommand(
+        opcode=0x40,
+        name="hk.enable",
+        service=3,
+        subtype=5,
+        text="Enable periodic generation of a housekeeping group.",
+        arguments=(GROUP,),
+    ),
+    Telecommand(
+        opcode=0x41,
+        name="hk.disable",
+        service=3,
+        subtype=6,
+        text="Disable periodic generation of a housekeeping group.",
+        arguments=(GROUP,),
+    ),
+    Telecommand(
+        opcode=0x42,
+        name="hk.request",
+        service=3,
+        subtype=27,
+        text="Ask for one report of a housekeeping group now.",
+        arguments=(GROUP,),
+    ),
+    Telecommand(
+        opcode=0x43,
+        name="hk.interval",
+        service=3,
+        subtype=31,
+        text="Set the interval of a housekeeping group, within the bounds of the dictionary.",
+        arguments=(
+            GROUP,
+            Argument(
+                name="interval_s",
+                type=ArgumentType.FLOAT,
+                unit="s",
+                minimum=0.1,
+                maximum=3600.0,
+                text="Interval",
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x50,
+        name="event.filter",
+        service=5,
+        subtype=128,
+        text="Set the least severity that is reported. CRITICAL and FATAL always are.",
+        arguments=(
+            Argument(
+                name="severity",
+                type=ArgumentType.ENUM,
+                choices=tuple(s.name for s in Severity if s <= Severity.CRITICAL),
+                text="Least severity reported",
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x60,
+        name="recorder.acknowledge",
+        service=15,
+        subtype=128,
+        text="The ground has archived these packets; the recorder need not send them again.",
+        arguments=(
+            Argument(name="boot", type=ArgumentType.INT, minimum=1, maximum=2**32 - 1, text="Boot count"),
+            Argument(name="apid", type=ArgumentType.INT, minimum=0, maximum=0x7FF, text="APID"),
+            Argument(name="first", type=ArgumentType.INT, minimum=0, maximum=2**53, text="First sequence"),
+            Argument(name="last", type=ArgumentType.INT, minimum=0, maximum=2**53, text="Last sequence"),
+        ),
+    ),
+    Telecommand(
+        opcode=0x70,
+        name="daemon.restart",
+        service=8,
+        subtype=1,
+        text="Checkpoint, stop all workers and restart the daemon process.",
+        hazard=Hazard.HAZARDOUS,
+    ),
+)
