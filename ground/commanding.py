@@ -18,7 +18,7 @@ import msgspec
 
 from flightsw.link import verification
 from flightsw.link.arguments import check_arguments, enum_codes
-from flightsw.link.bodies import CommandBody, Scalar, VerificationBody, pack_body
+from flightsw.link.bodies import ArgumentValue, CommandBody, VerificationBody, pack_body
 from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME
 from flightsw.link.errors import LinkError
 from flightsw.link.packet import ACK_ALL, ACK_NONE, TcPacket, encode_tc
@@ -46,7 +46,7 @@ class Outgoing(msgspec.Struct, kw_only=True):
 
     id: int
     telecommand: Telecommand
-    arguments: dict[str, Scalar]
+    arguments: dict[str, ArgumentValue]
     operator: str
     sent_s: float
     sent_utc_s: float
@@ -58,7 +58,7 @@ class Outgoing(msgspec.Struct, kw_only=True):
     stages: list[StageLine] = msgspec.field(default_factory=list)
 
 
-def validate(name: str, arguments: dict[str, Any]) -> tuple[Telecommand, dict[str, Scalar]]:
+def validate(name: str, arguments: dict[str, Any]) -> tuple[Telecommand, dict[str, ArgumentValue]]:
     """The telecommand and its checked arguments; raises ``GroundError`` (usage) that says what is allowed."""
     telecommand = TELECOMMAND_BY_NAME.get(name)
     if telecommand is None:
@@ -81,6 +81,8 @@ def shown_arguments(telecommand: Telecommand, arguments: dict[str, Any]) -> dict
     """Arguments as an operator writes them: enumerations by name."""
     shown = dict(arguments)
     for argument in telecommand.arguments:
+        if argument.type is ArgumentType.BYTES and argument.name in shown:
+            shown[argument.name] = f"{len(shown[argument.name])} octets"
         if argument.type is ArgumentType.ENUM and argument.name in shown:
             names = {code: name for name, code in enum_codes(argument).items()}
             shown[argument.name] = names.get(shown[argument.name], shown[argument.name])
@@ -103,7 +105,7 @@ class Commander:
     def submit(
         self,
         telecommand: Telecommand,
-        arguments: dict[str, Scalar],
+        arguments: dict[str, ArgumentValue],
         *,
         id: int,
         operator: str,
@@ -255,7 +257,9 @@ def failure_name(code: int) -> str:
     return FailureCode(code).name if code in FailureCode.__members__.values() else str(code)
 
 
-def _encode(telecommand: Telecommand, id: int, arguments: dict[str, Scalar], count: int, ack_flags: int) -> bytes:
+def _encode(
+    telecommand: Telecommand, id: int, arguments: dict[str, ArgumentValue], count: int, ack_flags: int
+) -> bytes:
     return encode_tc(
         TcPacket(
             apid=APID_TELECOMMAND,

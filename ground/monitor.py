@@ -16,6 +16,7 @@ from flightsw.link.dictionary import (
     APID_EVENT,
     APID_PING,
     APID_REPLY,
+    APID_TABLE,
     APID_VERIFICATION,
     DICTIONARY_HASH,
     EVENT_BY_ID,
@@ -39,6 +40,7 @@ _STREAM_NAMES: Final = {
     APID_EVENT: "events",
     APID_REPLY: "replies",
     APID_PING: "ping",
+    APID_TABLE: "table",
     **{group.apid: f"hk {group.name}" for group in HOUSEKEEPING},
 }
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from flightsw.link.bodies import CommandBody, Scalar, pack_body
+from flightsw.link.bodies import ArgumentValue, CommandBody, pack_body
 from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME
 from flightsw.link.packet import ACK_ALL, TcPacket, encode_tc
 
@@ -23,7 +23,7 @@ class TimedCommand(msgspec.Struct, frozen=True, kw_only=True):
 
     world_s: float
     name: str
-    arguments: dict[str, Scalar] = {}
+    arguments: dict[str, ArgumentValue] = {}
 
 
 class TimedFault(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,9 +18,9 @@ VALUE_CHARACTERS_MAX: Final = 40
 def check_arguments(command: Telecommand, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as they go into the body, in the order of the dictionary, defaults filled in.
 
-    An ENUM may be given by name or by code and becomes its code. Raises ``ArgumentError`` for the first that is
-    unknown, missing, of another type or out of its range; NaN and infinity are never in range, and
-    a bool is no number.
+    An ENUM may be given by name or by code and becomes its code; BYTES may be given as hexadecimal text. Raises
+    ``ArgumentError`` for the first that is unknown, missing, of another type or out of its range; NaN and infinity
+    are never in range, and a bool is no number.
     """
     names = [argument.name for argument in command.arguments]
     for name in arguments:
@@ -50,7 +50,8 @@ def check_argument(argument: Argument, value: Any) -> Any:
 def parse_argument_text(argument: Argument, text: str) -> Any:
     """Value of an argument as typed on a command line, checked; raises ``ArgumentError``.
 
-    BOOL takes true/false, on/off, yes/no, 1/0; INT also 0x and 0b; ENUM its name in any case, or its code.
+    BOOL takes true/false, on/off, yes/no, 1/0; INT also 0x and 0b; ENUM its name in any case, or its code;
+    BYTES hexadecimal digits.
     """
     try:
         value = _PARSE[argument.type](argument, text)
@@ -78,6 +79,10 @@ def describe(argument: Argument) -> str:
             return f"a number{span}{unit}"
         case ArgumentType.TEXT:
             return f"text{span.replace(' from ', ' of ')} characters" if span else "text"
+        case ArgumentType.BYTES:
+            return (
+                f"octets as hexadecimal,{span.replace(' from ', ' ')} of them" if span else "octets as hexadecimal"
+            )
     return "one of " + ", ".join(f"{name} ({code})" for name, code in enum_codes(argument).items())
 
 
@@ -131,6 +136,15 @@ def _check_enum(argument: Argument, value: Any) -> int | None:
     return int(value) if _is_number(value, int) and value in codes.values() else None
 
 
+def _check_bytes(argument: Argument, value: Any) -> bytes | None:
+    if isinstance(value, str):
+        try:
+            value = bytes.fromhex(value)
+        except ValueError:
+            return None
+    return bytes(value) if isinstance(value, bytes) and _in_range(argument, len(value)) else None
+
+
 def _is_number(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
@@ -167,6 +181,7 @@ _CHECK: Final[dict[ArgumentType, Callable[[Argument, Any], Any]]] = {
     ArgumentType.FLOAT: _check_float,
     ArgumentType.TEXT: _check_text,
     ArgumentType.ENUM: _check_enum,
+    ArgumentType.BYTES: _check_bytes,
 }
 _PARSE: Final[dict[ArgumentType, Callable[[Argument, str], Any]]] = {
     ArgumentType.BOOL: _parse_bool,
@@ -174,4 +189,5 @@ _PARSE: Final[dict[ArgumentType, Callable[[Argument, str], Any]]] = {
     ArgumentType.FLOAT: _parse_float,
     ArgumentType.TEXT: _parse_text,
     ArgumentType.ENUM: _parse_enum,
+    ArgumentType.BYTES: _parse_text,
 }

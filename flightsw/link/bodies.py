@@ -23,12 +23,15 @@ from .packet import PACKET_BYTES_MAX, TM_BODY_BYTES_MAX
 from .schema import FailureCode
 
 Scalar = bool | int | float | str | None
+ArgumentValue = Scalar | bytes
 Count = Annotated[int, Meta(ge=0)]
 """What msgpack can carry as an unsigned integer, 0 to 2^64 − 1."""
 
 FIELD_CHARACTERS_MAX: Final = 96
 """Text fields of an event that is too large are cut to this first."""
 ELLIPSIS: Final = "…"
+_BINARY: Final = frozenset((0xC4, 0xC5, 0xC6))
+"""First octets of msgpack binary data."""
 
 
 class CommandBody(msgspec.Struct, frozen=True):
@@ -36,7 +39,15 @@ class CommandBody(msgspec.Struct, frozen=True):
 
     op: Count
     id: Count
-    args: dict[str, Scalar] = {}
+    args: dict[str, ArgumentValue] = {}
+
+
+class _UnreadCommand(msgspec.Struct, frozen=True):
+    """A telecommand whose arguments are still msgpack: no decoder takes text and octets in one place."""
+
+    op: Count
+    id: Count
+    args: dict[str, msgspec.Raw] = {}
 
 
 class EventBody(msgspec.Struct, frozen=True):
@@ -85,6 +96,19 @@ class ReplyBody(msgspec.Struct, frozen=True):
     parts: Count = 1
 
 
+class TableBody(msgspec.Struct, frozen=True):
+    """A piece of a dumped table: octets of the image from ``offset`` on, of ``total`` with this CRC-32."""
+
+    boot: Count
+    seq: Count
+    t: float
+    table: Count
+    offset: Count
+    total: Count
+    crc32: Count
+    data: bytes
+
+
 class PingBody(msgspec.Struct, frozen=True):
     """Are-you-alive report."""
 
@@ -93,14 +117,18 @@ class PingBody(msgspec.Struct, frozen=True):
     t: float
 
 
-TelemetryBody = EventBody | VerificationBody | ReplyBody | PingBody
+TelemetryBody = EventBody | VerificationBody | ReplyBody | TableBody | PingBody
 Body = TypeVar("Body")
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_command: Final = msgspec.msgpack.Decoder(CommandBody)
+_command: Final = msgspec.msgpack.Decoder(_UnreadCommand)
+_arguments: Final = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
+_scalar: Final = msgspec.msgpack.Decoder(Scalar)
+_octets: Final = msgspec.msgpack.Decoder(bytes)
 _event: Final = msgspec.msgpack.Decoder(EventBody)
 _verification: Final = msgspec.msgpack.Decoder(VerificationBody)
 _reply: Final = msgspec.msgpack.Decoder(ReplyBody)
+_table: Final = msgspec.msgpack.Decoder(TableBody)
 _ping: Final = msgspec.msgpack.Decoder(PingBody)
 
 
@@ -151,7 +179,13 @@ def split_text(text: str, bytes_max: int) -> tuple[str, ...]:
 
 def unpack_command(octets: bytes) -> CommandBody:
     """Body of a telecommand; raises ``BodyError``."""
-    return _decode(_command, octets, "telecommand")
+    unread = _decode(_command, octets, "telecommand")
+    return CommandBody(unread.op, unread.id, _read(unread.args))
+
+
+def unpack_arguments(octets: bytes) -> dict[str, ArgumentValue]:
+    """Arguments of a stored telecommand; raises ``BodyError``."""
+    return _read(_decode(_arguments, octets, "arguments"))
 
 
 def unpack_event(octets: bytes) -> EventBody:
@@ -169,6 +203,11 @@ def unpack_reply(octets: bytes) -> ReplyBody:
     return _decode(_reply, octets, "reply")
 
 
+def unpack_table(octets: bytes) -> TableBody:
+    """Body of a piece of a dumped table; raises ``BodyError``."""
+    return _decode(_table, octets, "table")
+
+
 def unpack_ping(octets: bytes) -> PingBody:
     """Body of an are-you-alive report, and the head of any other map of telemetry; raises ``BodyError``."""
     return _decode(_ping, octets, "ping")
@@ -183,6 +222,17 @@ def _decode(decoder: msgspec.msgpack.Decoder[Body], octets: bytes, what: str) ->
         raise BodyError(f"{what} body: {error}") from None
     except RecursionError:
         raise BodyError(f"{what} body: nested too deeply") from None
+
+
+def _read(unread: dict[str, msgspec.Raw]) -> dict[str, ArgumentValue]:
+    arguments: dict[str, ArgumentValue] = {}
+    for name, raw in unread.items():
+        octets = bytes(raw)
+        if octets[0] in _BINARY:
+            arguments[name] = _decode(_octets, octets, "argument")
+        else:
+            arguments[name] = _decode(_scalar, octets, "argument")
+    return arguments
 
 
 def _clean(value: Any) -> Any:

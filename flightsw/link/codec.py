@@ -22,6 +22,7 @@ from .bodies import (
     EventBody,
     PingBody,
     ReplyBody,
+    TableBody,
     TelemetryBody,
     VerificationBody,
     cut_text,
@@ -31,12 +32,14 @@ from .bodies import (
     unpack_event,
     unpack_ping,
     unpack_reply,
+    unpack_table,
     unpack_verification,
 )
 from .dictionary import (
     APID_EVENT,
     APID_PING,
     APID_REPLY,
+    APID_TABLE,
     APID_VERIFICATION,
     DESTINATION_PLAYBACK,
     HOUSEKEEPING,
@@ -53,6 +56,7 @@ __all__ = [
     "HousekeepingBody",
     "PingBody",
     "ReplyBody",
+    "TableBody",
     "Telemetry",
     "UnknownBody",
     "VerificationBody",
@@ -83,6 +87,7 @@ _UNPACK_BY_APID: Final[dict[int, Callable[[bytes], TelemetryBody]]] = {
     APID_EVENT: unpack_event,
     APID_REPLY: unpack_reply,
     APID_PING: unpack_ping,
+    APID_TABLE: unpack_table,
 }
 
 

@@ -7,7 +7,8 @@ configuration are plain ``ValueError``; broken invariants of ours are ``assert``
     ├── FrameError          bytes between delimiters are no frame
     ├── PacketError         a frame's payload is no packet of ours
     ├── BodyError           the packet is whole, its msgpack body is not what the dictionary says
-    └── ArgumentError       a telecommand's arguments are refused (``FailureCode.BAD_ARGUMENT``)
+    ├── ArgumentError       a telecommand's arguments are refused (``FailureCode.BAD_ARGUMENT``)
+    └── TableError          a table, sequence or parameter set is refused (``FailureCode.INVALID_TABLE``)
 """
 
 
@@ -29,3 +30,7 @@ class BodyError(LinkError):
 
 class ArgumentError(LinkError):
     """A telecommand argument is missing, unknown, of the wrong type or out of its range."""
+
+
+class TableError(LinkError):
+    """An image of a table is damaged, or its content is not allowed."""

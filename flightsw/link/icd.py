@@ -12,17 +12,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 import msgspec
 
 from . import packet
 from .arguments import describe
-from .bodies import CommandBody, EventBody, PingBody, ReplyBody, VerificationBody
+from .bodies import CommandBody, EventBody, PingBody, ReplyBody, TableBody, VerificationBody
 from .dictionary import (
     APID_EVENT,
     APID_PING,
     APID_REPLY,
+    APID_TABLE,
     APID_TELECOMMAND,
     APID_VERIFICATION,
     DICTIONARY_HASH,
@@ -42,6 +43,7 @@ _MAP_BODIES: Final[tuple[tuple[str, int, str, type[msgspec.Struct]], ...]] = (
     ("Verification report", APID_VERIFICATION, "1, stage (+1 for a failure)", VerificationBody),
     ("Event report", APID_EVENT, "5, 1 to 4 by severity", EventBody),
     ("Inference reply", APID_REPLY, "8, 130", ReplyBody),
+    ("Piece of a dumped table", APID_TABLE, "8, 131", TableBody),
     ("Are-you-alive report", APID_PING, "17, 2", PingBody),
 )
 _CODES: Final[tuple[type[IntEnum], ...]] = (Mode, Severity, Stage, FailureCode)
@@ -204,6 +206,8 @@ def _codes() -> str:
 
 
 def _type_name(field: msgspec.structs.FieldInfo) -> str:
+    if get_origin(field.type) is dict:
+        return "map of text to nil, bool, integer, float64, text or (in commands) octets"
     match msgspec.inspect.type_info(field.type):
         case msgspec.inspect.IntType(ge=0):
             return "unsigned integer"
@@ -211,8 +215,8 @@ def _type_name(field: msgspec.structs.FieldInfo) -> str:
             return "integer"
         case msgspec.inspect.FloatType():
             return "float64"
-        case msgspec.inspect.DictType():
-            return "map of text to nil, bool, integer, float64 or text"
+        case msgspec.inspect.BytesType():
+            return "octets"
         case _:
             return "text"
 

@@ -62,6 +62,10 @@ class FailureCode(IntEnum):
     UNKNOWN_TARGET = 9
     EXECUTION_FAILED = 10
     TIMEOUT = 11
+    INVALID_TABLE = 12
+    NOT_STAGED = 13
+    NOT_VALIDATED = 14
+    WRONG_STATE = 15
 
 
 @unique
@@ -81,12 +85,14 @@ class ArgumentType(StrEnum):
     FLOAT = "float"
     TEXT = "text"
     ENUM = "enum"
+    BYTES = "bytes"
 
 
 class Argument(msgspec.Struct, frozen=True, kw_only=True):
     """One argument of a telecommand.
 
-    ``minimum`` and ``maximum`` bound INT and FLOAT values, and the length of TEXT in characters.
+    ``minimum`` and ``maximum`` bound INT and FLOAT values, and the length of TEXT in characters,
+    of BYTES in octets.
     ``choices`` names the codes of an ENUM (code is the position in the tuple unless ``codes`` says otherwise).
     An argument with a ``default`` that is not None may be left out.
     """

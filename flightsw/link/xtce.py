@@ -18,6 +18,7 @@ from .dictionary import (
     APID_EVENT,
     APID_PING,
     APID_REPLY,
+    APID_TABLE,
     APID_TELECOMMAND,
     APID_VERIFICATION,
     DICTIONARY_HASH,
@@ -68,6 +69,7 @@ MAP_PACKETS: Final = (
     ("verification", APID_VERIFICATION, "Verification report (PUS 1)"),
     ("event", APID_EVENT, "Event report (PUS 5)"),
     ("reply", APID_REPLY, "Inference reply (8,130)"),
+    ("table", APID_TABLE, "Piece of a dumped table (8,131)"),
     ("ping", APID_PING, "Are-you-alive report (17,2)"),
 )
 

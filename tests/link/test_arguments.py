@@ -18,6 +18,8 @@ FLOAT = Argument(name="cap", type=ArgumentType.FLOAT, unit="W", minimum=0.0, max
 FLOAT_FROM = Argument(name="age", type=ArgumentType.FLOAT, unit="s", minimum=0.5, text="")
 FLOAT_TO = Argument(name="age", type=ArgumentType.FLOAT, unit="s", maximum=0.5, text="")
 TEXT = Argument(name="prompt", type=ArgumentType.TEXT, minimum=1, maximum=5, text="")
+BYTES = Argument(name="data", type=ArgumentType.BYTES, minimum=1, maximum=4, text="")
+FREE_BYTES = Argument(name="data", type=ArgumentType.BYTES, text="")
 FREE_TEXT = Argument(name="note", type=ArgumentType.TEXT, text="")
 ENUM = Argument(name="mode", type=ArgumentType.ENUM, choices=("SAFE", "NOMINAL"), codes=(1, 2), text="")
 PLAIN_ENUM = Argument(name="group", type=ArgumentType.ENUM, choices=("fast", "main"), text="")
@@ -29,6 +31,9 @@ def command(*arguments: Argument) -> Telecommand:
 
 # (argument, value, what goes into the body)
 TAKEN = (
+    (BYTES, b"\x01\xff", b"\x01\xff"),
+    (BYTES, "01fF", b"\x01\xff"),
+    (FREE_BYTES, b"", b""),
     (BOOL, True, True),
     (BOOL, False, False),
     (INT, 1, 1),
@@ -57,6 +62,15 @@ def test_taken(argument, value, checked):
 
 # (argument, value, the whole sentence)
 REFUSED = (
+    (BYTES, b"", "test.it: data = b'' is not octets as hexadecimal, 1 to 4 of them"),
+    (
+        BYTES,
+        bytes(5),
+        "test.it: data = b'\\x00\\x00\\x00\\x00\\x00' is not octets as hexadecimal, 1 to 4 of them",
+    ),
+    (BYTES, "xy", "test.it: data = 'xy' is not octets as hexadecimal, 1 to 4 of them"),
+    (BYTES, 5, "test.it: data = 5 is not octets as hexadecimal, 1 to 4 of them"),
+    (FREE_BYTES, "0", "test.it: data = '0' is not octets as hexadecimal"),
     (BOOL, 1, "test.it: on = 1 is not true or false"),
     (BOOL, "true", "test.it: on = 'true' is not true or false"),
     (INT, 0, "test.it: count = 0 is not a whole number from 1 to 512"),

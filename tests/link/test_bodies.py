@@ -13,14 +13,17 @@ from flightsw.link.bodies import (
     EventBody,
     PingBody,
     ReplyBody,
+    TableBody,
     VerificationBody,
     cut_text,
     pack_body,
     split_text,
+    unpack_arguments,
     unpack_command,
     unpack_event,
     unpack_ping,
     unpack_reply,
+    unpack_table,
     unpack_verification,
 )
 from flightsw.link.errors import BodyError, LinkError, PacketError
@@ -33,17 +36,20 @@ UNPACK = {
     VerificationBody: unpack_verification,
     ReplyBody: unpack_reply,
     PingBody: unpack_ping,
+    TableBody: unpack_table,
 }
 
 uint64 = st.integers(0, 2**64 - 1)
 finite = st.floats(allow_nan=False)
 scalars = st.booleans() | st.integers(-(2**63), 2**64 - 1) | finite | st.text(max_size=20) | st.none()
 fields = st.dictionaries(st.text(max_size=10), scalars, max_size=6)
+arguments = st.dictionaries(st.text(max_size=10), scalars | st.binary(max_size=40), max_size=6)
 small_bodies = st.one_of(
-    st.builds(CommandBody, uint64, uint64, fields),
+    st.builds(CommandBody, uint64, uint64, arguments),
     st.builds(EventBody, uint64, uint64, finite, uint64, uint64, fields),
     st.builds(VerificationBody, uint64, uint64, finite, uint64, uint64, uint64, uint64, st.text(max_size=50)),
     st.builds(PingBody, uint64, uint64, finite),
+    st.builds(TableBody, uint64, uint64, finite, uint64, uint64, uint64, uint64, st.binary(max_size=100)),
     st.builds(
         ReplyBody,
         uint64,
@@ -226,3 +232,16 @@ def test_lone_surrogates_do_not_stop_a_report(body):
 @pytest.mark.parametrize("function", [cut_text, split_text])
 def test_text_without_utf8_is_replaced(function):
     assert "".join(function("a\ud800b", 10)) == "a?b"
+
+
+@given(arguments)
+def test_arguments_of_a_stored_command(values):
+    assert unpack_arguments(msgpack.packb(values)) == values
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, msgpack.ExtType(5, b"x")])
+@pytest.mark.parametrize("pack", [lambda v: v, lambda v: {"op": 1, "id": 2, "args": v}], ids=["stored", "sent"])
+def test_nothing_nested_is_an_argument(value, pack):
+    octets = msgpack.packb(pack({"name": value}))
+    with pytest.raises(BodyError, match="argument body"):
+        (unpack_command if b"args" in octets else unpack_arguments)(octets)

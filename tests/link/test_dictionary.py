@@ -76,7 +76,7 @@ def test_templates_parse_and_render(event):
 def test_arguments_are_well_formed(command, argument):
     if argument.type is ArgumentType.ENUM:
         assert enum_codes(argument)
-    if argument.type in (ArgumentType.INT, ArgumentType.FLOAT, ArgumentType.TEXT):
+    if argument.type in (ArgumentType.INT, ArgumentType.FLOAT, ArgumentType.TEXT, ArgumentType.BYTES):
         assert argument.minimum is not None, "bound everything"
         assert argument.maximum is not None, "bound everything"
         assert argument.minimum <= argument.maximum
