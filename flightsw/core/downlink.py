@@ -31,7 +31,7 @@ from flightsw.link.dictionary import (
 from flightsw.link.packet import PACKET_BYTES_MAX, TmPacket, encode_tm
 from flightsw.link.schema import FailureCode, HousekeepingGroup, Severity
 
-from . import events, housekeeping, sense
+from . import correlation, events, housekeeping, sense
 from .commanding import Verification
 from .effects import Announce, Effect, Playback, Telemetry
 from .events import Event, Fields
@@ -95,10 +95,9 @@ def start(now_s: float) -> State:
     return State(filled_s=now_s)
 
 
-def stamp(boot: int, sensed: sense.State, now_s: float) -> Stamp:
-    """Time and liveness of packets made at this machine time."""
-    world_s, tai_s = sense.clocks_at(sensed, now_s)
-    return Stamp(boot, world_s, tai_s, sensed.quality, sensed.contact or not sensed.fresh)
+def stamp(boot: int, clock: correlation.State, sensed: sense.State) -> Stamp:
+    """Time and liveness of packets made at the machine time of ``clock``."""
+    return Stamp(boot, clock.world_s, clock.tai_s, clock.quality, sensed.contact or not sensed.fresh)
 
 
 def step(

@@ -123,9 +123,11 @@ def start(config: Config) -> State:
     )
 
 
-def step(state: State, config: Config, sensed: sense.State, now_s: float) -> tuple[State, tuple[Event, ...]]:
-    """Power state after this frame's sensing."""
-    frame, world_s = sensed.frame, sensed.world_s
+def step(
+    state: State, config: Config, sensed: sense.State, world_s: float, now_s: float
+) -> tuple[State, tuple[Event, ...]]:
+    """Power state after this frame's sensing; ``world_s`` is mission time that does not jump."""
+    frame = sensed.frame
     found: tuple[Event, ...] = ()
     if frame is None:
         return state, found

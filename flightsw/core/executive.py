@@ -1,6 +1,7 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
-    sense → limits (power, heat) → mode → governor → payload → checkpoint → commanding → housekeeping → downlink
+    sense → correlation → limits (power, heat) → mode → governor → payload → checkpoint
+          → commanding → housekeeping → downlink
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -23,6 +24,7 @@ from flightsw.link.dictionary import DICTIONARY_HASH
 from . import (
     checkpoint,
     commanding,
+    correlation,
     downlink,
     eps,
     events,
@@ -99,11 +101,13 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     """One minor frame at machine time ``now_s`` (seconds, never backwards)."""
     reports = inputs.reports
     sensed, found = sense.step(vehicle.sense, config.sense, inputs, now_s)
-    frame = Frame(vehicle, config, downlink.stamp(vehicle.boot_count, sensed, now_s), now_s)
+    news = sensed.frame if sensed.frame is not vehicle.sense.frame else None
+    clock, timed = correlation.step(vehicle.correlation, config.correlation, news, now_s)
+    frame = Frame(vehicle, config, downlink.stamp(vehicle.boot_count, clock, sensed), now_s)
     take = frame.take
-    if found:
-        take(found)
-    power, found = eps.step(vehicle.eps, config.eps, sensed, now_s)
+    if found or timed:
+        take(found + timed)
+    power, found = eps.step(vehicle.eps, config.eps, sensed, clock.steady_s, now_s)
     if found:
         take(found)
     heat, found = thermal.step(vehicle.thermal, config.thermal, sensed, now_s)
@@ -123,6 +127,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         first_train=vehicle.first_train,
         first_infer=vehicle.first_infer,
         sense=sensed,
+        correlation=clock,
         eps=power,
         thermal=heat,
         mode=vehicle.mode,
@@ -152,7 +157,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
 
     permit = _permit(moded, power, vehicle.restart)
     situation = governor.Situation(
-        sensed.world_dt_s,
+        clock.mission_dt_s,
         power.soc_fraction,
         heat.gpu_degc,
         heat.radiator_degc,
@@ -167,7 +172,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     work, said = payload.step(vehicle.payload, config.payload, config.jobs, permit, governed.duty, reports, now_s)
     if said:
         take(said)
-    outlook = checkpoint.Outlook(sensed.world_s, power.eclipse, power.arc_remaining_s)
+    outlook = checkpoint.Outlook(clock.steady_s, power.eclipse, power.arc_remaining_s)
     rings, asked = checkpoint.step(
         vehicle.checkpoint, config.checkpoint, config.jobs, work, outlook, reports, now_s
     )

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from flightsw.link.dictionary import EVENT_BY_NAME
 
-from . import downlink, events
+from . import correlation, downlink, events
 from .commanding import Verification
 from .downlink import Packer
 from .effects import Effect
@@ -54,8 +54,9 @@ def report(
     vehicle: Vehicle, config: Config, outcomes: tuple[Event | Verification, ...], now_s: float
 ) -> tuple[Vehicle, tuple[Effect, ...]]:
     """The vehicle and the effects after a call outside the minor frame that said ``outcomes``."""
-    stamp = downlink.stamp(vehicle.boot_count, vehicle.sense, now_s)
+    clock = correlation.carried(vehicle.correlation, now_s)
+    stamp = downlink.stamp(vehicle.boot_count, clock, vehicle.sense)
     frame = Frame(vehicle, config, stamp, now_s)
     frame.take(outcomes)
     link = frame.packer.closed(vehicle.downlink)
-    return replace(vehicle, events=frame.events, downlink=link), tuple(frame.packer.effects)
+    return replace(vehicle, correlation=clock, events=frame.events, downlink=link), tuple(frame.packer.effects)

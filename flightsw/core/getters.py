@@ -67,7 +67,7 @@ def _checkpoint_age(vehicle: "Vehicle") -> float:
     if vehicle.first_train is None:
         return NAN
     committed_s = vehicle.checkpoint.rings[vehicle.first_train].committed_world_s
-    return NAN if committed_s is None else vehicle.sense.world_s - committed_s
+    return NAN if committed_s is None else vehicle.correlation.steady_s - committed_s
 
 
 def _of_rings(name: str) -> Getter:
@@ -102,7 +102,7 @@ GETTERS: Final[dict[str, Getter]] = {
     "frame_count": lambda v: v.frame_count,
     "frame_jitter_ms": lambda v: v.health.frame_late_s * 1e3,
     "frame_overruns": lambda v: v.health.frames_skipped,
-    "time_quality": lambda v: v.sense.quality,
+    "time_quality": lambda v: v.correlation.quality,
     "mode": lambda v: v.mode.mode,
     "mode_reason": lambda v: EVENT_BY_NAME[v.mode.event].id,
     "contact": lambda v: v.sense.contact,
@@ -168,4 +168,7 @@ GETTERS: Final[dict[str, Getter]] = {
     "daemon.disk_free_mb": lambda v: v.health.disk_free_mb,
     "adapters.restarts": lambda v: sum(a.restarts for a in v.adapters),
     "adapters.failed": lambda v: sum(a.failed for a in v.adapters),
+    "time.uncertainty_s": lambda v: v.correlation.uncertainty_s,
+    "time.steps": lambda v: v.correlation.steps,
+    "time.rejected": lambda v: v.correlation.rejected,
 }

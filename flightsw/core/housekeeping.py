@@ -104,7 +104,7 @@ def set_interval(state: State, name: str, interval_s: float, now_s: float) -> St
 
 def sample(group: HousekeepingGroup, vehicle: "Vehicle", sequence: int) -> list[float]:
     """Values of a group in the dictionary's order."""
-    values = [float(vehicle.boot_count), float(sequence), vehicle.sense.world_s]
+    values = [float(vehicle.boot_count), float(sequence), vehicle.correlation.world_s]
     values.extend([getter(vehicle) for getter in _GETTERS_BY_SID[group.sid]])
     return values
 

@@ -1,6 +1,7 @@
 """Sensing: from the newest frames to what the rest of the core may believe, and since when.
 
-Three questions are answered here once, so that nobody downstream asks them again.
+Two questions are answered here once, so that nobody downstream asks them again; what time it is, ``correlation``
+tells from the same frames.
 
 *Is it new?* A sensor frame counts when its sequence number moved on; a frozen or reordered frame does not. The
 sensors are stale when ``stale_after_s`` of the machine's clock went by without a valid frame; then an older
@@ -9,9 +10,6 @@ sequence number is taken too, because the bus has evidently been restarted.
 *Is it possible?* Each field has a physical range (``RANGES``). A reading outside is ignored and reported once per
 excursion; the last good value stands in for ``stale_after_s``, then the field is NaN. A frame without the
 ``ESSENTIAL`` fields is no valid frame: nobody flies on a battery of unknown charge.
-
-*What time is it?* Mission time comes with the frames and is carried forward between them by their ``warp``:
-mission seconds per machine second, 1 in flight. Without any frame it is the uptime, marked UNSYNCHRONISED.
 
 The GPU's own telemetry comes from another device and has a staleness of its own.
 """
@@ -23,15 +21,10 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from flightsw.link.avionics import SensorFrame
-from flightsw.link.dictionary import TIME_QUALITY
 
 from .events import Event
 from .inputs import GpuSample, Inputs
 from .limits import NEVER
-
-UNSYNCHRONISED: Final = TIME_QUALITY.index("UNSYNCHRONISED")
-FREEWHEELING: Final = TIME_QUALITY.index("FREEWHEELING")
-SYNCHRONISED: Final = TIME_QUALITY.index("SYNCHRONISED")
 
 RANGES: Final[dict[str, tuple[float, float]]] = {
     "bus_voltage_v": (0.0, 150.0),
@@ -56,9 +49,6 @@ ESSENTIAL: Final = ("soc_fraction", "gpu_temp_degc", "radiator_temp_degc")
 _values = attrgetter(*RANGES)
 _bounds: Final = tuple(RANGES.values())
 
-TIME_STEP_BACK_MAX_S: Final = 1.0
-"""A smaller step back of mission time (machine seconds × warp) is waited out; a larger one is a new epoch."""
-
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Staleness of what is sensed, on the machine clock."""
@@ -74,8 +64,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class State(Struct, frozen=True, kw_only=True):
     """What is known, and since when (``*_s`` without further word: machine clock).
 
-    ``frame`` is the newest frame with impossible values taken out; ``world_s`` and ``tai_s`` are carried forward
-    to now. ``held`` names the fields whose readings are being ignored, and since when.
+    ``frame`` is the newest frame with impossible values taken out. ``held`` names the fields whose readings are
+    being ignored, and since when.
     """
 
     boot_s: float
@@ -85,10 +75,6 @@ class State(Struct, frozen=True, kw_only=True):
     fresh: bool = False
     stale_reported: bool = False
     held: tuple[tuple[str, float], ...] = ()
-    world_s: float = 0.0
-    world_dt_s: float = 0.0
-    tai_s: float = 0.0
-    quality: int = UNSYNCHRONISED
     contact: bool = False
     gpu: GpuSample | None = None
     gpu_received_s: float = NEVER
@@ -106,7 +92,7 @@ def start(now_s: float) -> State:
 
 
 def step(state: State, config: Config, inputs: Inputs, now_s: float) -> tuple[State, tuple[Event, ...]]:
-    """Take in what is new, judge it, carry the clocks forward."""
+    """Take in what is new and judge it."""
     found: list[Event] = []
     frame, received_s, valid_s, held = state.frame, state.received_s, state.valid_s, state.held
     new = inputs.sensors
@@ -123,12 +109,6 @@ def step(state: State, config: Config, inputs: Inputs, now_s: float) -> tuple[St
     elif not fresh and not stale_reported and state.age_s(now_s) > config.stale_after_s:
         found.append(Event("SENSORS_STALE", {"age_s": state.age_s(now_s)}))
         stale_reported = True
-
-    world_s, tai_s = _clocks(state, frame, received_s, now_s)
-    if frame is None:
-        quality = UNSYNCHRONISED
-    else:
-        quality = SYNCHRONISED if now_s - received_s <= config.stale_after_s else FREEWHEELING
 
     gpu, gpu_received_s = state.gpu, state.gpu_received_s
     if inputs.gpu is not None:
@@ -154,11 +134,6 @@ def step(state: State, config: Config, inputs: Inputs, now_s: float) -> tuple[St
             fresh=fresh,
             stale_reported=stale_reported,
             held=held,
-            world_s=world_s,
-            # The step from uptime to mission time, and a new epoch, are no elapsed time.
-            world_dt_s=0.0 if state.frame is None else max(0.0, world_s - state.world_s),
-            tai_s=tai_s,
-            quality=quality,
             contact=frame.radio_lock if frame is not None and frame is not state.frame else state.contact,
             gpu=gpu,
             gpu_received_s=gpu_received_s,
@@ -169,11 +144,6 @@ def step(state: State, config: Config, inputs: Inputs, now_s: float) -> tuple[St
     )
 
 
-def clocks_at(state: State, now_s: float) -> tuple[float, float]:
-    """Mission time and TAI at a machine time between two frames, both in seconds."""
-    return _clocks(state, state.frame, state.received_s, now_s)
-
-
 _essential = attrgetter(*ESSENTIAL)
 
 
@@ -182,17 +152,6 @@ def _is_news(state: State, new: SensorFrame) -> bool:
     if old is None or new.sequence > old.sequence:
         return True
     return new.sequence < old.sequence and not state.fresh
-
-
-def _clocks(state: State, frame: SensorFrame | None, received_s: float, now_s: float) -> tuple[float, float]:
-    if frame is None:
-        return now_s - state.boot_s, now_s - state.boot_s
-    elapsed_s = (now_s - received_s) * frame.warp
-    world_s, tai_s = frame.world_s + elapsed_s, frame.tai_s + elapsed_s
-    back_s = state.world_s - world_s
-    if state.frame is not None and 0.0 < back_s <= TIME_STEP_BACK_MAX_S * frame.warp:
-        return state.world_s, tai_s + back_s
-    return world_s, tai_s
 
 
 def _screened(

@@ -9,6 +9,7 @@ from msgspec import Struct
 from . import (
     checkpoint,
     commanding,
+    correlation,
     downlink,
     eps,
     events,
@@ -21,6 +22,7 @@ from . import (
 )
 from .checkpoint import Config as CheckpointConfig
 from .commanding import Config as CommandingConfig
+from .correlation import Config as CorrelationConfig
 from .downlink import Config as DownlinkConfig
 from .eps import Config as EpsConfig
 from .events import Config as EventsConfig
@@ -40,6 +42,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     sense: SenseConfig = SenseConfig()
     """Staleness of sensors and probe."""
+    correlation: CorrelationConfig = CorrelationConfig()
+    """Tolerances of the time correlation."""
     eps: EpsConfig = EpsConfig()
     """Battery, array, orbit."""
     thermal: ThermalConfig = ThermalConfig()
@@ -94,6 +98,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     first_train: int | None
     first_infer: int | None
     sense: sense.State
+    correlation: correlation.State
     eps: eps.State
     thermal: thermal.State
     mode: mode.State
@@ -122,6 +127,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         first_train=kinds.index("train") if "train" in kinds else None,
         first_infer=kinds.index("infer") if "infer" in kinds else None,
         sense=sense.start(now_s),
+        correlation=correlation.start(now_s),
         eps=eps.start(config.eps),
         thermal=thermal.State(),
         mode=mode.State(crash_loop=crash_loop),

@@ -68,5 +68,8 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x60, "PROBE_UNSUPPORTED", _I, "probe {source}: {count} unsupported fields: {fields}", "What this card cannot tell."),
     _event(0x61, "PROBE_SILENT", _E, "no GPU telemetry for {age_s:.1f} s", "The probe does not answer."),
     _event(0x62, "PROBE_RECOVERED", _I, "GPU telemetry is back", "The probe answers again."),
+    # 0xA0.. time
+    _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
+    _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),
 )
 # fmt: on

@@ -16,7 +16,7 @@ MODES: Final = tuple(m.name for m in Mode)
 OFF_ON: Final = ("OFF", "ON")
 JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARANTINED")
 GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM")
-TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED")
+TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
 
 PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="boot_count", text="Boots of the daemon since its state directory was made"),
@@ -100,6 +100,10 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="daemon.disk_free_mb", unit="MB", text="Free space of the state directory"),
     Parameter(name="adapters.restarts", text="Adapter restarts since boot"),
     Parameter(name="adapters.failed", text="Adapters given up as failed"),
+    # time correlation
+    Parameter(name="time.uncertainty_s", unit="s", text="Uncertainty of TAI and mission time; NaN until confirmed"),
+    Parameter(name="time.steps", text="Time steps adopted since boot"),
+    Parameter(name="time.rejected", text="Sensor frames since boot whose time contradicted the correlation"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -180,6 +184,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "orbit.longitude_deg",
             "radiation.proton_flux_cm2_s",
             "recorder.pending",
+            "time.uncertainty_s",
         ),
     ),
     HousekeepingGroup(
@@ -225,6 +230,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "daemon.disk_free_mb",
             "adapters.restarts",
             "adapters.failed",
+            "time.steps",
+            "time.rejected",
         ),
     ),
 )

@@ -28,7 +28,11 @@ class Orbits:
         while self.plant.time_s < world_s:
             self.plant.time_s += 5.0
             self.state, found = eps.step(
-                self.state, self.config, sensed(self.plant.time_s, self.plant, **changes), self.plant.time_s
+                self.state,
+                self.config,
+                sensed(self.plant.time_s, self.plant, **changes),
+                self.plant.time_s,
+                self.plant.time_s,
             )
             self.names += [event.name for event in found]
         return self.state
@@ -98,7 +102,7 @@ def test_forecast_darkness_wins_over_a_stuck_sun_sensor() -> None:
 )
 def test_array_is_learned_while_nothing_curtails_it(changes: dict[str, object], believed_w: float) -> None:
     config = eps.Config()
-    state, _ = eps.step(eps.start(config), config, sensed(0.0, Plant(), **changes), 0.0)
+    state, _ = eps.step(eps.start(config), config, sensed(0.0, Plant(), **changes), 0.0, 0.0)
     assert state.array_power_w == believed_w
 
 
@@ -117,7 +121,7 @@ def test_thresholds_of_safe(field: str, good: float, bad: float, between: float,
     # Value by tick of 0.2 s: a glitch shorter than trip_s, then the real thing, then hysteresis, then good.
     for tick, value in enumerate((good, bad, bad, good, bad, bad, bad, bad, between, between, good)):
         seen = sensed(tick * 0.2, Plant(), **{field: value})
-        power, found = eps.step(power, eps.Config(), seen, tick * 0.2)
+        power, found = eps.step(power, eps.Config(), seen, tick * 0.2, tick * 0.2)
         heat, more = thermal.step(heat, thermal.Config(), seen, tick * 0.2)
         watches = (power.soc_low, power.undervoltage, heat.gpu_hot, heat.radiator_hot)
         active.append(any(watch.active for watch in watches))
@@ -138,7 +142,7 @@ def test_nan_neither_trips_nor_clears(trip: float, clear: float, beyond: float) 
 def test_stale_sensors_are_no_values() -> None:
     config = eps.Config()
     seen = msgspec.structs.replace(sensed(0.0, Plant()), fresh=False)
-    assert eps.step(eps.start(config), config, seen, 0.0)[0].soc_fraction != 0.9
+    assert eps.step(eps.start(config), config, seen, 0.0, 0.0)[0].soc_fraction != 0.9
     assert str(thermal.step(thermal.State(), thermal.Config(), seen, 0.0)[0].gpu_degc) == "nan"
 
 

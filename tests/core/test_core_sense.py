@@ -1,4 +1,4 @@
-"""Sensing: staleness, impossible readings, the two clocks, the probe."""
+"""Sensing: staleness, impossible readings, the probe."""
 
 import math
 
@@ -89,34 +89,6 @@ def test_frames_without_an_essential_value_go_stale(name: str) -> None:
         run.at(100.0 + tick * 0.1, sensors=frame(1 + tick, **{name: NAN}))
     assert not run.state.fresh
     assert run.names == ["SENSORS_STALE"]
-
-
-@pytest.mark.parametrize("warp", [1.0, 50.0])
-def test_mission_time_is_carried_forward_by_warp(warp: float) -> None:
-    run = Run()
-    assert run.at(100.5).world_s == pytest.approx(0.5)
-    assert run.state.quality == sense.UNSYNCHRONISED
-    first = run.at(101.0, sensors=frame(1, 4000.0, warp=warp))
-    assert (first.world_s, first.world_dt_s, first.quality) == (4000.0, 0.0, sense.SYNCHRONISED)
-    later = run.at(101.1)
-    assert later.world_s == pytest.approx(4000.0 + 0.1 * warp)
-    assert later.world_dt_s == pytest.approx(0.1 * warp)
-    assert later.tai_s - first.tai_s == pytest.approx(0.1 * warp)
-    assert sense.clocks_at(later, 101.15)[0] == pytest.approx(4000.0 + 0.15 * warp)
-    free = run.at(105.0)
-    assert free.quality == sense.FREEWHEELING
-    assert free.world_s == pytest.approx(4000.0 + 4.0 * warp)
-
-
-def test_mission_time_waits_for_a_late_frame_and_jumps_to_a_new_epoch() -> None:
-    run = Run()
-    run.at(100.0, sensors=frame(1, 50.0))
-    ahead_s = run.at(100.2).world_s
-    waited = run.at(100.3, sensors=frame(2, 50.1))
-    assert waited.world_s == ahead_s
-    assert waited.world_dt_s == 0.0
-    new = run.at(100.4, sensors=frame(3, 10.0))
-    assert (new.world_s, new.world_dt_s) == (10.0, 0.0)
 
 
 def test_contact_is_the_carrier_lock_and_stands_while_stale() -> None:
