@@ -8,6 +8,7 @@ effect in its next step.
     mode.set         complete when the mode is reached
     gpu.rail         complete when the rail is switched
     job.…            ``execution_jobs``
+    event.mute       ``execution_recorder``
 """
 
 from typing import Final
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from flightsw.link.dictionary import HOUSEKEEPING, TELECOMMAND_BY_OPCODE
 from flightsw.link.schema import FailureCode, Hazard, HousekeepingGroup, Mode
 
-from . import commanding, execution_jobs, housekeeping, mode
+from . import commanding, execution_jobs, execution_recorder, housekeeping, mode
 from .commanding import Command
 from .effects import Acknowledge
 from .execution_row import DONE, Begun, Execution, Failure, Pong, Reports
@@ -127,6 +128,7 @@ def _restart(vehicle: Vehicle, config: Config, command: Command, now_s: float) -
 
 EXECUTIONS: Final[dict[str, Execution]] = {
     **execution_jobs.ROWS,
+    **execution_recorder.ROWS,
     "ping": Execution(_ping),
     "arm": Execution(_arm),
     "mode.set": Execution(_mode_set, _mode_ended),

@@ -12,8 +12,10 @@ from .schema import EventReport, Severity
 _D, _I, _W, _E, _C, _F = Severity
 
 
-def _event(id: int, name: str, severity: Severity, template: str, text: str) -> EventReport:
-    return EventReport(id=id, name=name, severity=severity, template=template, text=text)
+def _event(
+    id: int, name: str, severity: Severity, template: str, text: str, *, security: bool = False
+) -> EventReport:
+    return EventReport(id=id, name=name, severity=severity, template=template, text=text, security=security)
 
 
 # One line per event, so that the table can be read as one.
@@ -27,7 +29,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x05, "ADAPTER_RESTARTED", _W, "adapter {adapter} restarted ({restarts}): {reason}", "An adapter failed and was restarted."),
     _event(0x06, "ADAPTER_FAILED", _E, "adapter {adapter} given up after {restarts} restarts: {reason}", "An adapter failed too often."),
     _event(0x07, "STORE_FAULT", _E, "store: {reason}", "A durable write or read failed, or a copy was corrupt."),
-    _event(0x08, "EVENTS_SUPPRESSED", _W, "{count} event reports suppressed", "Rate limit or filter was active."),
+    _event(0x08, "EVENTS_SUPPRESSED", _W, "{count} event reports suppressed, {of_most} of them {most}", "The rate limit of a source was active."),
     # 0x10.. mode
     _event(0x10, "MODE_CHANGED", _I, "mode {old} → {new}: {reason}", "The vehicle changed its mode."),
     _event(0x11, "SAFE_ENTERED", _C, "SAFE: {reason}", "The vehicle entered SAFE."),
@@ -57,9 +59,9 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x41, "CHECKPOINT_REJECTED", _W, "job {job}: generation {generation}: {reason}", "A corrupt or half-written generation was skipped."),
     _event(0x42, "CHECKPOINT_FAILED", _E, "job {job}: {reason}", "A checkpoint could not be written."),
     # 0x50.. telecommands and link
-    _event(0x50, "TC_REFUSED", _W, "telecommand {command} refused: {code}: {reason}", "A command was not accepted."),
+    _event(0x50, "TC_REFUSED", _W, "telecommand {command} refused: {code}: {reason}", "A command was not accepted.", security=True),
     _event(0x51, "TC_FAILED", _W, "telecommand {command} failed: {code}: {reason}", "A command was accepted, then failed."),
-    _event(0x52, "TC_GARBAGE", _W, "{count} unreadable units dropped from the radio", "Bytes that are no telecommand."),
+    _event(0x52, "TC_GARBAGE", _W, "{count} unreadable units dropped from the radio", "Bytes that are no telecommand.", security=True),
     _event(0x53, "CONTACT_START", _I, "acquisition of signal, {pending} packets pending", "A pass begins."),
     _event(0x54, "CONTACT_END", _I, "loss of signal, {pending} packets pending", "A pass ends."),
     _event(0x55, "RECORDER_SHED", _W, "recorder over quota: {count} packets shed", "Least important packets were dropped."),

@@ -89,6 +89,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="radio.frames_bad", text="Frames or packets from the radio that were dropped"),
     Parameter(name="avionics.frames_bad", text="Frames from the avionics wire that were dropped"),
     Parameter(name="events.suppressed", text="Event reports suppressed by rate or filter"),
+    Parameter(name="events.filtered", text="Of these, held back by the severity filter"),
+    Parameter(name="events.muted", text="Of these, held back because their event is muted"),
+    Parameter(name="events.throttled", text="Of these, held back by the rate of their source"),
+    Parameter(name="events.throttled_error", text="Of the throttled ones, with severity ERROR"),
+    Parameter(name="events.throttled_security", text="Of the throttled ones, security events beyond their reserve"),
     # position and environment
     Parameter(name="orbit.latitude_deg", unit="deg", text="Geodetic latitude"),
     Parameter(name="orbit.longitude_deg", unit="deg", text="Longitude, east positive"),
@@ -232,6 +237,11 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "adapters.failed",
             "time.steps",
             "time.rejected",
+            "events.filtered",
+            "events.muted",
+            "events.throttled",
+            "events.throttled_error",
+            "events.throttled_security",
         ),
     ),
 )

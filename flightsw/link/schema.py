@@ -162,10 +162,14 @@ class HousekeepingGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One event report. ``template`` is a ``str.format`` text over the fields that travel with it."""
+    """One event report. ``template`` is a ``str.format`` text over the fields that travel with it.
+
+    ``security`` marks what an attack would raise: it has a quota of its own and no filter takes it.
+    """
 
     id: int
     name: str
     severity: Severity
     template: str
     text: str
+    security: bool = False

@@ -5,12 +5,15 @@ Opcodes are never reused. The text is what an operator reads, in the ICD and in 
 
 from typing import Final
 
+from .event_reports import EVENTS
 from .schema import Argument, ArgumentType, Hazard, Mode, Severity, Telecommand
 
 JOB: Final = Argument(name="job", type=ArgumentType.TEXT, minimum=1, maximum=32, text="Job id as configured")
 GROUP: Final = Argument(
     name="group", type=ArgumentType.ENUM, choices=("fast", "main", "slow"), text="Housekeeping group"
 )
+MUTABLE_EVENTS: Final = tuple(e for e in EVENTS if e.severity < Severity.CRITICAL and not e.security)
+"""Events that a telecommand may mute: not what is critical, and not what an attacker would mute."""
 IN_SERVICE: Final = (Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
 
 TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
@@ -186,7 +189,7 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
         name="event.filter",
         service=5,
         subtype=128,
-        text="Set the least severity that is reported. CRITICAL and FATAL always are.",
+        text="Set the least severity that is reported. CRITICAL, FATAL and security events always are.",
         arguments=(
             Argument(
                 name="severity",
@@ -194,6 +197,23 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
                 choices=tuple(s.name for s in Severity if s <= Severity.CRITICAL),
                 text="Least severity reported",
             ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x51,
+        name="event.mute",
+        service=5,
+        subtype=129,
+        text="Mute one event, or report it again; at most 32 are muted at the same time, until the next boot.",
+        arguments=(
+            Argument(
+                name="event",
+                type=ArgumentType.ENUM,
+                choices=tuple(e.name for e in MUTABLE_EVENTS),
+                codes=tuple(e.id for e in MUTABLE_EVENTS),
+                text="Event to mute; not a CRITICAL, FATAL or security one",
+            ),
+            Argument(name="on", type=ArgumentType.BOOL, text="true mutes"),
         ),
     ),
     Telecommand(

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from core_flight import Flight
 
-from flightsw.core import downlink, events, executive, housekeeping
+from flightsw.core import downlink, executive, housekeeping
 from flightsw.core.effects import Announce, Playback, Telemetry
 from flightsw.core.events import Event
 from flightsw.core.getters import GETTERS
@@ -16,73 +16,14 @@ from flightsw.link.dictionary import (
     APID_EVENT,
     APID_HK_FAST,
     APID_REPLY,
-    EVENT_BY_NAME,
     GROUP_BY_NAME,
     HOUSEKEEPING,
     IDENTITY,
     PARAMETER_BY_NAME,
     PARAMETERS,
 )
-from flightsw.link.schema import Severity
 
 CONFIG = executive.Config()
-
-# --- events ------------------------------------------------------------------------------------------------
-
-
-def storm(name: str, count: int, config: events.Config, spacing_s: float = 0.0) -> tuple[events.State, int]:
-    """How many of this many reports of one event pass."""
-    state, passed = events.start(config), 0
-    for number in range(count):
-        state, admitted = events.admit(state, config, EVENT_BY_NAME[name], number * spacing_s)
-        passed += admitted
-    return state, passed
-
-
-@pytest.mark.parametrize(
-    ("name", "count", "spacing_s", "passed"),
-    [
-        ("SENSOR_INVALID", 100, 0.0, 32),  # burst
-        ("SENSOR_INVALID", 1000, 0.01, 32 + 150 - 1),  # 15 a second for 10 s
-        ("SENSOR_INVALID", 1000, 0.1, 1000),  # 10 a second pass
-        ("SOC_LOW", 1000, 0.0, 1000),  # CRITICAL is never held back
-        ("GOVERNOR_LIMIT", 10, 1.0, 0),  # DIAGNOSTIC is filtered by default
-    ],
-)
-def test_rate_and_filter(name: str, count: int, spacing_s: float, passed: int) -> None:
-    state, got = storm(name, count, events.Config(), spacing_s)
-    assert got == pytest.approx(passed, abs=1)
-    assert state.suppressed == count - got
-
-
-def test_sources_do_not_starve_each_other() -> None:
-    state, _ = storm("SENSOR_INVALID", 100, events.Config())
-    assert events.admit(state, events.Config(), EVENT_BY_NAME["JOB_STATE"], 0.0)[1]
-
-
-@pytest.mark.parametrize("severity_min", [0, 1, 2, 3, 4])
-def test_filter_never_hides_critical(severity_min: int) -> None:
-    config = events.Config(severity_min=severity_min)
-    for report in EVENT_BY_NAME.values():
-        passed = events.admit(events.start(config), config, report, 0.0)[1]
-        assert passed is (report.severity >= severity_min or report.severity >= Severity.CRITICAL)
-
-
-def test_suppressed_count_is_reported_but_not_what_the_filter_took() -> None:
-    state, _ = storm("SENSOR_INVALID", 100, events.Config())
-    state, found = events.step(state, 1.0)
-    assert found == (Event("EVENTS_SUPPRESSED", {"count": 68}),)
-    assert events.step(state, 100.0)[1] == ()
-    filtered, _ = storm("GOVERNOR_LIMIT", 100, events.Config())
-    assert events.step(filtered, 100.0)[1] == ()
-
-
-def test_long_reasons_are_cut() -> None:
-    event = Event("WORKER_FAULT", {"job": "train", "code": "c", "reason": "x" * 5000})
-    _, body, text = events.body(event, 1, 2, 3.0)
-    assert len(str(body.fields["reason"])) == events.FIELD_CHARACTERS_MAX
-    assert len(text) < 300
-
 
 # --- housekeeping ------------------------------------------------------------------------------------------
 
