@@ -27,6 +27,7 @@ from flightsw.core.effects import (
     Effect,
     KickWatchdog,
     KillWorker,
+    Persist,
     Playback,
     Restart,
     SaveCheckpoint,
@@ -144,6 +145,7 @@ class _Flight:
         self._second = self._executions = self._sample = 0
         self._busy = 0.0
         self._boots = self._kicks = 0
+        self._durable: dict[str, bytes] = {}
         self._vehicle = self._boot("power on", 0.0)
 
     def frame(self, now_s: float) -> None:
@@ -178,6 +180,8 @@ class _Flight:
             crash_loop=False,
             config_hash="inproc",
             now_s=now_s,
+            durable=self._durable,
+            power_on=self._boots == 1,
         )
         self._execute(effects, self._plant.truth(), now_s)
         return vehicle
@@ -260,12 +264,14 @@ class _Flight:
                     self._recorder.play(effect.budget_bytes)
                 case Announce():
                     self._tally.log(LoggedEvent(truth.world_s, effect.severity.name, effect.name, effect.text))
+                case Persist():
+                    self._durable[effect.key] = effect.payload
                 case Restart():
                     restart = effect.reason
                 case StartWorker() | StopWorker() | KillWorker() | SetPace() | SaveCheckpoint() | SubmitRequest():
                     self._reports += self._payload.do(effect, effect.job, now_s)
                 case _:
-                    pass  # Nothing here is durable, and the station has acknowledged already.
+                    pass  # The station has acknowledged already.
             update(encode(effect))
         governor = self._config.governor
         watts = governor.gpu_idle_w + (governor.gpu_max_w - governor.gpu_idle_w) * self._busy

@@ -35,6 +35,8 @@ from .events import Event, Fields
 
 HISTORY_MAX: Final = 256
 """Command ids remembered; the oldest is forgotten first."""
+ONBOARD_ID_MIN: Final = 1 << 63
+"""Command ids from here on belong to stored sequences: they are no sign of life of the ground."""
 ARMED_MAX: Final = 16
 """Opcodes armed at the same time; the oldest is dropped."""
 
@@ -72,12 +74,16 @@ class Verification(Struct, frozen=True):
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """Commands in flight (oldest first), latest report by id, armed opcodes with their deadline, counters."""
+    """Commands in flight (oldest first), latest report by id, armed opcodes with their deadline, counters.
+
+    ``heard`` counts the accepted commands that came from the ground.
+    """
 
     in_flight: tuple[Command, ...] = ()
     history: dict[int, Verification] = {}
     armed: tuple[tuple[int, float], ...] = ()
     accepted: int = 0
+    heard: int = 0
     rejected: int = 0
     garbage: int = 0
 
@@ -113,6 +119,7 @@ def accept(
         history=_remembered(state.history, accepted),
         armed=_disarmed(state.armed, verdict.spec, now_s),
         accepted=state.accepted + 1,
+        heard=state.heard + (body.id < ONBOARD_ID_MIN),
     )
     return state, ((accepted,) if header.ack_flags & ACK_ACCEPTANCE else ())
 

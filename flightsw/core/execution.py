@@ -154,6 +154,7 @@ def facts(vehicle: Vehicle, config: Config, now_s: float) -> mode.Facts:
         undervoltage=vehicle.eps.undervoltage.active,
         gpu_hot=vehicle.thermal.gpu_hot.active,
         radiator_hot=vehicle.thermal.radiator_hot.active,
+        contact_lost=vehicle.contact_loss.silence_s >= config.mode.loss_of_contact_s,
         jobs_wanted=vehicle.payload.wanted,
         contact=sensed.contact,
     )

@@ -1,7 +1,7 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
     sense → correlation → limits (power, heat) → mode → governor → payload → checkpoint
-          → commanding → housekeeping → downlink
+          → commanding → housekeeping → downlink → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -17,6 +17,8 @@ Every event of the dictionary is raised here; what only the shell can see (late 
 unclean boots) reaches this core as inputs.
 """
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from flightsw.link.dictionary import DICTIONARY_HASH
@@ -24,6 +26,7 @@ from flightsw.link.dictionary import DICTIONARY_HASH
 from . import (
     checkpoint,
     commanding,
+    contact_loss,
     correlation,
     downlink,
     eps,
@@ -37,11 +40,13 @@ from . import (
     thermal,
 )
 from .command_driver import drive
+from .durable import restore
+from .durable import step as persist
 from .effects import Actuate, Effect, KickWatchdog, Restart
 from .events import Event, Fields
 from .execution import facts
 from .frame import Frame, report
-from .inputs import Inputs
+from .inputs import Inputs, Reset
 from .payload import Permit
 from .vehicle import Config, RestartOrder, Vehicle, start
 
@@ -58,13 +63,18 @@ def boot(
     now_s: float,
     unclean_boots: int = 0,
     crash_window_s: float = 0.0,
+    durable: Mapping[str, bytes] = {},
+    power_on: bool = True,
+    resets: tuple[Reset, ...] = (),
 ) -> tuple[Vehicle, tuple[Effect, ...]]:
     """The vehicle at boot, and its first event reports.
 
     ``crash_loop`` boots into SAFE until a telecommand ends it; ``unclean_boots`` within ``crash_window_s`` say
-    why in the event.
+    why in the event. ``durable`` holds what the store has under ``durable.DURABLE_KEYS``; ``power_on`` tells a boot
+    of the computer from a warm reset of the daemon; ``resets`` are the last ones of the boot record.
     """
-    vehicle = start(config, boot_count, crash_loop, now_s)
+    vehicle = replace(start(config, boot_count, crash_loop, now_s), power_on=power_on, resets=resets)
+    vehicle, told = restore(vehicle, durable)
     fields: Fields = {
         "boot": boot_count,
         "cause": cause,
@@ -74,18 +84,20 @@ def boot(
     found = [Event("BOOT", fields)]
     if crash_loop:
         found.append(Event("CRASH_LOOP", {"count": unclean_boots, "window_s": crash_window_s}))
-    return report(vehicle, config, tuple(found), now_s)
+    return report(vehicle, config, (*found, *told), now_s)
 
 
 def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
-    """The last packets before an orderly end.
+    """The last packets and the durable facts before an orderly end.
 
     No job is wanted from here on: the workers' exits in the frames that follow are as asked, not deaths to mend.
     """
     state = vehicle.payload
     for index in range(len(config.jobs)):
         state = payload.want(state, index, False)
-    return report(replace(vehicle, payload=state), config, (Event("SHUTDOWN", {"reason": reason}),), now_s)
+    vehicle, written = persist(replace(vehicle, payload=state), config.durable, now_s, now=True)
+    vehicle, effects = report(vehicle, config, (Event("SHUTDOWN", {"reason": reason}),), now_s)
+    return vehicle, (*effects, *written)
 
 
 def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
@@ -118,6 +130,10 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     )
     if found:
         take(found)
+    limit_s, heard = config.mode.loss_of_contact_s, vehicle.commanding.heard
+    silence, found = contact_loss.step(vehicle.contact_loss, limit_s, heard, clock.mission_dt_s)
+    if found:
+        take(found)
 
     vehicle = Vehicle(
         boot_count=vehicle.boot_count,
@@ -138,6 +154,10 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         housekeeping=vehicle.housekeeping,
         events=vehicle.events,
         downlink=vehicle.downlink,
+        durable=vehicle.durable,
+        contact_loss=silence,
+        power_on=vehicle.power_on,
+        resets=vehicle.resets,
         supervision=watched,
         restart=vehicle.restart,
         adapters=inputs.adapters or vehicle.adapters,
@@ -194,7 +214,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
 
 
 def _finish(vehicle: Vehicle, config: Config, frame: Frame, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
-    """Housekeeping, downlink, actuators and watchdog: the part of a frame that nothing may be added after."""
+    """Housekeeping, downlink, actuators, watchdog, durable facts: what closes a frame."""
+    restarting = vehicle.restart is not None and vehicle.restart.sent
     link, played = downlink.step(vehicle.downlink, config.downlink, vehicle.sense.contact, vehicle.recorder, now_s)
     if played:
         frame.take(played)
@@ -215,6 +236,8 @@ def _finish(vehicle: Vehicle, config: Config, frame: Frame, now_s: float) -> tup
     if supervision.adapters_alive(vehicle.supervision, vehicle.frame_count):
         packer.effects.append(KickWatchdog())
     vehicle = replace(vehicle, events=frame.events, housekeeping=schedule, downlink=packer.closed(link))
+    vehicle, written = persist(vehicle, config.durable, now_s, now=restarting)
+    packer.effects.extend(written)
     return vehicle, tuple(packer.effects)
 
 

@@ -176,4 +176,5 @@ GETTERS: Final[dict[str, Getter]] = {
     "time.uncertainty_s": lambda v: v.correlation.uncertainty_s,
     "time.steps": lambda v: v.correlation.steps,
     "time.rejected": lambda v: v.correlation.rejected,
+    "contact.silence_s": lambda v: v.contact_loss.silence_s,
 }

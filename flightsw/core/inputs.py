@@ -169,6 +169,22 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     avionics_frames_bad: int = 0
 
 
+class Reset(msgspec.Struct, frozen=True, kw_only=True):
+    """One end of the daemon and the boot that followed it, as the boot record remembers it.
+
+    ``boot`` is the boot that began and ``cause`` why; the rest is about the life before: its uptime and mode when
+    it was last noted down, the cause of SAFE if it was in it, TAI then when it was known, and its last words.
+    """
+
+    boot: int
+    cause: str
+    uptime_s: float = 0.0
+    mode: str = ""
+    safe_cause: str = ""
+    tai_s: float | None = None
+    reason: str = ""
+
+
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one minor frame sees. ``sensors`` and ``gpu`` are None when nothing new has come."""
 

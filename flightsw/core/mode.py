@@ -4,9 +4,13 @@
 Conditions are predicates over ``Facts``, so the machine can be explored exhaustively.
 
 SAFE has one owner, one reason and one exit rule per entry (``CAUSES``). Power, thermal and stale-sensor causes
-end by themselves, once the cause has been gone for ``recover_s``; a command or a crash loop ends by telecommand
-only, and not while another cause is active. An operator who commands SAFE in SAFE takes ownership. Payload runs
-in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's rail.
+end by themselves, once the sensors are valid and the cause has been gone for ``recover_s``; a command, a crash loop
+or a loss of contact ends by telecommand only, and not while another cause is active. An operator who commands SAFE
+in SAFE takes ownership. Payload runs in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's
+rail.
+
+SAFE outlives the daemon: its cause is a durable fact, and a boot that finds one goes from BOOT straight back into
+SAFE, with the same owner and the same exit rule (``State.resume``).
 
 All timers are machine time.
 """
@@ -26,12 +30,14 @@ PAYLOAD_MODES: Final = frozenset((Mode.COMPUTE, Mode.DOWNLINK))
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Debounce times, on the machine clock."""
+    """Debounce times, on the machine clock unless a key says otherwise."""
 
     recover_s: Annotated[float, Meta(ge=0.0, le=86_400.0)] = 10.0
     """SAFE ends by itself when its cause has been gone for this long."""
     stale_safe_s: Annotated[float, Meta(ge=0.5, le=3600.0)] = 10.0
     """SAFE when no valid sensor frame has come for this long; after boot too."""
+    loss_of_contact_s: Annotated[float, Meta(ge=10.0, le=31_536_000.0)] = 259_200.0
+    """SAFE when no telecommand has been accepted for this much mission time; restarts do not reset it."""
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -43,29 +49,36 @@ class Facts(Struct, frozen=True, kw_only=True):
     undervoltage: bool = False
     gpu_hot: bool = False
     radiator_hot: bool = False
+    contact_lost: bool = False
     jobs_wanted: bool = False
     contact: bool = False
 
 
 class Cause(Struct, frozen=True):
-    """Why SAFE was entered: event of the dictionary, fact that keeps it, and what follows from it."""
+    """Why SAFE was entered: event of the dictionary, fact that keeps it, and what follows from it.
+
+    ``automatic`` is the exit rule: SAFE ends by itself when every fact is gone, or else by telecommand only.
+    """
 
     event: str
     text: str
     fact: str | None
     sheds_rail: bool
+    automatic: bool = True
 
 
 BY_COMMAND: Final = "command"
 CRASH_LOOP: Final = "crash_loop"
+LOSS_OF_CONTACT: Final = "loss_of_contact"
 CAUSES: Final[dict[str, Cause]] = {
-    BY_COMMAND: Cause("SAFE_ENTERED", "telecommand", None, False),
-    CRASH_LOOP: Cause("CRASH_LOOP", "crash loop", None, False),
+    BY_COMMAND: Cause("SAFE_ENTERED", "telecommand", None, False, automatic=False),
+    CRASH_LOOP: Cause("CRASH_LOOP", "crash loop", None, False, automatic=False),
     "soc_low": Cause("SOC_LOW", "state of charge", "soc_low", True),
     "undervoltage": Cause("BUS_UNDERVOLTAGE", "bus under-voltage", "undervoltage", True),
     "gpu_hot": Cause("GPU_HOT", "GPU over-temperature", "gpu_hot", True),
     "radiator_hot": Cause("RADIATOR_HOT", "radiator over-temperature", "radiator_hot", True),
     "blind": Cause("SENSORS_STALE", "sensors stale", "blind", False),
+    LOSS_OF_CONTACT: Cause("CONTACT_LOST", "loss of contact", "contact_lost", False, automatic=False),
 }
 
 
@@ -73,14 +86,16 @@ class State(Struct, frozen=True, kw_only=True):
     """Mode, the event that caused it, and while in SAFE its cause (key of ``CAUSES``).
 
     ``requested`` is a mode asked for by telecommand and not yet looked at; ``gone_s`` is the machine time since
-    when the cause of SAFE has been absent.
+    when the cause of SAFE has been absent. In BOOT, ``resume`` is the cause of the SAFE to go back to, and
+    ``resume_event`` the event that had led into it.
     """
 
     mode: Mode = Mode.BOOT
     event: str = "BOOT"
     cause: str | None = None
     requested: Mode | None = None
-    crash_loop: bool = False
+    resume: str | None = None
+    resume_event: str = ""
     gone_s: float = NEVER
 
     @property
@@ -114,11 +129,18 @@ def _while(name: str) -> Callable[[State, Facts, bool], bool]:
 
 def _safe_on(name: str) -> Transition:
     cause = CAUSES[name]
-    return Transition(_AWAKE, _while(name), Mode.SAFE, cause.event, cause.text, name)
+    assert cause.fact is not None, "only a fact can be watched"
+    return Transition(_AWAKE, _while(cause.fact), Mode.SAFE, cause.event, cause.text, name)
+
+
+def _safe_again(name: str) -> Transition:
+    cause = CAUSES[name]
+    reason = cause.text if name == CRASH_LOOP else f"{cause.text}, kept over the restart"
+    return Transition(_from(Mode.BOOT), lambda s, f, r: s.resume == name, Mode.SAFE, cause.event, reason, name)
 
 
 TRANSITIONS: Final = (
-    Transition(_from(Mode.BOOT), lambda s, f, r: s.crash_loop, Mode.SAFE, "CRASH_LOOP", "crash loop", CRASH_LOOP),
+    *(_safe_again(name) for name in CAUSES),
     Transition(
         frozenset(Mode),
         lambda s, f, r: s.requested == Mode.SAFE,
@@ -132,6 +154,7 @@ TRANSITIONS: Final = (
     _safe_on("gpu_hot"),
     _safe_on("radiator_hot"),
     _safe_on("blind"),
+    _safe_on(LOSS_OF_CONTACT),
     Transition(_from(Mode.BOOT), _while("ready"), Mode.NOMINAL, "BOOT", "sensors valid"),
     Transition(
         _from(Mode.SAFE),
@@ -168,7 +191,7 @@ def sheds_rail(state: State, facts: Facts) -> bool:
     if state.mode is not Mode.SAFE:
         return False
     return any(
-        c.sheds_rail and (name == state.cause or getattr(facts, name)) for name, c in CAUSES.items() if c.fact
+        c.sheds_rail and (name == state.cause or getattr(facts, c.fact)) for name, c in CAUSES.items() if c.fact
     )
 
 
@@ -184,11 +207,13 @@ def step(state: State, config: Config, facts: Facts, now_s: float) -> tuple[Stat
 
 
 def _recovery(state: State, config: Config, facts: Facts, now_s: float) -> tuple[State, bool]:
-    """Whether SAFE has outlived its cause; any other automatic cause that is active holds it too."""
-    cause = CAUSES[state.cause or BY_COMMAND]
-    if cause.fact is None:
+    """Whether SAFE has outlived its cause; any other cause that is active holds it too.
+
+    Without valid sensors nobody knows whether a cause is gone: stale is no pass.
+    """
+    if not CAUSES[state.cause or BY_COMMAND].automatic:
         return state, False
-    if active_causes(facts):
+    if active_causes(facts) or not facts.ready:
         return (state if state.gone_s == NEVER else replace(state, gone_s=NEVER)), False
     if state.gone_s == NEVER:
         state = replace(state, gone_s=now_s)
@@ -198,7 +223,9 @@ def _recovery(state: State, config: Config, facts: Facts, now_s: float) -> tuple
 def _take(state: State, row: Transition, now_s: float) -> tuple[State, tuple[Event, ...]]:
     if row.target == state.mode and row.cause == state.cause:
         return replace(state, requested=None), ()
-    entered = State(mode=row.target, event=row.event, cause=row.cause)
+    resumed = state.resume is not None and row.cause == state.resume
+    event = (state.resume_event or row.event) if resumed else row.event
+    entered = State(mode=row.target, event=event, cause=row.cause)
     found: tuple[Event, ...] = ()
     if row.target != state.mode:
         fields: Fields = {"old": state.mode.name, "new": row.target.name, "reason": row.reason}

@@ -9,8 +9,10 @@ from msgspec import Struct
 from . import (
     checkpoint,
     commanding,
+    contact_loss,
     correlation,
     downlink,
+    durable,
     eps,
     events,
     governor,
@@ -24,11 +26,12 @@ from .checkpoint import Config as CheckpointConfig
 from .commanding import Config as CommandingConfig
 from .correlation import Config as CorrelationConfig
 from .downlink import Config as DownlinkConfig
+from .durable import Config as DurableConfig
 from .eps import Config as EpsConfig
 from .events import Config as EventsConfig
 from .governor import Config as GovernorConfig
 from .housekeeping import Config as HousekeepingConfig
-from .inputs import AdapterStatus, Health, RecorderStatus
+from .inputs import AdapterStatus, Health, RecorderStatus, Reset
 from .job import Config as PayloadConfig
 from .job import JobConfig
 from .mode import Config as ModeConfig
@@ -64,6 +67,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Intervals of the groups at boot."""
     downlink: DownlinkConfig = DownlinkConfig()
     """Rate of the radio."""
+    durable: DurableConfig = DurableConfig()
+    """How often durable facts are written."""
     jobs: tuple[JobConfig, ...] = ()
     """Configured jobs; ids are unique."""
 
@@ -89,7 +94,11 @@ class RestartOrder(Struct, frozen=True):
 
 
 class Vehicle(Struct, frozen=True, kw_only=True):
-    """State of all subsystems after ``frame_count`` minor frames."""
+    """State of all subsystems after ``frame_count`` minor frames.
+
+    ``power_on`` tells a boot of the computer from a warm reset of the daemon alone; ``resets`` are those before
+    this boot, oldest first.
+    """
 
     boot_count: int
     boot_s: float
@@ -109,6 +118,10 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     housekeeping: housekeeping.State
     events: events.State
     downlink: downlink.State
+    durable: durable.State
+    contact_loss: contact_loss.State
+    power_on: bool = True
+    resets: tuple[Reset, ...] = ()
     supervision: SupervisionState = SupervisionState()
     restart: RestartOrder | None = None
     adapters: tuple[AdapterStatus, ...] = ()
@@ -130,7 +143,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         correlation=correlation.start(now_s),
         eps=eps.start(config.eps),
         thermal=thermal.State(),
-        mode=mode.State(crash_loop=crash_loop),
+        mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),
         governor=governor.start(config.governor),
         payload=payload.start(config.jobs, now_s),
         checkpoint=checkpoint.start(config.jobs),
@@ -138,4 +151,6 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         housekeeping=housekeeping.start(config.housekeeping, now_s),
         events=events.start(config.events),
         downlink=downlink.start(now_s),
+        durable=durable.State(written_s=now_s),
+        contact_loss=contact_loss.State(),
     )

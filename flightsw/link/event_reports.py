@@ -30,6 +30,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x06, "ADAPTER_FAILED", _E, "adapter {adapter} given up after {restarts} restarts: {reason}", "An adapter failed too often."),
     _event(0x07, "STORE_FAULT", _E, "store: {reason}", "A durable write or read failed, or a copy was corrupt."),
     _event(0x08, "EVENTS_SUPPRESSED", _W, "{count} event reports suppressed, {of_most} of them {most}", "The rate limit of a source was active."),
+    _event(0x09, "DURABLE_REFUSED", _E, "durable fact {key} is unusable, defaults stand: {reason}", "What a former boot wrote cannot be read."),
     # 0x10.. mode
     _event(0x10, "MODE_CHANGED", _I, "mode {old} → {new}: {reason}", "The vehicle changed its mode."),
     _event(0x11, "SAFE_ENTERED", _C, "SAFE: {reason}", "The vehicle entered SAFE."),
@@ -66,6 +67,8 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x54, "CONTACT_END", _I, "loss of signal, {pending} packets pending", "A pass ends."),
     _event(0x55, "RECORDER_SHED", _W, "recorder over quota: {count} packets shed", "Least important packets were dropped."),
     _event(0x56, "TM_DROPPED", _W, "{count} packets dropped: {reason}", "A bounded queue was full."),
+    _event(0x57, "CONTACT_LOST", _C, "no telecommand for {silence_h:.1f} h of mission time, limit {limit_h:g} h", "The ground is silent for too long."),
+    _event(0x58, "CONTACT_REGAINED", _I, "a telecommand came after {silence_h:.1f} h", "The ground is heard again."),
     # 0x60.. GPU
     _event(0x60, "PROBE_UNSUPPORTED", _I, "probe {source}: {count} unsupported fields: {fields}", "What this card cannot tell."),
     _event(0x61, "PROBE_SILENT", _E, "no GPU telemetry for {age_s:.1f} s", "The probe does not answer."),

@@ -109,6 +109,10 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="time.uncertainty_s", unit="s", text="Uncertainty of TAI and mission time; NaN until confirmed"),
     Parameter(name="time.steps", text="Time steps adopted since boot"),
     Parameter(name="time.rejected", text="Sensor frames since boot whose time contradicted the correlation"),
+    # restart
+    Parameter(
+        name="contact.silence_s", unit="s", text="Mission time since a telecommand was accepted, over restarts"
+    ),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -242,6 +246,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "events.throttled",
             "events.throttled_error",
             "events.throttled_security",
+            "contact.silence_s",
         ),
     ),
 )

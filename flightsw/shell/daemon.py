@@ -23,6 +23,7 @@ import msgspec
 
 from flightsw.config import MissionConfig
 from flightsw.core import executive
+from flightsw.core.durable import DURABLE_KEYS
 from flightsw.core.effects import Effect
 from flightsw.core.inputs import Inputs, RecorderStatus
 from flightsw.gpu.protocol import Stop
@@ -94,7 +95,8 @@ class Daemon:
         self._boot = boot_record.begin(
             self._store, recorded_boot=self._recorder.open(), crash_loop_boots=supervisor.crash_loop_boots
         )
-        self._store_writer = StoreWriter(self._store, self._boot.faults)
+        self._durable, faults = load_durable(self._store)
+        self._store_writer = StoreWriter(self._store, (*self._boot.faults, *faults))
         self._good_boot_s = started_s + supervisor.crash_loop_window_s
         policy = RestartPolicy(
             backoff_first_s=supervisor.backoff_first_s,
@@ -166,6 +168,7 @@ class Daemon:
             now_s=at_s,
             unclean_boots=boot.record.unclean_in_a_row,
             crash_window_s=self._mission.supervisor.crash_loop_window_s,
+            durable=self._durable,
         )
         self._execute(effects, at_s)
         self._metronome = Metronome(1.0 / self._mission.frame.rate_hz, at_s)
@@ -262,6 +265,18 @@ class Daemon:
         if clean and (fault := boot_record.end(self._store, self._boot.record, restart=self._restart)):
             _log.error("store: %s", fault)
         self._watchdog.close()
+
+
+def load_durable(store: Store) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """What the store has of the core's durable facts, and what is wrong with their copies."""
+    found: dict[str, bytes] = {}
+    faults: list[str] = []
+    for key in DURABLE_KEYS:
+        loaded = store.load(key)
+        faults += loaded.faults
+        if loaded.payload is not None:
+            found[key] = loaded.payload
+    return found, tuple(faults)
 
 
 def _log_stray(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 from .clock import now_s
 from .store import Store
 
-KEYS_MAX: Final = 64
+KEYS_MAX: Final = 128
 FAULT_SHOWN_S: Final = 3.0
 CLOSE_TIMEOUT_S: Final = 10.0
 
