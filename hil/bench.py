@@ -126,6 +126,7 @@ class Flight:
             lambda: self._daemon.pid if self._daemon.returncode is None else None,
             folder / "state" / "checkpoints",
             meters,
+            instrument.health,
         )
         self._faults, self._evidence.faults = plan.make_faults(around)
         self._umbilical = Umbilical(self._recorder)

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from .instruments.card_health import CardHealth
 from .instruments.card_state import CardFile, CardState
 from .instruments.gpu_sim import GpuModel, SimulatedGpu
 from .instruments.nvml_meter import NvmlMeter
@@ -20,6 +21,9 @@ from .scenario import DeviceChoice
 
 TORCH_ASK_S: Final = 120.0
 MEMORY_OVER_DIE_K: Final = 6.0
+IDLE_DUTY: Final = 0.01
+CLOCKS_IDLE: Final = 0x1
+"""``nvmlClocksEventReasonGpuIdle``: the only reason for which a simulated card slows its clocks."""
 _ASK: Final = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
 
 
@@ -33,6 +37,11 @@ class Instrument(Protocol):
     name: str
     device: Literal["cpu", "cuda"]
     nvml_module: str
+
+    @property
+    def health(self) -> CardHealth | None:
+        """What ails the card, where it is simulated; nothing can be injected into a real one."""
+        ...
 
     def power_w(self, dt_s: float, now_s: float, rail_on: bool) -> float | None:
         """Watts that the plant is fed now; None when the instrument gives no value."""
@@ -56,20 +65,28 @@ class SimulatedCard:
     def __init__(self, state_file: Path, meters: list[Path], model: GpuModel | None = None) -> None:
         self.name = SIMULATED_NAME
         self.gpu = SimulatedGpu(meters, model or GpuModel())
+        self.health = CardHealth()
         self._file = CardFile(state_file, create=True)
 
     def power_w(self, dt_s: float, now_s: float, rail_on: bool) -> float | None:
         return self.gpu.step(dt_s, rail_on=rail_on)
 
     def show(self, truth: Truth) -> None:
+        health = self.health
+        health.rail(truth.gpu_rail_on)
         self._file.write(
             CardState(
-                powered=truth.gpu_rail_on,
+                powered=truth.gpu_rail_on and not health.lost,
                 power_w=truth.gpu_rail_power_w,
                 die_degc=truth.gpu_temp_degc,
                 memory_degc=truth.gpu_temp_degc + MEMORY_OVER_DIE_K,
                 energy_j=self.gpu.energy_j,
                 utilisation_fraction=min(1.0, self.gpu.duty),
+                ecc_corrected=health.ecc_corrected,
+                ecc_uncorrected=health.ecc_uncorrected,
+                throttle_reasons=CLOCKS_IDLE if self.gpu.duty < IDLE_DUTY else 0,
+                xids=health.xids,
+                xid_count=health.xid_count,
             )
         )
 
@@ -82,6 +99,7 @@ class RealCard:
 
     device: Literal["cpu", "cuda"] = "cuda"
     nvml_module = "pynvml"
+    health: CardHealth | None = None
 
     def __init__(self, meter: NvmlMeter) -> None:
         self.name = meter.name

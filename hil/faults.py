@@ -25,6 +25,7 @@ from flightsw.link.errors import LinkError
 
 from .channel import Channel
 from .evidence import FaultRecord
+from .instruments.card_health import CardHealth
 from .scenario import FaultPlan
 
 ARMED_MAX_S: Final = 20.0
@@ -49,7 +50,7 @@ class World(Protocol):
 
 
 class Surroundings:
-    """What faults can reach: the plant, the channel, and the daemon's process tree and files."""
+    """What faults can reach: the plant, the channel, a simulated card, the daemon's process tree and files."""
 
     def __init__(
         self,
@@ -58,7 +59,9 @@ class Surroundings:
         daemon_pid: Callable[[], int | None],
         checkpoints: Path,
         meters: dict[str, Path],
+        card: CardHealth | None = None,
     ) -> None:
+        self.card = card
         self.world = world
         self.channel = channel
         self.daemon_pid = daemon_pid
@@ -333,12 +336,38 @@ class PlantFault(Fault):
             self.around.world.clear(self.plan.kind)
 
 
+class CardFault(Fault):
+    """A fault of the simulated card, shown to the daemon by NVML's stand-in: ECC errors or an XID report."""
+
+    def act(self, world_s: float, now_s: float) -> str:
+        card, plan = self.around.card, self.plan
+        if card is None:
+            self.record.detail = "the card is a real one: nothing can be injected into it"
+            return ""
+        if not card.powered:
+            self.record.detail = "the card had no power"
+            return ""
+        if plan.kind == "gpu_xid":
+            card.xid(plan.xid)
+            self.record.evidence["xid"] = plan.xid
+            said = f"XID {plan.xid}"
+        else:
+            card.ecc(plan.ecc, plan.count)
+            self.record.evidence.update(ecc=plan.ecc, count=plan.count)
+            said = f"{plan.count} {plan.ecc} ECC errors"
+        self.fire(world_s)
+        self.over = True
+        return f"fault {plan.id}: {said}"
+
+
 CLASSES: Final[dict[str, type[Fault]]] = {
     "worker_kill": WorkerKill,
     "checkpoint_flip": CheckpointFlip,
     "radiator_degrade": PlantFault,
     "radio_outage": RadioOutage,
     "battery_bias": PlantFault,
+    "gpu_ecc": CardFault,
+    "gpu_xid": CardFault,
 }
 
 

@@ -23,6 +23,8 @@ EXPECTED_OUTCOME: Final = {
     "radiator_degrade": "contained",
     "radio_outage": "played_back",
     "battery_bias": "contained",
+    "gpu_ecc": "reported",
+    "gpu_xid": "reported",
 }
 
 
@@ -126,10 +128,34 @@ def _contained_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str
     return "contained", "all limits held: " + ", ".join(worst)
 
 
+def _xid_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
+    """The daemon must report this XID by its number."""
+    xid, since_s = fault.evidence.get("xid"), fault.fired_s or 0.0
+    for event in evidence.onboard.events:
+        if event.name == "GPU_XID" and event.fields.get("xid") == xid and event.world_s >= since_s:
+            return "reported", f"GPU_XID {xid} {event.world_s - since_s:.0f} mission s later"
+    return "not_reported", f"no GPU_XID {xid} after the fault"
+
+
+def _ecc_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
+    """The daemon must report as many new errors of this kind as the card counted."""
+    kind, wanted, since_s = fault.evidence.get("ecc"), int(fault.evidence.get("count", 0)), fault.fired_s or 0.0
+    name = "GPU_ECC" if kind == "uncorrected" else "GPU_ECC_CORRECTED"
+    found = sum(
+        int(event.fields.get("count", 0))
+        for event in evidence.onboard.events
+        if event.name == name and event.world_s >= since_s
+    )
+    outcome = "reported" if found >= wanted else "not_reported"
+    return outcome, f"{found} of {wanted} {kind} errors reported by {name}"
+
+
 OUTCOME_OF: Final[dict[str, Callable[[FaultRecord, Evidence], tuple[str, str]]]] = {
     "worker_kill": _kill_outcome,
     "checkpoint_flip": _flip_outcome,
     "radiator_degrade": _contained_outcome,
     "radio_outage": _outage_outcome,
     "battery_bias": _contained_outcome,
+    "gpu_ecc": _ecc_outcome,
+    "gpu_xid": _xid_outcome,
 }

@@ -21,12 +21,21 @@ from flightsw.link.dictionary import TELECOMMAND_BY_NAME
 from flightsw.shell.typed_toml import Complaint, examine
 
 from .channel import ChannelConfig
+from .instruments.card_health import XID_MAX, EccKind
 from .randomness import stream
 from .wires import LinkKind
 
 FOLDER: Final = Path(__file__).parent / "scenarios"
 
-FaultKind = Literal["worker_kill", "checkpoint_flip", "radiator_degrade", "radio_outage", "battery_bias"]
+FaultKind = Literal[
+    "worker_kill",
+    "checkpoint_flip",
+    "radiator_degrade",
+    "radio_outage",
+    "battery_bias",
+    "gpu_ecc",
+    "gpu_xid",
+]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Anchor = Literal["run", "pass", "each_pass", "eclipse"]
 ItemId = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -87,6 +96,12 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Job that is hit by ``worker_kill`` and ``checkpoint_flip``."""
     magnitude: Annotated[float, Meta(ge=-1.0, le=1.0)] = 0.0
     """``radiator_degrade``: lost share of the radiating area. ``battery_bias``: added to the SoC reading."""
+    ecc: EccKind = "uncorrected"
+    """``gpu_ecc``: whether the card could repair them."""
+    count: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    """``gpu_ecc``: how many errors the card counts."""
+    xid: Annotated[int, Meta(ge=0, le=XID_MAX)] = 0
+    """``gpu_xid``: number that the driver reports; 79 takes the card off the bus until its power is cycled."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -266,6 +281,13 @@ def _check(scenario: Scenario, source: str) -> None:
         allowed = MAGNITUDES.get(fault.kind)
         if allowed is None and fault.magnitude:
             raise ScenarioError(f"{source}: faults[{index}].magnitude = {fault.magnitude:g}: {fault.kind} has none")
+        for key, kind, unset in (("ecc", "gpu_ecc", "uncorrected"), ("count", "gpu_ecc", 1), ("xid", "gpu_xid", 0)):
+            if fault.kind != kind and getattr(fault, key) != unset:
+                raise ScenarioError(
+                    f"{source}: faults[{index}].{key} = {getattr(fault, key)}: {fault.kind} has none, only {kind}"
+                )
+        if fault.kind == "gpu_xid" and not fault.xid:
+            raise ScenarioError(f"{source}: faults[{index}].xid: gpu_xid needs one, 1 to {XID_MAX}")
         if allowed and not allowed[0] <= fault.magnitude <= allowed[1]:
             raise ScenarioError(
                 f"{source}: faults[{index}].magnitude = {fault.magnitude:g}: "

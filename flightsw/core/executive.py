@@ -32,6 +32,7 @@ from . import (
     eps,
     events,
     governor,
+    gpu_health,
     housekeeping,
     mode,
     payload,
@@ -125,6 +126,10 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     heat, found = thermal.step(vehicle.thermal, config.thermal, sensed, now_s)
     if found:
         take(found)
+    reading = sensed.gpu if sensed.gpu is not vehicle.sense.gpu else None
+    card, found = gpu_health.step(vehicle.gpu_health, config.gpu_health, reading, now_s)
+    if found:
+        take(found)
     watched, found = supervision.step(
         vehicle.supervision, vehicle.adapters, vehicle.health, vehicle.frame_count + 1, inputs
     )
@@ -144,6 +149,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         first_infer=vehicle.first_infer,
         sense=sensed,
         correlation=clock,
+        gpu_health=card,
         eps=power,
         thermal=heat,
         mode=vehicle.mode,

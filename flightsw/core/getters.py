@@ -83,6 +83,16 @@ def _cap(vehicle: "Vehicle") -> float:
     return NAN if cap_w is None else cap_w
 
 
+def _xid(field: str) -> Getter:
+    """Of the card's XID reports, NaN when it has none to give."""
+
+    def read(vehicle: "Vehicle") -> float:
+        health = vehicle.gpu_health
+        return float(getattr(health, field)) if health.xid_supported else NAN
+
+    return read
+
+
 def _unsupported(vehicle: "Vehicle") -> float:
     sample = vehicle.sense.gpu
     return NAN if sample is None else float(len(sample.unsupported))
@@ -173,6 +183,10 @@ GETTERS: Final[dict[str, Getter]] = {
     "daemon.disk_free_mb": lambda v: v.health.disk_free_mb,
     "adapters.restarts": lambda v: sum(a.restarts for a in v.adapters),
     "adapters.failed": lambda v: sum(a.failed for a in v.adapters),
+    "gpu.ecc_corrected": _gpu("ecc_corrected"),
+    "gpu.xid": _xid("xid"),
+    "gpu.xid_count": _xid("xid_count"),
+    "gpu.throttle_reasons": _gpu("throttle_reasons"),
     "time.uncertainty_s": lambda v: v.correlation.uncertainty_s,
     "time.steps": lambda v: v.correlation.steps,
     "time.rejected": lambda v: v.correlation.rejected,

@@ -19,7 +19,13 @@ REPORTS_PER_FRAME_MAX: Final = 64
 
 
 class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of the probe; None marks a field that this card does not support."""
+    """One reading of the probe; None marks a field that this card does not support.
+
+    ECC counts are volatile: they begin with the driver. ``throttle_reasons`` is NVML's bit mask of clocks event
+    reasons. ``xid_count`` counts XID reports since the probe started, ``xids`` are the newest of them, oldest
+    first; when they are not supported, ``unsupported`` says "xid". A count that could not be read this time is None
+    without its name in ``unsupported``.
+    """
 
     sequence: int
     source: str
@@ -28,7 +34,11 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
     memory_degc: float | None = None
     energy_j: float | None = None
     utilisation_fraction: float | None = None
+    ecc_corrected: int | None = None
     ecc_uncorrected: int | None = None
+    throttle_reasons: int | None = None
+    xids: tuple[int, ...] = ()
+    xid_count: int | None = None
     unsupported: tuple[str, ...] = ()
 
 

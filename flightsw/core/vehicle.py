@@ -16,6 +16,7 @@ from . import (
     eps,
     events,
     governor,
+    gpu_health,
     housekeeping,
     mode,
     payload,
@@ -30,6 +31,7 @@ from .durable import Config as DurableConfig
 from .eps import Config as EpsConfig
 from .events import Config as EventsConfig
 from .governor import Config as GovernorConfig
+from .gpu_health import Config as GpuHealthConfig
 from .housekeeping import Config as HousekeepingConfig
 from .inputs import AdapterStatus, Health, RecorderStatus, Reset
 from .job import Config as PayloadConfig
@@ -53,6 +55,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Heat path and temperature limits."""
     governor: GovernorConfig = GovernorConfig()
     """Card and margins."""
+    gpu_health: GpuHealthConfig = GpuHealthConfig()
+    """How the card's own reports are kept."""
     mode: ModeConfig = ModeConfig()
     """Debounce of SAFE."""
     payload: PayloadConfig = PayloadConfig()
@@ -108,6 +112,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     first_infer: int | None
     sense: sense.State
     correlation: correlation.State
+    gpu_health: gpu_health.State
     eps: eps.State
     thermal: thermal.State
     mode: mode.State
@@ -141,6 +146,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         first_infer=kinds.index("infer") if "infer" in kinds else None,
         sense=sense.start(now_s),
         correlation=correlation.start(now_s),
+        gpu_health=gpu_health.State(),
         eps=eps.start(config.eps),
         thermal=thermal.State(),
         mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),

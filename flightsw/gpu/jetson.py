@@ -50,7 +50,7 @@ TEMPERATURE_MIN_DEGC: Final = -80.0
 TEMPERATURE_MAX_DEGC: Final = 200.0
 FILE_BYTES_MAX: Final = 256
 
-_UNREADABLE: Final = ("energy_j", "ecc_uncorrected")
+_UNREADABLE: Final = ("energy_j", "ecc_corrected", "ecc_uncorrected", "throttle_reasons", "xid")
 
 
 class Source(msgspec.Struct, frozen=True):

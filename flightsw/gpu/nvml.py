@@ -9,15 +9,20 @@ believable range. A row yields
     None       this card, driver or module does not offer it (its name then stands in ``Sample.unsupported``);
     NaN        it is offered, but this reading failed.
 
-Zero is never a way to say "no value". ``ecc_uncorrected`` is a count and has no NaN: None without its name in
-``unsupported`` is its failed reading. A later call of a row is tried only when an earlier one is unsupported,
-never when it fails: power would otherwise jump between the instantaneous value and the one-second average.
+Zero is never a way to say "no value". A row of ``COUNTS`` has no NaN: None without its name in ``unsupported`` is
+its failed reading. A later call of a row is tried only when an earlier one is unsupported, never when it fails:
+power would otherwise jump between the instantaneous value and the one-second average.
+
+XID reports are events, not quantities: ``Card.tell_xids`` registers for them and fetches what has come, without
+waiting. They are fetched before the quantities, because the report that a card has fallen off the bus (79) is the
+last thing it says; numbers and count outlive the session that they came in.
 
 Vendor codes become types here and nowhere else, by ``_KINDS``. NVML_ERROR_NO_PERMISSION counts as unsupported:
 what this process may not read, it does not have. A reading without one number, after which NVML is asked to start
 again, is a lost card too: after a bus loss some drivers answer every call with NVML_ERROR_UNKNOWN.
 """
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from math import isfinite, nan
@@ -32,6 +37,10 @@ RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
 ALL_ONES_32: Final = 0xFFFFFFFF
 ALL_ONES_64: Final = 0xFFFFFFFFFFFFFFFF
+XIDS_PER_READ_MAX: Final = 64
+"""Reports fetched at one reading; what came beyond waits for the next."""
+XIDS_KEPT: Final = 8
+"""Newest reports that a sample carries by number."""
 
 
 class NvmlError(Exception):
@@ -54,6 +63,10 @@ class Failed(NvmlError):
     """This one reading failed; the next may work."""
 
 
+class Nothing(Failed):
+    """Nothing came within the time that was allowed."""
+
+
 # Numbers of nvml.h, which are part of its stable interface. A code that is not here is ``Failed``.
 _KINDS: Final[dict[int, type[NvmlError]]] = {
     1: Lost,  # UNINITIALIZED
@@ -62,6 +75,7 @@ _KINDS: Final[dict[int, type[NvmlError]]] = {
     4: Unsupported,  # NO_PERMISSION
     6: Unsupported,  # NOT_FOUND
     9: Lost,  # DRIVER_NOT_LOADED
+    10: Nothing,  # TIMEOUT
     12: Unavailable,  # LIBRARY_NOT_FOUND
     13: Unsupported,  # FUNCTION_NOT_FOUND
     15: Lost,  # GPU_IS_LOST
@@ -112,6 +126,7 @@ class Field(msgspec.Struct, frozen=True):
     sentinel: int = ALL_ONES_32
 
 
+_XID_CRITICAL: Final = Constant("nvmlEventTypeXidCriticalError", 8)
 _GPU_SENSOR: Final = Constant("NVML_TEMPERATURE_GPU", 0)
 
 FIELDS: Final = (
@@ -148,6 +163,20 @@ FIELDS: Final = (
     Field("utilisation_fraction", (Call("nvmlDeviceGetUtilizationRates", (), "gpu"),), 1e-2, 0.0, 1.0),
     # Volatile counts start with the driver; aggregate ones would carry the ground's history into flight.
     Field(
+        "ecc_corrected",
+        (
+            Call(
+                "nvmlDeviceGetTotalEccErrors",
+                (Constant("NVML_MEMORY_ERROR_TYPE_CORRECTED", 0), Constant("NVML_VOLATILE_ECC", 0)),
+            ),
+            FieldValue(Constant("NVML_FI_DEV_ECC_SBE_VOL_TOTAL", 3)),
+        ),
+        1.0,
+        0.0,
+        1e12,
+        ALL_ONES_64,
+    ),
+    Field(
         "ecc_uncorrected",
         (
             Call(
@@ -161,9 +190,21 @@ FIELDS: Final = (
         1e12,
         ALL_ONES_64,
     ),
+    Field(
+        "throttle_reasons",
+        (Call("nvmlDeviceGetCurrentClocksEventReasons"), Call("nvmlDeviceGetCurrentClocksThrottleReasons")),
+        1.0,
+        0.0,
+        2.0**32,
+        ALL_ONES_64,
+    ),
 )
 
-FIELD_NAMES: Final = tuple(field.name for field in FIELDS)
+COUNTS: Final = ("ecc_corrected", "ecc_uncorrected", "throttle_reasons")
+"""Fields that are whole numbers in a sample."""
+XID: Final = "xid"
+"""Name under which XID reports stand in ``Sample.unsupported``."""
+FIELD_NAMES: Final = (*(field.name for field in FIELDS), XID)
 
 
 def kind_of(code: object) -> type[NvmlError]:
@@ -176,6 +217,7 @@ class Card:
 
     def __init__(self, module_name: str, index: int) -> None:
         """Load the module, start NVML, find the card."""
+        self._events: Any = None
         try:
             self._module: ModuleType = importlib.import_module(module_name)
         except Exception as error:
@@ -203,13 +245,42 @@ class Card:
             return value
         raise Unsupported(field.name)
 
+    def tell_xids(self, tell: Callable[[int], None]) -> None:
+        """Each XID reported since the last call, oldest first, at most ``XIDS_PER_READ_MAX``; never waits.
+
+        The first call registers for them: what was reported before is not told.
+        """
+        if self._events is None:
+            events = self._call("nvmlEventSetCreate")
+            try:
+                self._call("nvmlDeviceRegisterEvents", self._handle, self._constant(_XID_CRITICAL), events)
+            except NvmlError:
+                self._free(events)
+                raise
+            self._events = events
+        for _ in range(XIDS_PER_READ_MAX):
+            try:
+                event = self._call("nvmlEventSetWait_v2", self._events, 0)
+            except Nothing:
+                return
+            try:
+                if event.eventType & self._constant(_XID_CRITICAL):
+                    tell(int(event.eventData))
+            except (AttributeError, TypeError, ValueError) as error:
+                raise Failed(f"{XID}: answer of an unknown shape ({error})") from error
+
     def close(self) -> None:
         """End the session; a module that cannot end it is left as it is."""
-        try:
+        if self._events is not None:
+            self._free(self._events)
+            self._events = None
+        # The card is being given up because it is broken; there is no one left to tell.
+        with contextlib.suppress(NvmlError):
             self._call("nvmlShutdown")
-        except NvmlError:
-            # The card is being given up because it is broken; there is no one left to tell.
-            return
+
+    def _free(self, events: object) -> None:
+        with contextlib.suppress(NvmlError):
+            self._call("nvmlEventSetFree", events)
 
     def _ask(self, source: Call | FieldValue) -> Any:
         if isinstance(source, Call):
@@ -248,6 +319,8 @@ class NvmlReader:
         self._index = index
         self._card: Card | None = None
         self._unsupported: tuple[str, ...] = ()
+        self._xids: tuple[int, ...] = ()
+        self._xid_count: int | None = None
         self._retry_s = RETRY_FIRST_S
         self._retry_at_s = float("-inf")
         self.fault: str = ""
@@ -263,19 +336,28 @@ class NvmlReader:
             return self._sample(sequence, {})
         assert self._card is not None
         values: dict[str, float] = {}
-        unsupported: list[str] = []
+        missing: set[str] = set()
         reason = ""
-        for field in FIELDS:
+        try:
             try:
-                values[field.name] = self._card.value(field)
+                self._card.tell_xids(self._note)
+                self._xid_count = self._xid_count or 0
             except Unsupported:
-                unsupported.append(field.name)
+                missing.add(XID)
             except Failed as error:
                 reason = str(error)
-            except NvmlError as error:
-                self._lose(str(error), now_s)
-                return self._sample(sequence, {})
-        self._unsupported = tuple(unsupported)
+            for field in FIELDS:
+                try:
+                    values[field.name] = self._card.value(field)
+                except Unsupported:
+                    missing.add(field.name)
+                except Failed as error:
+                    reason = str(error)
+        except NvmlError as error:
+            # What is neither unsupported nor a failed reading is a lost card.
+            self._lose(str(error), now_s)
+            return self._sample(sequence, {})
+        self._unsupported = tuple(name for name in FIELD_NAMES if name in missing)
         if reason and not values:
             self._lose(f"no field can be read ({reason})", now_s)
         else:
@@ -288,6 +370,10 @@ class NvmlReader:
         if self._card is not None:
             self._card.close()
             self._card = None
+
+    def _note(self, xid: int) -> None:
+        self._xids = (*self._xids, xid)[-XIDS_KEPT:]
+        self._xid_count = (self._xid_count or 0) + 1
 
     def _reopened(self, now_s: float) -> bool:
         if now_s < self._retry_at_s:
@@ -307,8 +393,16 @@ class NvmlReader:
 
     def _sample(self, sequence: int, values: dict[str, float]) -> Sample:
         readings: dict[str, Any] = {
-            name: None if name in self._unsupported else values.get(name, nan) for name in FIELD_NAMES
+            field.name: None if field.name in self._unsupported else values.get(field.name, nan) for field in FIELDS
         }
-        count = readings["ecc_uncorrected"]
-        readings["ecc_uncorrected"] = int(count) if count is not None and isfinite(count) else None
-        return Sample(sequence=sequence, source=self.source, unsupported=self._unsupported, **readings)
+        for name in COUNTS:
+            count = readings[name]
+            readings[name] = int(count) if count is not None and isfinite(count) else None
+        return Sample(
+            sequence=sequence,
+            source=self.source,
+            unsupported=self._unsupported,
+            xids=self._xids,
+            xid_count=None if XID in self._unsupported else self._xid_count,
+            **readings,
+        )

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 
 from flightsw.gpu.channel import Channel
 from flightsw.gpu.jetson import SYSFS, JetsonReader
-from flightsw.gpu.nvml import FIELD_NAMES, NvmlError, NvmlReader, Unavailable
+from flightsw.gpu.nvml import FIELD_NAMES, FIELDS, NvmlError, NvmlReader, Unavailable
 from flightsw.gpu.protocol import Fault, FromChild, ProbeSpec, Sample, Stop
 
 LOOK_AGAIN_S: Final = 30.0
@@ -81,7 +81,7 @@ def _best(spec: ProbeSpec, root: Path, now_s: float) -> Reader:
         if _number(first.power_w):
             return nvml
         lost = bool(nvml.fault)
-        speaks = any(_number(getattr(first, name)) for name in FIELD_NAMES)
+        speaks = any(_number(getattr(first, field.name)) for field in FIELDS)
     jetson = JetsonReader(root)
     if jetson.present:
         nvml.close()

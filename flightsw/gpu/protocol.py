@@ -221,7 +221,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fa
 class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sample"):
     """One reading of the probe; None marks an unsupported field, NaN a failed reading.
 
-    A count has no NaN: ``ecc_uncorrected`` is None without standing in ``unsupported`` when its reading failed.
+    A count has no NaN: it is None without standing in ``unsupported`` when its reading failed. The fields' meaning
+    is that of ``core.inputs.GpuSample``.
     """
 
     sequence: int
@@ -231,7 +232,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
     memory_degc: float | None = None
     energy_j: float | None = None
     utilisation_fraction: float | None = None
+    ecc_corrected: int | None = None
     ecc_uncorrected: int | None = None
+    throttle_reasons: int | None = None
+    xids: tuple[int, ...] = ()
+    xid_count: int | None = None
     unsupported: tuple[str, ...] = ()
 
 

@@ -73,6 +73,10 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x60, "PROBE_UNSUPPORTED", _I, "probe {source}: {count} unsupported fields: {fields}", "What this card cannot tell."),
     _event(0x61, "PROBE_SILENT", _E, "no GPU telemetry for {age_s:.1f} s", "The probe does not answer."),
     _event(0x62, "PROBE_RECOVERED", _I, "GPU telemetry is back", "The probe answers again."),
+    _event(0x63, "GPU_XID", _E, "GPU reports XID {xid}: {meaning}", "The driver reports a fault of the card or of what runs on it."),
+    _event(0x64, "GPU_XID_LOST", _W, "{count} XID reports of the GPU came too fast to be named", "More XIDs than one sample of the probe keeps."),
+    _event(0x65, "GPU_ECC", _E, "{count} new uncorrected ECC errors, {total} since the driver started", "Data on the card was lost."),
+    _event(0x66, "GPU_ECC_CORRECTED", _W, "{count} new corrected ECC errors, {total} since the driver started", "The card repaired its memory."),
     # 0xA0.. time
     _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
     _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),

@@ -11,6 +11,8 @@ from .schema import HousekeepingGroup, Limits, Mode, Parameter
 
 SOC_LIMITS: Final = Limits(red_low=0.70, yellow_low=0.72)
 GPU_TEMP_LIMITS: Final = Limits(yellow_high=79.0, red_high=80.0)
+GPU_MEMORY_LIMITS: Final = Limits(yellow_high=90.0, red_high=95.0)
+"""NVIDIA states 95 °C as the highest operating temperature of the HBM on its data centre cards."""
 RADIATOR_LIMITS: Final = Limits(yellow_high=58.0, red_high=60.0)
 MODES: Final = tuple(m.name for m in Mode)
 OFF_ON: Final = ("OFF", "ON")
@@ -48,7 +50,12 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     # GPU, as the probe reads it
     Parameter(name="gpu.power_w", unit="W", text="GPU board power"),
     Parameter(name="gpu.die_degc", unit="degC", text="GPU die temperature as the card reports it"),
-    Parameter(name="gpu.memory_degc", unit="degC", text="GPU memory temperature as the card reports it"),
+    Parameter(
+        name="gpu.memory_degc",
+        unit="degC",
+        limits=GPU_MEMORY_LIMITS,
+        text="GPU memory temperature as the card reports it",
+    ),
     Parameter(name="gpu.energy_j", unit="J", text="GPU energy counter"),
     Parameter(name="gpu.utilisation_fraction", text="GPU utilisation as the card reports it"),
     Parameter(name="gpu.ecc_uncorrected", text="Uncorrected ECC errors (volatile)"),
@@ -105,6 +112,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="daemon.disk_free_mb", unit="MB", text="Free space of the state directory"),
     Parameter(name="adapters.restarts", text="Adapter restarts since boot"),
     Parameter(name="adapters.failed", text="Adapters given up as failed"),
+    # GPU, its own reports
+    Parameter(name="gpu.ecc_corrected", text="Corrected ECC errors (volatile)"),
+    Parameter(name="gpu.xid", text="Newest grave XID of the last minute, else newest mild one; 0 is none"),
+    Parameter(name="gpu.xid_count", text="XIDs reported since boot"),
+    Parameter(name="gpu.throttle_reasons", text="Why the card slows its clocks: NVML's bit mask, 0 is not at all"),
     # time correlation
     Parameter(name="time.uncertainty_s", unit="s", text="Uncertainty of TAI and mission time; NaN until confirmed"),
     Parameter(name="time.steps", text="Time steps adopted since boot"),
@@ -194,6 +206,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "radiation.proton_flux_cm2_s",
             "recorder.pending",
             "time.uncertainty_s",
+            "gpu.xid",
+            "gpu.xid_count",
         ),
     ),
     HousekeepingGroup(
@@ -241,6 +255,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "adapters.failed",
             "time.steps",
             "time.rejected",
+            "gpu.ecc_corrected",
+            "gpu.throttle_reasons",
             "events.filtered",
             "events.muted",
             "events.throttled",

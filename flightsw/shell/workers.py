@@ -145,7 +145,11 @@ def as_sample(message: protocol.Sample) -> inputs.GpuSample:
         memory_degc=message.memory_degc,
         energy_j=message.energy_j,
         utilisation_fraction=message.utilisation_fraction,
+        ecc_corrected=message.ecc_corrected,
         ecc_uncorrected=message.ecc_uncorrected,
+        throttle_reasons=message.throttle_reasons,
+        xids=message.xids,
+        xid_count=message.xid_count,
         unsupported=message.unsupported,
     )
 

@@ -14,18 +14,23 @@ from typing import Final
 
 import msgspec
 
+from .card_health import XIDS_KEPT
+
 ENVIRONMENT: Final = "GPUSAT_SIM_GPU"
 READ_TRIES_MAX: Final = 64
 
-_LAYOUT: Final = Struct("<4sHHdddddQ")
+_LAYOUT: Final = Struct(f"<4sHHdddddQQQQ{XIDS_KEPT}H")
 _CRC: Final = Struct("<I")
 _MAGIC: Final = b"GSIM"
-_VERSION: Final = 1
+_VERSION: Final = 2
 FILE_BYTES: Final = _LAYOUT.size + _CRC.size
 
 
 class CardState(msgspec.Struct, frozen=True, kw_only=True):
-    """One instant of a card. ``powered`` False is a card that has left the bus."""
+    """One instant of a card. ``powered`` False is a card that has left the bus.
+
+    ``xids`` are the newest of ``xid_count`` XID reports, oldest first, at most ``XIDS_KEPT``.
+    """
 
     powered: bool
     power_w: float
@@ -33,7 +38,11 @@ class CardState(msgspec.Struct, frozen=True, kw_only=True):
     memory_degc: float
     energy_j: float
     utilisation_fraction: float
+    ecc_corrected: int = 0
     ecc_uncorrected: int = 0
+    throttle_reasons: int = 0
+    xids: tuple[int, ...] = ()
+    xid_count: int = 0
 
 
 class CardFile:
@@ -62,7 +71,12 @@ class CardFile:
             state.memory_degc,
             state.energy_j,
             state.utilisation_fraction,
+            state.ecc_corrected,
             state.ecc_uncorrected,
+            state.throttle_reasons,
+            state.xid_count,
+            *state.xids,
+            *(0,) * (XIDS_KEPT - len(state.xids)),
         )
         self._map[:] = body + _CRC.pack(zlib.crc32(body))
 
@@ -74,7 +88,7 @@ class CardFile:
             if _CRC.unpack(crc)[0] != zlib.crc32(body):
                 os.sched_yield()
                 continue
-            magic, version, powered, power_w, die, memory, energy_j, utilisation, ecc = _LAYOUT.unpack(body)
+            magic, version, powered, power_w, die, memory, energy_j, utilisation, *counts = _LAYOUT.unpack(body)
             if magic != _MAGIC or version != _VERSION:
                 return None
             return CardState(
@@ -84,7 +98,12 @@ class CardFile:
                 memory_degc=memory,
                 energy_j=energy_j,
                 utilisation_fraction=utilisation,
-                ecc_uncorrected=ecc,
+                ecc_corrected=counts[0],
+                ecc_uncorrected=counts[1],
+                throttle_reasons=counts[2],
+                xid_count=counts[3],
+                # No XID has the number 0: it fills the places that are free.
+                xids=tuple(xid for xid in counts[4:] if xid),
             )
         return None
 

@@ -5,8 +5,9 @@ real card. The numbers come from the file named by the environment variable ``GP
 rewrites with every step of its plant (see ``card_state``). Milliwatts, millijoules, whole degrees and percent,
 as NVML gives them: the quantisation is part of the instrument.
 
-A card without power has fallen off the bus: every call about it raises ``NVML_ERROR_GPU_IS_LOST``. Fields that
-this card does not have answer ``NVML_ERROR_NOT_SUPPORTED``, never zero.
+A card without power has fallen off the bus: every call about it raises ``NVML_ERROR_GPU_IS_LOST``, except that
+events which came before are still delivered. Fields that this card does not have answer
+``NVML_ERROR_NOT_SUPPORTED``, never zero.
 """
 
 import os
@@ -23,6 +24,7 @@ NVML_ERROR_UNINITIALIZED: Final = 1
 NVML_ERROR_INVALID_ARGUMENT: Final = 2
 NVML_ERROR_NOT_SUPPORTED: Final = 3
 NVML_ERROR_DRIVER_NOT_LOADED: Final = 9
+NVML_ERROR_TIMEOUT: Final = 10
 NVML_ERROR_GPU_IS_LOST: Final = 15
 NVML_ERROR_UNKNOWN: Final = 999
 
@@ -31,6 +33,8 @@ NVML_MEMORY_ERROR_TYPE_CORRECTED: Final = 0
 NVML_MEMORY_ERROR_TYPE_UNCORRECTED: Final = 1
 NVML_VOLATILE_ECC: Final = 0
 NVML_AGGREGATE_ECC: Final = 1
+
+nvmlEventTypeXidCriticalError: Final = 0x8
 
 NVML_FI_DEV_MEMORY_TEMP: Final = 82
 NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION: Final = 83
@@ -47,6 +51,7 @@ _TEXTS: Final = {
     NVML_ERROR_INVALID_ARGUMENT: "Invalid Argument",
     NVML_ERROR_NOT_SUPPORTED: "Not Supported",
     NVML_ERROR_DRIVER_NOT_LOADED: "Driver Not Loaded",
+    NVML_ERROR_TIMEOUT: "Timeout",
     NVML_ERROR_GPU_IS_LOST: "GPU is lost",
     NVML_ERROR_UNKNOWN: "Unknown Error",
 }
@@ -87,6 +92,24 @@ class Handle(msgspec.Struct, frozen=True):
     """A device handle of this session."""
 
     index: int
+
+
+class EventData(msgspec.Struct, frozen=True):
+    """``nvmlEventData_t``: what happened, and for an XID its number."""
+
+    device: Handle
+    eventType: int
+    eventData: int
+    gpuInstanceId: int = 0xFFFFFFFF
+    computeInstanceId: int = 0xFFFFFFFF
+
+
+class EventSet:
+    """``nvmlEventSet_t``: XID reports from the moment of registration on; ``told`` is the count up to there."""
+
+    def __init__(self) -> None:
+        self.device: Handle | None = None
+        self.told = 0
 
 
 class _Session:
@@ -158,10 +181,56 @@ def nvmlDeviceGetUtilizationRates(handle: Handle) -> Utilization:
 
 
 def nvmlDeviceGetTotalEccErrors(handle: Handle, error_type: int, counter_type: int) -> int:
-    """Uncorrected volatile errors; the other counts are not supported."""
-    if (error_type, counter_type) != (NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC):
+    """Volatile errors; aggregate counts are not supported."""
+    if counter_type != NVML_VOLATILE_ECC:
         raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
-    return _state().ecc_uncorrected
+    state = _state()
+    match error_type:
+        case 0:
+            return state.ecc_corrected
+        case 1:
+            return state.ecc_uncorrected
+        case _:
+            raise NVMLError(NVML_ERROR_INVALID_ARGUMENT)
+
+
+def nvmlDeviceGetCurrentClocksEventReasons(handle: Handle) -> int:
+    """Bit mask of why the clocks are slow."""
+    return _state().throttle_reasons
+
+
+def nvmlEventSetCreate() -> EventSet:
+    """An event set in which nothing is registered."""
+    _state()
+    return EventSet()
+
+
+def nvmlDeviceRegisterEvents(handle: Handle, event_types: int, event_set: EventSet) -> None:
+    """XID reports from now on; other events are not supported."""
+    if event_types != nvmlEventTypeXidCriticalError:
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    event_set.told = _state().xid_count
+    event_set.device = handle
+
+
+def nvmlEventSetWait_v2(event_set: EventSet, timeout_ms: int) -> EventData:
+    """The next XID report; ``NVML_ERROR_TIMEOUT`` at once when there is none, whatever ``timeout_ms`` allows.
+
+    A simulated card keeps the last few numbers only: of more that came between two calls, the oldest are lost.
+    """
+    state = _recorded()
+    waiting = state.xid_count - event_set.told
+    if event_set.device is None or waiting <= 0:
+        if not state.powered:
+            raise NVMLError(NVML_ERROR_GPU_IS_LOST)
+        raise NVMLError(NVML_ERROR_TIMEOUT)
+    kept = min(waiting, len(state.xids))
+    event_set.told = state.xid_count - kept + 1
+    return EventData(event_set.device, nvmlEventTypeXidCriticalError, state.xids[-kept])
+
+
+def nvmlEventSetFree(event_set: EventSet) -> None:
+    """Nothing is held."""
 
 
 def nvmlDeviceGetFieldValues(handle: Handle, field_ids: list[int]) -> list[FieldValue]:
@@ -183,13 +252,19 @@ def _field(state: CardState, field_id: int) -> FieldValue:
     return FieldValue(field_id, NVML_SUCCESS, kind, Value(uiVal=number, ullVal=number))
 
 
-def _state() -> CardState:
-    """The card now; raises as NVML does when there is no session, no record or no power."""
+def _recorded() -> CardState:
+    """What the bench shows now; raises as NVML does when there is no session or no record."""
     if _Session.file is None:
         raise NVMLError(NVML_ERROR_UNINITIALIZED)
     state = _Session.file.read()
     if state is None:
         raise NVMLError(NVML_ERROR_UNKNOWN)
+    return state
+
+
+def _state() -> CardState:
+    """The card now; one without power is lost."""
+    state = _recorded()
     if not state.powered:
         raise NVMLError(NVML_ERROR_GPU_IS_LOST)
     return state

@@ -89,7 +89,13 @@ def test_boards(tmp_path: Path, files, rail, power_w, die_degc, load, missing) -
     assert sample.power_w == pytest.approx(power_w)
     assert sample.die_degc == pytest.approx(die_degc)
     assert sample.utilisation_fraction == (None if load is None else pytest.approx(load))
-    assert set(sample.unsupported) == missing | {"energy_j", "ecc_uncorrected"}
+    assert set(sample.unsupported) == missing | {
+        "energy_j",
+        "ecc_corrected",
+        "ecc_uncorrected",
+        "throttle_reasons",
+        "xid",
+    }
 
 
 @pytest.mark.parametrize("content", ["-256000\n", "", "n/a\n", "\xff\n", "999999999\n"])

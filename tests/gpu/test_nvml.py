@@ -8,10 +8,17 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from flightsw.gpu.nvml import FIELD_NAMES, RETRY_FIRST_S, RETRY_MAX_S, NvmlReader
+from flightsw.gpu.nvml import (
+    FIELD_NAMES,
+    RETRY_FIRST_S,
+    RETRY_MAX_S,
+    XIDS_KEPT,
+    XIDS_PER_READ_MAX,
+    NvmlReader,
+)
 
-NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, LOST, UNKNOWN, NO_DATA = 3, 4, 13, 15, 999, 21
-POWER_INSTANT, MEMORY_TEMP, ENERGY_FIELD, ECC_FIELD = 186, 82, 83, 4
+NOT_SUPPORTED, NO_PERMISSION, TIMEOUT, FUNCTION_NOT_FOUND, LOST, UNKNOWN, NO_DATA = 3, 4, 10, 13, 15, 999, 21
+POWER_INSTANT, MEMORY_TEMP, ENERGY_FIELD, ECC_CORRECTED_FIELD, ECC_FIELD = 186, 82, 83, 3, 4
 
 
 class NVMLError(Exception):
@@ -46,7 +53,12 @@ def card(fields: dict[int, SimpleNamespace] | None = None, **functions: object) 
         "nvmlDeviceGetTemperature": lambda handle, sensor: 58,
         "nvmlDeviceGetTotalEnergyConsumption": lambda handle: 7_500_250,
         "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=83, memory=21),
-        "nvmlDeviceGetTotalEccErrors": lambda handle, error_type, counter: 2,
+        "nvmlDeviceGetTotalEccErrors": lambda handle, error_type, counter: 2 if error_type else 40,
+        "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x24,
+        "nvmlEventSetCreate": lambda: "set",
+        "nvmlDeviceRegisterEvents": lambda handle, kinds, events: None,
+        "nvmlEventSetWait_v2": raising(TIMEOUT),
+        "nvmlEventSetFree": lambda events: None,
         "nvmlDeviceGetFieldValues": lambda handle, ids: [answers.get(ids[0], unsupported)],
     }
     for name, value in (healthy | functions).items():
@@ -71,7 +83,9 @@ def test_units_are_converted_once(reader) -> None:
     assert sample.energy_j == pytest.approx(7500.25)
     assert (sample.die_degc, sample.memory_degc) == (58.0, 66.0)
     assert sample.utilisation_fraction == pytest.approx(0.83)
-    assert sample.ecc_uncorrected == 2
+    assert (sample.ecc_corrected, sample.ecc_uncorrected) == (40, 2)
+    assert sample.throttle_reasons == 0x24
+    assert (sample.xids, sample.xid_count) == ((), 0)
 
 
 # case: module, field, expected value (None is unsupported, NaN failed)
@@ -136,6 +150,25 @@ CASES = {
         "ecc_uncorrected",
         5,
     ),
+    "corrected ECC by field": (
+        card({ECC_CORRECTED_FIELD: field_value(7, 3)}, nvmlDeviceGetTotalEccErrors=raising(NOT_SUPPORTED)),
+        "ecc_corrected",
+        7,
+    ),
+    "corrected ECC sentinel": (card(nvmlDeviceGetTotalEccErrors=lambda *_: 2**64 - 1), "ecc_corrected", None),
+    "throttle reasons by the older call": (
+        card(
+            nvmlDeviceGetCurrentClocksEventReasons=None,
+            nvmlDeviceGetCurrentClocksThrottleReasons=lambda handle: 0x8,
+        ),
+        "throttle_reasons",
+        8,
+    ),
+    "throttle reasons unsupported": (
+        card(nvmlDeviceGetCurrentClocksEventReasons=raising(NOT_SUPPORTED)),
+        "throttle_reasons",
+        None,
+    ),
     "no permission": (card(nvmlDeviceGetTotalEccErrors=raising(NO_PERMISSION)), "ecc_uncorrected", None),
     "a call raises something odd": (card(nvmlDeviceGetTemperature=lambda h, s: 1 / 0), "die_degc", nan),
     "a call returns text": (card(nvmlDeviceGetTemperature=lambda h, s: "hot"), "die_degc", nan),
@@ -155,10 +188,127 @@ def test_one_field(reader, module: ModuleType, name: str, expected: float | None
     assert any(other is not None and not isnan(other) for other in others), "one bad field spoils no other"
 
 
-def test_failed_ecc_is_neither_unsupported_nor_zero(reader) -> None:
-    sample = reader(card(nvmlDeviceGetTotalEccErrors=raising(UNKNOWN))).read(0, now_s=0.0)
-    assert sample.ecc_uncorrected is None
-    assert "ecc_uncorrected" not in sample.unsupported
+FAILED_COUNTS = {
+    "ecc_corrected": {"nvmlDeviceGetTotalEccErrors": raising(UNKNOWN)},
+    "ecc_uncorrected": {"nvmlDeviceGetTotalEccErrors": lambda *_: -1},
+    "throttle_reasons": {"nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 2**40},
+    "xid_count": {"nvmlDeviceRegisterEvents": raising(UNKNOWN)},
+}
+
+
+@pytest.mark.parametrize(("name", "broken"), FAILED_COUNTS.items(), ids=FAILED_COUNTS)
+def test_a_failed_count_is_neither_unsupported_nor_zero(reader, name: str, broken: dict[str, object]) -> None:
+    one = reader(card(**broken))
+    sample = one.read(0, now_s=0.0)
+    assert getattr(sample, name) is None
+    assert sample.unsupported == ()
+    assert one.fault == ""
+
+
+class Listener:
+    """An event queue as NVML has it: told from registration on, one report a call, then TIMEOUT."""
+
+    def __init__(self) -> None:
+        self.queue: list[object] = []
+        self.registered: list[tuple[object, ...]] = []
+        self.freed: list[object] = []
+        self.waited_ms: set[int] = set()
+
+    def calls(self) -> dict[str, object]:
+        return {
+            "nvmlDeviceRegisterEvents": lambda *arguments: self.registered.append(arguments),
+            "nvmlEventSetWait_v2": self.wait,
+            "nvmlEventSetFree": self.freed.append,
+        }
+
+    def xid(self, *numbers: int) -> None:
+        self.queue += [SimpleNamespace(eventType=8, eventData=number) for number in numbers]
+
+    def wait(self, events: object, timeout_ms: int) -> object:
+        self.waited_ms.add(timeout_ms)
+        if not self.queue:
+            raise NVMLError(TIMEOUT)
+        return self.queue.pop(0)
+
+
+def test_xids_are_fetched_without_waiting_and_registered_for_once(reader) -> None:
+    listener = Listener()
+    one = reader(card(**listener.calls()))
+    assert one.read(0, now_s=0.0).xid_count == 0
+    listener.xid(48, 63, 45)
+    three = one.read(1, now_s=0.2)
+    assert (three.xids, three.xid_count) == ((48, 63, 45), 3)
+    assert one.read(2, now_s=0.4).xid_count == 3
+    assert listener.registered == [("handle 0", 8, "set")]
+    assert listener.waited_ms == {0}
+    one.close()
+    assert listener.freed == ["set"]
+
+
+def test_a_sample_keeps_the_newest_xids_and_counts_them_all(reader) -> None:
+    listener = Listener()
+    one = reader(card(**listener.calls()))
+    listener.xid(*range(1, 71))
+    first = one.read(0, now_s=0.0)
+    assert (first.xid_count, first.xids) == (XIDS_PER_READ_MAX, tuple(range(57, 65)))
+    assert len(first.xids) == XIDS_KEPT
+    rest = one.read(1, now_s=0.2)
+    assert (rest.xid_count, rest.xids) == (70, tuple(range(63, 71)))
+
+
+def test_other_events_are_no_xids(reader) -> None:
+    listener = Listener()
+    one = reader(card(**listener.calls()))
+    listener.queue = [SimpleNamespace(eventType=0x10, eventData=99), SimpleNamespace(eventType=8, eventData=31)]
+    assert one.read(0, now_s=0.0).xids == (31,)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [SimpleNamespace(), None, SimpleNamespace(eventType="x"), SimpleNamespace(eventType=8, eventData="hot")],
+)
+def test_an_event_of_an_unknown_shape_is_a_failed_reading(reader, answer: object) -> None:
+    one = reader(card(nvmlEventSetWait_v2=lambda events, timeout_ms: answer))
+    sample = one.read(0, now_s=0.0)
+    assert sample.xid_count is None
+    assert sample.unsupported == ()
+    assert sample.power_w == pytest.approx(351.2), "it spoils no other field"
+
+
+@pytest.mark.parametrize(
+    "lacking",
+    [
+        {"nvmlEventSetCreate": None},
+        {"nvmlEventSetCreate": raising(NOT_SUPPORTED)},
+        {"nvmlDeviceRegisterEvents": raising(NOT_SUPPORTED)},
+        {"nvmlDeviceRegisterEvents": raising(NO_PERMISSION)},
+        {"nvmlEventSetWait_v2": None},
+    ],
+)
+def test_a_card_without_xid_events_says_so(reader, lacking: dict[str, object]) -> None:
+    one = reader(card(**lacking))
+    for tick in range(3):
+        sample = one.read(tick, now_s=0.2 * tick)
+        assert (sample.unsupported, sample.xid_count) == (("xid",), None)
+    assert one.fault == ""
+
+
+def test_the_last_words_of_a_card_are_kept_when_it_is_lost(reader) -> None:
+    listener = Listener()
+    module = card(**listener.calls())
+    one = reader(module)
+    one.read(0, now_s=0.0)
+    listener.xid(79)
+    module.nvmlDeviceGetFieldValues = raising(LOST)
+    lost = one.read(1, now_s=0.2)
+    assert (lost.xids, lost.xid_count) == ((79,), 1)
+    assert isnan(lost.power_w)
+    assert listener.freed == ["set"]
+    module.nvmlEventSetWait_v2 = raising(LOST)
+    assert one.read(2, now_s=0.2 + RETRY_FIRST_S).xid_count == 1
+    assert "nvmlEventSetWait_v2" in one.fault
+    module.nvmlEventSetFree = raising(UNKNOWN)
+    one.close()
 
 
 def test_constants_of_the_module_win(reader) -> None:
@@ -178,7 +328,9 @@ def test_lost_card_gives_nan_and_comes_back(reader) -> None:
     module.nvmlInit = raising(9)
     lost = one.read(1, now_s=1.0)
     assert all(isnan(v) for v in (lost.power_w, lost.die_degc, lost.memory_degc, lost.energy_j))
-    assert lost.unsupported == ("ecc_uncorrected",), "what was unsupported stays so, what was lost is NaN"
+    assert lost.unsupported == ("ecc_corrected", "ecc_uncorrected"), (
+        "what was unsupported stays so, what was lost is NaN"
+    )
     assert one.fault
 
     module.nvmlDeviceGetFieldValues, module.nvmlInit = healthy_power, healthy_init
@@ -214,6 +366,7 @@ def test_a_card_that_answers_every_call_with_unknown_is_lost(reader) -> None:
         for name in (
             "nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperature",
             "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTotalEccErrors",
+            "nvmlDeviceGetCurrentClocksEventReasons", "nvmlEventSetWait_v2",
         )
     }  # fmt: skip
     one = reader(card(**calls))
@@ -222,7 +375,7 @@ def test_a_card_that_answers_every_call_with_unknown_is_lost(reader) -> None:
 
 
 def test_a_card_that_offers_nothing_is_no_fault(reader) -> None:
-    nothing = {name: None for name in vars(card()) if name.startswith("nvmlDeviceGet")}
+    nothing = {name: None for name in vars(card()) if name.startswith(("nvmlDeviceGet", "nvmlEventSet"))}
     one = reader(card(**(nothing | {"nvmlDeviceGetHandleByIndex": lambda index: index})))
     assert one.read(0, now_s=0.0).unsupported == FIELD_NAMES
     assert one.fault == ""

@@ -181,15 +181,17 @@ def test_reads_the_benchs_simulated_card(tmp_path: Path, monkeypatch: pytest.Mon
     card = CardFile(file, create=True)
     state = CardState(
         powered=True, power_w=412.5, die_degc=61.0, memory_degc=70.0, energy_j=9e4, utilisation_fraction=0.5,
-        ecc_uncorrected=1,
+        ecc_corrected=4, ecc_uncorrected=1, throttle_reasons=1, xids=(13,), xid_count=1,
     )  # fmt: skip
     card.write(state)
     with start(encode(ProbeSpec(nvml_module="hil.instruments.nvml_sim", interval_s=0.05))) as process:
         stream = messages(process)
         first = next(stream)
-        card.write(msgspec.structs.replace(state, powered=False))
+        # The card's last words: it falls off the bus, and this is told although it no longer answers.
+        card.write(msgspec.structs.replace(state, powered=False, xids=(13, 63, 79), xid_count=3))
+        last = next(message for message in stream if isinstance(message, Sample) and message.xid_count == 2)
         fault = next(message for message in stream if isinstance(message, Fault))
-        card.write(msgspec.structs.replace(state, power_w=80.0))
+        card.write(msgspec.structs.replace(state, power_w=80.0, xids=(13, 63, 79), xid_count=3))
         back = next(message for message in stream if isinstance(message, Sample) and message.power_w == 80.0)
         process.stdin.close()
         list(stream)
@@ -197,7 +199,11 @@ def test_reads_the_benchs_simulated_card(tmp_path: Path, monkeypatch: pytest.Mon
     card.close()
     assert msgspec.structs.replace(first, sequence=0) == Sample(
         sequence=0, source="nvml", power_w=412.5, die_degc=61.0, memory_degc=70.0, energy_j=9e4,
-        utilisation_fraction=0.5, ecc_uncorrected=1,
+        utilisation_fraction=0.5, ecc_corrected=4, ecc_uncorrected=1, throttle_reasons=1, xid_count=0,
     )  # fmt: skip
+    assert last.xids == (63, 79)
+    assert last.power_w is not None
+    assert isnan(last.power_w)
+    assert (back.xids, back.xid_count) == ((63, 79), 2), "number and count outlive the session"
     assert "lost" in fault.reason
     assert back.unsupported == ()

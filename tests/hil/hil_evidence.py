@@ -35,6 +35,14 @@ magnitude = 0.2
 id = "gauge"
 kind = "battery_bias"
 magnitude = 0.01
+[[faults]]
+id = "ecc"
+kind = "gpu_ecc"
+count = 3
+[[faults]]
+id = "xid"
+kind = "gpu_xid"
+xid = 48
 [invariants]
 checkpoints_min = 2
 replies_min = 1
@@ -89,6 +97,8 @@ def faults() -> list[FaultRecord]:
         fired("outage", "radio_outage", 900.0, lost=[(1, 0x21, 10), (1, 0x21, 11)], lost_packets=2),
         fired("radiator", "radiator_degrade", 100.0, magnitude=0.2),
         fired("gauge", "battery_bias", 100.0, magnitude=0.01),
+        fired("ecc", "gpu_ecc", 400.0, ecc="uncorrected", count=3),
+        fired("xid", "gpu_xid", 500.0, xid=48),
     ]  # fmt: skip
 
 
@@ -126,6 +136,9 @@ def evidence() -> Evidence:
             identities={(1, 0x21, n) for n in range(120)},
             events=[
                 event(0.0, "BOOT"),
+                event(410.0, "GPU_ECC", 3, count=1, total=1),
+                event(420.0, "GPU_ECC", 3, count=2, total=3),
+                event(510.0, "GPU_XID", 3, xid=48, meaning="double bit ECC error"),
                 event(1001.0, "WORKER_DIED", 3, job="train"),
                 event(1250.0, "WORKER_READY", job="train", generation=2, step=40),
                 event(3010.0, "CHECKPOINT_REJECTED", 2, job="train", generation=5, reason="digest"),

@@ -22,6 +22,7 @@ from hil.faults import (
     newest_generation,
     process_state,
 )
+from hil.instruments.card_health import CardHealth
 from hil.scenario import FaultPlan
 
 Eventually = Callable[..., None]
@@ -59,7 +60,10 @@ class Rig:
         self.meters = {name: folder / name for name in ("train", "infer")}
         for path in self.meters.values():
             path.write_bytes(bytes(16))
-        self.around = Surroundings(self.plant, self.channel, os.getpid, folder / "checkpoints", self.meters)
+        self.card = CardHealth()
+        self.around = Surroundings(
+            self.plant, self.channel, os.getpid, folder / "checkpoints", self.meters, self.card
+        )
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def worker(self, job: str) -> subprocess.Popen[bytes]:
@@ -209,3 +213,38 @@ def test_what_is_still_on_at_the_end_is_restored(rig: Rig) -> None:
     fault.finish(5000.0)
     fault.finish(5000.0)
     assert rig.plant.active == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "shown", "evidence"),
+    [
+        ("gpu_ecc", {"count": 12, "ecc": "corrected"}, (12, 0, ()), {"ecc": "corrected", "count": 12}),
+        ("gpu_ecc", {}, (0, 1, ()), {"ecc": "uncorrected", "count": 1}),
+        ("gpu_xid", {"xid": 48}, (0, 0, (48,)), {"xid": 48}),
+        ("gpu_xid", {"xid": 79}, (0, 0, (79,)), {"xid": 79}),
+    ],
+)
+def test_a_fault_of_the_card_is_an_instant(
+    rig: Rig, kind: str, fields: dict[str, object], shown: tuple[object, ...], evidence: dict[str, object]
+) -> None:
+    fault = rig.fault(kind, **fields)
+    assert fault.tick(99.0, 0.0) == ""
+    assert "fault f" in fault.tick(100.5, 0.1)
+    assert (fault.over, fault.record.fired, fault.record.fired_s) == (True, True, 100.5)
+    assert (rig.card.ecc_corrected, rig.card.ecc_uncorrected, rig.card.xids) == shown
+    assert fault.record.evidence == evidence
+    assert fault.tick(101.0, 0.2) == ""
+    assert rig.card.xid_count <= 1
+
+
+@pytest.mark.parametrize(("real", "why"), [(True, "real one"), (False, "no power")])
+def test_a_card_that_cannot_be_injected_into_makes_no_fault(rig: Rig, real: bool, why: str) -> None:
+    rig.card.rail(False)
+    if real:
+        rig.around.card = None
+    fault = rig.fault("gpu_xid", xid=48)
+    assert fault.tick(100.0, 0.0) == ""
+    said = fault.tick(101.0, ARMED_MAX_S + 0.1)
+    assert "did not fire" in said
+    assert why in said
+    assert (fault.record.fired, rig.card.xid_count) == (False, 0)

@@ -7,14 +7,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from flightsw.gpu.meter import Meter as WorkerMeter
 from flightsw.gpu.nvml import NvmlReader
+from hil.devices import SimulatedCard
 from hil.instruments import nvml_sim
+from hil.instruments.card_health import CardHealth
 from hil.instruments.card_state import ENVIRONMENT, FILE_BYTES, CardFile, CardState
 from hil.instruments.gpu_sim import GpuModel, SimulatedGpu
 from hil.instruments.nvml_meter import STALE_S, NvmlMeter
+from hil.plant.plant import Plant
 
 TICK_S = 0.05
 STATE = CardState(
@@ -24,7 +28,11 @@ STATE = CardState(
     memory_degc=67.2,
     energy_j=12_345.678,
     utilisation_fraction=0.43,
+    ecc_corrected=41,
     ecc_uncorrected=2,
+    throttle_reasons=0x20,
+    xids=(13, 48, 63),
+    xid_count=11,
 )
 
 
@@ -150,6 +158,73 @@ def test_the_daemons_reader_reads_the_simulated_card(card: CardFile) -> None:
     assert (sample.power_w, sample.die_degc, sample.memory_degc) == (pytest.approx(431.25), 62.0, 67.0)
     assert sample.energy_j == pytest.approx(12_345.678)
     assert (sample.utilisation_fraction, sample.ecc_uncorrected) == (pytest.approx(0.43), 2)
+    assert (sample.ecc_corrected, sample.throttle_reasons) == (41, 0x20)
+    assert (sample.xids, sample.xid_count) == ((), 0), "what was reported before is not told"
+
+
+def test_the_daemons_reader_is_told_every_xid_in_order(card: CardFile) -> None:
+    health = CardHealth()
+
+    def show() -> None:
+        card.write(msgspec.structs.replace(STATE, xids=health.xids, xid_count=health.xid_count))
+
+    health.xid(31)
+    show()
+    reader = NvmlReader("hil.instruments.nvml_sim", 0)
+    reader.open()
+    assert reader.read(1, now_s=0.0).xid_count == 0
+    for number in (48, 63, 45):
+        health.xid(number)
+    show()
+    assert reader.read(2, now_s=0.1).xids == (48, 63, 45)
+    for number in range(100, 120):
+        health.xid(number)
+    show()
+    last = reader.read(3, now_s=0.2)
+    assert last.xids == tuple(range(112, 120)), "the simulated card keeps the newest"
+    assert last.xid_count == 3 + 8
+    reader.close()
+
+
+def test_the_health_of_a_simulated_card() -> None:
+    health = CardHealth()
+    health.ecc("corrected", 5)
+    health.ecc("uncorrected", 2)
+    health.xid(79)
+    assert (health.ecc_corrected, health.ecc_uncorrected, health.lost) == (5, 2, True)
+    health.rail(True)
+    assert health.lost, "only a power cycle brings it back"
+    health.rail(False)
+    health.rail(True)
+    assert (health.ecc_corrected, health.ecc_uncorrected, health.lost) == (0, 0, False)
+    assert (health.xids, health.xid_count) == ((79,), 1)
+    for number in (0, -1, 65_536):
+        with pytest.raises(ValueError, match="1 to 65535"):
+            health.xid(number)
+
+
+def test_a_card_off_the_bus_shows_no_power_until_its_rail_is_cycled(tmp_path: Path) -> None:
+    simulated = SimulatedCard(tmp_path / "state", [])
+    reader = CardFile(tmp_path / "state", create=False)
+    truth = Plant().truth()
+
+    def shown(rail_on: bool) -> CardState:
+        simulated.show(msgspec.structs.replace(truth, gpu_rail_on=rail_on))
+        state = reader.read()
+        assert state is not None
+        return state
+
+    assert shown(True).powered
+    assert shown(True).throttle_reasons == 1, "an idle card"
+    simulated.health.xid(79)
+    simulated.health.ecc("uncorrected", 3)
+    lost = shown(True)
+    assert (lost.powered, lost.xids, lost.ecc_uncorrected) == (False, (79,), 3)
+    assert not shown(False).powered
+    back = shown(True)
+    assert (back.powered, back.ecc_uncorrected, back.xid_count) == (True, 0, 1)
+    reader.close()
+    simulated.close()
 
 
 def test_a_card_without_power_is_lost_and_comes_back(card: CardFile) -> None:
@@ -185,7 +260,7 @@ def test_nvml_units(card: CardFile, function: str, arguments: tuple[Any, ...], e
 def test_constants_are_those_of_pynvml() -> None:
     import pynvml
 
-    names = [name for name in vars(nvml_sim) if name.startswith("NVML_")]
+    names = [name for name in vars(nvml_sim) if name.startswith(("NVML_", "nvmlEventType"))]
     assert {n: getattr(nvml_sim, n) for n in names} == {n: getattr(pynvml, n) for n in names}
 
 
@@ -201,8 +276,23 @@ def test_constants_are_those_of_pynvml() -> None:
             lambda: (nvml_sim.nvmlInit(), nvml_sim.nvmlDeviceGetTotalEccErrors(nvml_sim.Handle(0), 0, 1)),
             nvml_sim.NVML_ERROR_NOT_SUPPORTED,
         ),
+        (
+            lambda: (nvml_sim.nvmlInit(), nvml_sim.nvmlDeviceGetTotalEccErrors(nvml_sim.Handle(0), 7, 0)),
+            nvml_sim.NVML_ERROR_INVALID_ARGUMENT,
+        ),
+        (
+            lambda: (
+                nvml_sim.nvmlInit(),
+                nvml_sim.nvmlDeviceRegisterEvents(nvml_sim.Handle(0), 0x10, nvml_sim.nvmlEventSetCreate()),
+            ),
+            nvml_sim.NVML_ERROR_NOT_SUPPORTED,
+        ),
+        (
+            lambda: (nvml_sim.nvmlInit(), nvml_sim.nvmlEventSetWait_v2(nvml_sim.nvmlEventSetCreate(), 0)),
+            nvml_sim.NVML_ERROR_TIMEOUT,
+        ),
     ],
-    ids=["before init", "no such card", "unsupported count"],
+    ids=["before init", "no such card", "unsupported count", "no such count", "other events", "nothing registered"],
 )
 def test_nvml_errors(card: CardFile, provoke: Any, code: int) -> None:
     card.write(STATE)

@@ -23,6 +23,14 @@ def spoil_gpu(e: Evidence) -> None:
     e.truth["gpu_temp_degc"][300] = 80.01
 
 
+def lose_an_ecc_report(e: Evidence) -> None:
+    e.onboard.events = [event for event in e.onboard.events if event.fields.get("count") != 1]
+
+
+def report_another_xid(e: Evidence) -> None:
+    next(event for event in e.onboard.events if event.name == "GPU_XID").fields["xid"] = 63
+
+
 def spoil_radiator(e: Evidence) -> None:
     e.truth["radiator_temp_degc"][300] = 60.01
 
@@ -170,6 +178,8 @@ CASES = [
     ("fault.outage", outage_not_played_back, FAIL),
     ("fault.radiator", spoil_gpu, FAIL),
     ("fault.gauge", spoil_soc, FAIL),
+    ("fault.ecc", lose_an_ecc_report, FAIL),
+    ("fault.xid", report_another_xid, FAIL),
 ]
 
 
@@ -205,6 +215,7 @@ def test_an_orbit_without_eclipse_and_passes_is_not_a_failure() -> None:
     assert {id for id, outcome in outcomes.items() if outcome is NOT_APPLICABLE} == {
         "acknowledged_loss", "throttling", "inference_replies",
         "fault.kill", "fault.flip", "fault.outage", "fault.radiator", "fault.gauge",
+            "fault.ecc", "fault.xid",
     }  # fmt: skip
     assert verdict.outcome is PASS
     assert {record.outcome for record in run.faults} == {"not_applicable"}
@@ -240,7 +251,7 @@ def test_outcomes_of_faults_are_words_of_the_summary() -> None:
     judge(run)
     assert {record.id: record.outcome for record in run.faults} == {
         "kill": "recovered", "flip": "rejected", "outage": "played_back",
-        "radiator": "contained", "gauge": "contained",
+        "radiator": "contained", "gauge": "contained", "ecc": "reported", "xid": "reported",
     }  # fmt: skip
 
 
