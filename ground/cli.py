@@ -3,9 +3,10 @@
     listen    run the station and watch      events    what happened            report    what an archive holds
     watch     watch a running station        query     parameters and records   commands  what can be sent
     status    the station at a glance        send      one telecommand          stop      end the station
+    sequence  stored command sequences       table     limits and other tables
 
 Data go to standard output, complaints to standard error as one line; the exit code is one of ``errors.ExitCode``.
-The commands themselves are in ``following``, ``lookup``, ``reference`` and ``sending``.
+The commands themselves are in ``following``, ``lookup``, ``reference``, ``sending`` and ``cli_…``.
 """
 
 import sys
@@ -13,7 +14,7 @@ from typing import Final
 
 import typer
 
-from . import following, lookup, reference, sending
+from . import cli_sequence, cli_table, following, lookup, reference, sending
 from .errors import ExitCode, GroundError
 from .screen import quiet_broken_pipe
 
@@ -23,7 +24,8 @@ app: Final = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(sending.app, name="send")
+for _name, _group in (("send", sending.app), ("sequence", cli_sequence.app), ("table", cli_table.app)):
+    app.add_typer(_group, name=_name)
 for _name, _command in (
     ("listen", following.listen),
     ("watch", following.watch),
