@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from flightsw.link.bodies import PingBody, ReplyBody, VerificationBody, pack_body, split_text
+from flightsw.link.bodies import PingBody, ReplyBody, TableBody, VerificationBody, pack_body, split_text
 from flightsw.link.codec import pack_housekeeping
 from flightsw.link.dictionary import (
     APID_EVENT,
     APID_PING,
     APID_REPLY,
+    APID_TABLE,
     APID_VERIFICATION,
     DESTINATION_LIVE,
     PRIORITY_EVENT,
     PRIORITY_REPLY,
+    PRIORITY_TABLE,
     PRIORITY_VERIFICATION,
 )
 from flightsw.link.packet import PACKET_BYTES_MAX, TmPacket, encode_tm
@@ -36,6 +38,7 @@ from .commanding import Verification
 from .effects import Announce, Effect, Playback, Telemetry
 from .events import Event, Fields
 from .inputs import RecorderStatus, RequestReply
+from .tables import Piece
 
 if TYPE_CHECKING:
     from .vehicle import Vehicle
@@ -47,6 +50,7 @@ REPLY_TEXT_BYTES_MAX: Final = 800
 SERVICE_VERIFICATION: Final = 1
 SERVICE_HOUSEKEEPING: Final = (3, 25)
 SERVICE_REPLY: Final = (8, 130)
+SERVICE_TABLE: Final = (8, 131)
 SERVICE_PING: Final = (17, 2)
 EVENT_SERVICES: Final = {
     Severity.DIAGNOSTIC: (5, 1),
@@ -207,6 +211,21 @@ class Packer:
                 parts=len(parts),
             )
             self._send(APID_REPLY, SERVICE_REPLY, PRIORITY_REPLY, pack_body(body))
+
+    def table(self, piece: Piece) -> None:
+        """One piece of a dumped table."""
+        stamp = self._stamp
+        body = TableBody(
+            stamp.boot,
+            self._sequences.get(APID_TABLE, 0),
+            stamp.world_s,
+            piece.table,
+            piece.offset,
+            piece.total,
+            piece.crc32,
+            piece.data,
+        )
+        self._send(APID_TABLE, SERVICE_TABLE, PRIORITY_TABLE, pack_body(body))
 
     def ping(self) -> None:
         """One are-you-alive report."""

@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from flightsw.link.dictionary import EVENT_BY_NAME, TELECOMMAND_BY_NAME
 from flightsw.link.schema import FailureCode, Mode, Stage
+from flightsw.link.tables import LOADABLE
 
 from . import contact_loss
 from .commanding import Verification
@@ -37,11 +38,13 @@ if TYPE_CHECKING:
     from .vehicle import Vehicle
 
 VEHICLE_KEY: Final = "vehicle"
-DURABLE_KEYS: Final = (VEHICLE_KEY,)
+DURABLE_KEYS: Final = (VEHICLE_KEY, *(table.name for table in LOADABLE))
 """Every key that ``boot`` takes; the shell loads them all."""
 COMMANDS_MAX: Final = 64
 TEXT_CHARACTERS_MAX: Final = 96
-HARMLESS: Final = frozenset(TELECOMMAND_BY_NAME[name].opcode for name in ("recorder.acknowledge", "ping"))
+HARMLESS: Final = frozenset(
+    TELECOMMAND_BY_NAME[name].opcode for name in ("recorder.acknowledge", "ping", "table.data")
+)
 """Telecommands that may well run twice; they come often and would push the others out."""
 
 Count = Annotated[int, Meta(ge=0)]

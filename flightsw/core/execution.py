@@ -8,6 +8,7 @@ effect in its next step.
     mode.set         complete when the mode is reached
     gpu.rail         complete when the rail is switched
     job.…            ``execution_jobs``
+    table.…          ``execution_tables``, with parameter.…
     event.mute       ``execution_recorder``
 """
 
@@ -18,7 +19,7 @@ from msgspec.structs import replace
 from flightsw.link.dictionary import HOUSEKEEPING, TELECOMMAND_BY_OPCODE
 from flightsw.link.schema import FailureCode, Hazard, HousekeepingGroup, Mode
 
-from . import commanding, execution_jobs, execution_recorder, housekeeping, mode
+from . import commanding, execution_jobs, execution_recorder, execution_tables, housekeeping, mode
 from .commanding import Command
 from .effects import Acknowledge
 from .execution_row import DONE, Begun, Execution, Failure, Pong, Reports
@@ -128,6 +129,7 @@ def _restart(vehicle: Vehicle, config: Config, command: Command, now_s: float) -
 
 EXECUTIONS: Final[dict[str, Execution]] = {
     **execution_jobs.ROWS,
+    **execution_tables.ROWS,
     **execution_recorder.ROWS,
     "ping": Execution(_ping),
     "arm": Execution(_arm),

@@ -38,6 +38,7 @@ from . import (
     payload,
     sense,
     supervision,
+    tables,
     thermal,
 )
 from .command_driver import drive
@@ -48,7 +49,9 @@ from .events import Event, Fields
 from .execution import facts
 from .frame import Frame, report
 from .inputs import Inputs, Reset
+from .parameter_set import flown
 from .payload import Permit
+from .table_boot import restore_tables
 from .vehicle import Config, RestartOrder, Vehicle, start
 
 __all__ = ["Config", "Vehicle", "accept", "boot", "shutdown", "step"]
@@ -76,6 +79,7 @@ def boot(
     """
     vehicle = replace(start(config, boot_count, crash_loop, now_s), power_on=power_on, resets=resets)
     vehicle, told = restore(vehicle, durable)
+    vehicle, stored = restore_tables(vehicle, config, durable, now_s)
     fields: Fields = {
         "boot": boot_count,
         "cause": cause,
@@ -85,7 +89,7 @@ def boot(
     found = [Event("BOOT", fields)]
     if crash_loop:
         found.append(Event("CRASH_LOOP", {"count": unclean_boots, "window_s": crash_window_s}))
-    return report(vehicle, config, (*found, *told), now_s)
+    return report(vehicle, flown(vehicle, config), (*found, *told, *stored), now_s)
 
 
 def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
@@ -93,6 +97,7 @@ def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tup
 
     No job is wanted from here on: the workers' exits in the frames that follow are as asked, not deaths to mend.
     """
+    config = flown(vehicle, config)
     state = vehicle.payload
     for index in range(len(config.jobs)):
         state = payload.want(state, index, False)
@@ -106,12 +111,17 @@ def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tup
 
     Any bytes are allowed: what is no telecommand is counted.
     """
+    config = flown(vehicle, config)
     state, outcomes = commanding.accept(vehicle.commanding, config.commanding, packet, vehicle.mode.mode, now_s)
     return report(replace(vehicle, commanding=state), config, outcomes, now_s)
 
 
 def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
-    """One minor frame at machine time ``now_s`` (seconds, never backwards)."""
+    """One minor frame at machine time ``now_s`` (seconds, never backwards).
+
+    ``config`` is that of the file; parameters that were activated in flight come over it (``parameter_set``).
+    """
+    config = flown(vehicle, config)
     reports = inputs.reports
     sensed, found = sense.step(vehicle.sense, config.sense, inputs, now_s)
     news = sensed.frame if sensed.frame is not vehicle.sense.frame else None
@@ -162,6 +172,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         downlink=vehicle.downlink,
         durable=vehicle.durable,
         contact_loss=silence,
+        tables=vehicle.tables,
+        parameters=vehicle.parameters,
         power_on=vehicle.power_on,
         resets=vehicle.resets,
         supervision=watched,
@@ -210,6 +222,10 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
 
     if inputs.telecommands or vehicle.commanding.in_flight:
         vehicle = drive(vehicle, config, inputs.telecommands, reports, frame, now_s)
+    if vehicle.tables.dumps:
+        open_tables, pieces = tables.step(vehicle.tables, config.tables)
+        take(pieces)
+        vehicle = replace(vehicle, tables=open_tables)
     vehicle = _restart(vehicle, frame, now_s)
     unreadable = vehicle.commanding.garbage + vehicle.health.radio_frames_bad
     watched, found = supervision.garbage(vehicle.supervision, unreadable, now_s)

@@ -19,6 +19,7 @@ from .effects import Effect
 from .events import Event
 from .execution_row import Outcome, Pong
 from .inputs import RequestReply
+from .tables import Piece
 from .vehicle import Config, Vehicle
 
 
@@ -31,7 +32,7 @@ class Frame:
         self._config = config.events
         self._now_s = now_s
 
-    def take(self, outcomes: tuple[Outcome | Verification | RequestReply, ...]) -> None:
+    def take(self, outcomes: tuple[Outcome | Verification | RequestReply | Piece, ...]) -> None:
         """Route what a subsystem said: events through their gates, reports into packets, effects to the shell."""
         for outcome in outcomes:
             match outcome:
@@ -44,6 +45,8 @@ class Frame:
                     self.packer.verification(outcome)
                 case RequestReply():
                     self.packer.reply(outcome)
+                case Piece():
+                    self.packer.table(outcome)
                 case Pong():
                     self.packer.ping()
                 case _:
@@ -51,7 +54,7 @@ class Frame:
 
 
 def report(
-    vehicle: Vehicle, config: Config, outcomes: tuple[Event | Verification, ...], now_s: float
+    vehicle: Vehicle, config: Config, outcomes: tuple[Outcome | Verification, ...], now_s: float
 ) -> tuple[Vehicle, tuple[Effect, ...]]:
     """The vehicle and the effects after a call outside the minor frame that said ``outcomes``."""
     clock = correlation.carried(vehicle.correlation, now_s)

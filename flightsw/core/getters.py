@@ -191,4 +191,7 @@ GETTERS: Final[dict[str, Getter]] = {
     "time.steps": lambda v: v.correlation.steps,
     "time.rejected": lambda v: v.correlation.rejected,
     "contact.silence_s": lambda v: v.contact_loss.silence_s,
+    "parameters.changed": lambda v: v.parameters.changed,
+    "parameters.crc32": lambda v: v.parameters.crc32,
+    "tables.loads_open": lambda v: len(v.tables.loads),
 }

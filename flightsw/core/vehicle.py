@@ -19,8 +19,10 @@ from . import (
     gpu_health,
     housekeeping,
     mode,
+    parameter_set,
     payload,
     sense,
+    tables,
     thermal,
 )
 from .checkpoint import Config as CheckpointConfig
@@ -39,6 +41,7 @@ from .job import JobConfig
 from .mode import Config as ModeConfig
 from .sense import Config as SenseConfig
 from .supervision import State as SupervisionState
+from .tables import Config as TablesConfig
 from .thermal import Config as ThermalConfig
 
 
@@ -73,6 +76,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Rate of the radio."""
     durable: DurableConfig = DurableConfig()
     """How often durable facts are written."""
+    tables: TablesConfig = TablesConfig()
+    """Pace of dumps."""
     jobs: tuple[JobConfig, ...] = ()
     """Configured jobs; ids are unique."""
 
@@ -125,6 +130,8 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     downlink: downlink.State
     durable: durable.State
     contact_loss: contact_loss.State
+    tables: tables.State
+    parameters: parameter_set.State
     power_on: bool = True
     resets: tuple[Reset, ...] = ()
     supervision: SupervisionState = SupervisionState()
@@ -159,4 +166,6 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         downlink=downlink.start(now_s),
         durable=durable.State(written_s=now_s),
         contact_loss=contact_loss.State(),
+        tables=tables.IDLE,
+        parameters=parameter_set.FILED,
     )

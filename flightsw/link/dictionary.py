@@ -32,6 +32,7 @@ from .apids import (
     DESTINATION_PLAYBACK,
     PRIORITY_EVENT,
     PRIORITY_REPLY,
+    PRIORITY_TABLE,
     PRIORITY_VERIFICATION,
 )
 from .event_reports import EVENTS
@@ -64,6 +65,7 @@ __all__ = [
     "PARAMETER_BY_NAME",
     "PRIORITY_EVENT",
     "PRIORITY_REPLY",
+    "PRIORITY_TABLE",
     "PRIORITY_VERIFICATION",
     "TELECOMMANDS",
     "TELECOMMAND_BY_NAME",

@@ -77,6 +77,10 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x64, "GPU_XID_LOST", _W, "{count} XID reports of the GPU came too fast to be named", "More XIDs than one sample of the probe keeps."),
     _event(0x65, "GPU_ECC", _E, "{count} new uncorrected ECC errors, {total} since the driver started", "Data on the card was lost."),
     _event(0x66, "GPU_ECC_CORRECTED", _W, "{count} new corrected ECC errors, {total} since the driver started", "The card repaired its memory."),
+    # 0x70.. tables
+    _event(0x70, "TABLE_ACTIVATED", _I, "table {table} from {source}: {content}, CRC-32 {crc32}", "A table is in force from now on; the source is ground, store or default."),
+    _event(0x71, "TABLE_REJECTED", _E, "stored table {table} is unusable, the default stands: {reason}", "What a former boot stored is refused."),
+    _event(0x72, "PARAMETERS_CHANGED", _I, "{count} parameters changed: {changes}", "Values of the configuration changed together."),
     # 0xA0.. time
     _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
     _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),

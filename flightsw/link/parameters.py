@@ -125,6 +125,10 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(
         name="contact.silence_s", unit="s", text="Mission time since a telecommand was accepted, over restarts"
     ),
+    # tables and parameters
+    Parameter(name="parameters.changed", text="Parameters that differ from the configuration file"),
+    Parameter(name="parameters.crc32", text="CRC-32 of the active set of parameters"),
+    Parameter(name="tables.loads_open", text="Loads of tables that are open"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -263,6 +267,9 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "events.throttled_error",
             "events.throttled_security",
             "contact.silence_s",
+            "parameters.changed",
+            "parameters.crc32",
+            "tables.loads_open",
         ),
     ),
 )

@@ -7,6 +7,8 @@ from typing import Final
 
 from .event_reports import EVENTS
 from .schema import Argument, ArgumentType, Hazard, Mode, Severity, Telecommand
+from .settings import SETTINGS, VALUE_MAX
+from .tables import IMAGE_BYTES_MAX, LOADABLE, PIECE_BYTES_MAX, TABLES
 
 JOB: Final = Argument(name="job", type=ArgumentType.TEXT, minimum=1, maximum=32, text="Job id as configured")
 GROUP: Final = Argument(
@@ -14,6 +16,20 @@ GROUP: Final = Argument(
 )
 MUTABLE_EVENTS: Final = tuple(e for e in EVENTS if e.severity < Severity.CRITICAL and not e.security)
 """Events that a telecommand may mute: not what is critical, and not what an attacker would mute."""
+TABLE: Final = Argument(
+    name="table",
+    type=ArgumentType.ENUM,
+    choices=tuple(table.name for table in LOADABLE),
+    codes=tuple(table.code for table in LOADABLE),
+    text="Table",
+)
+PARAMETER: Final = Argument(
+    name="parameter",
+    type=ArgumentType.ENUM,
+    choices=tuple(setting.name for setting in SETTINGS),
+    codes=tuple(setting.id for setting in SETTINGS),
+    text="Parameter of the configuration",
+)
 IN_SERVICE: Final = (Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
 
 TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
@@ -236,5 +252,119 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
         subtype=1,
         text="Checkpoint, stop all workers and restart the daemon process.",
         hazard=Hazard.HAZARDOUS,
+    ),
+    Telecommand(
+        opcode=0x80,
+        name="table.begin",
+        service=8,
+        subtype=1,
+        text="Open the load of a table, or start it again; what is active stays.",
+        arguments=(
+            TABLE,
+            Argument(
+                name="size_bytes",
+                type=ArgumentType.INT,
+                unit="octets",
+                minimum=1,
+                maximum=IMAGE_BYTES_MAX,
+                text="Size of the image",
+            ),
+            Argument(name="crc32", type=ArgumentType.INT, minimum=0, maximum=2**32 - 1, text="CRC-32 of the image"),
+        ),
+    ),
+    Telecommand(
+        opcode=0x81,
+        name="table.data",
+        service=8,
+        subtype=1,
+        text="One piece of an image, in any order; a piece may come again.",
+        arguments=(
+            TABLE,
+            Argument(
+                name="offset",
+                type=ArgumentType.INT,
+                minimum=0,
+                maximum=IMAGE_BYTES_MAX - 1,
+                text="Where in the image it begins",
+            ),
+            Argument(
+                name="data", type=ArgumentType.BYTES, minimum=1, maximum=PIECE_BYTES_MAX, text="Octets of the image"
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x82,
+        name="table.validate",
+        service=8,
+        subtype=1,
+        text="Check a load: complete, CRC, content. A fault is told and changes nothing.",
+        arguments=(TABLE,),
+    ),
+    Telecommand(
+        opcode=0x83,
+        name="table.activate",
+        service=8,
+        subtype=1,
+        text="Use a validated load from now on, and keep it over restarts.",
+        arguments=(TABLE,),
+    ),
+    Telecommand(
+        opcode=0x84,
+        name="table.discard",
+        service=8,
+        subtype=1,
+        text="Close the load of a table without using it.",
+        arguments=(TABLE,),
+    ),
+    Telecommand(
+        opcode=0x85,
+        name="table.reset",
+        service=8,
+        subtype=1,
+        text="Go back to the shipped default of a table, or to an empty one, and keep that over restarts.",
+        arguments=(TABLE,),
+    ),
+    Telecommand(
+        opcode=0x86,
+        name="table.dump",
+        service=8,
+        subtype=1,
+        text="Send the active image of a table, or a status, in packets (8,131).",
+        arguments=(
+            Argument(
+                name="table",
+                type=ArgumentType.ENUM,
+                choices=tuple(table.name for table in TABLES),
+                codes=tuple(table.code for table in TABLES),
+                text="Table or status",
+            ),
+        ),
+        timeout_s=120.0,
+    ),
+    Telecommand(
+        opcode=0x88,
+        name="parameter.stage",
+        service=20,
+        subtype=128,
+        text="Change one value of the staged set, which begins as the active one; table.validate and table.activate"
+        " parameters put the whole set in force at once.",
+        arguments=(
+            PARAMETER,
+            Argument(
+                name="value",
+                type=ArgumentType.FLOAT,
+                minimum=-VALUE_MAX,
+                maximum=VALUE_MAX,
+                text="Value in the parameter's own unit and range; 1 and 0 are true and false",
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x89,
+        name="parameter.report",
+        service=20,
+        subtype=1,
+        text="Tell value, value of the file, staged value and range of a parameter in the final report.",
+        arguments=(PARAMETER,),
     ),
 )

@@ -1,0 +1,191 @@
+"""Parameters that the ground may change in flight, and the image of the table "parameters" (PUS service 20).
+
+A *setting* is one number of the configuration, named like its key: ``eps.soc_safe``. Its range in flight lies within
+the range of the configuration, and is narrower where a slip would hurt; ids travel and are never reused. What is not
+listed here is changed in the file and by a restart only.
+
+    image = msgpack map {format, name, values}
+    values = {name of a setting: number}, only those that shall differ from the file
+
+``check`` runs on the ground when a set is compiled and on board when it is validated. On board the whole
+configuration is then built with the set, so that its own rules between keys speak too.
+
+A number of type "bool" is 0 or 1 in a telecommand, and false or true in an image.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from .errors import TableError
+from .tables import IMAGE_BYTES_MAX
+
+FORMAT: Final = 1
+VALUE_MAX: Final = 1e12
+"""Largest magnitude of a value in a telecommand; every setting's own range is far narrower."""
+
+NAME_SHOWN: Final = 60
+"""As much of an unknown name as a complaint repeats."""
+
+Number = bool | int | float
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One row: id, name ("section.key"), type, range in flight (both ends allowed), unit and meaning."""
+
+    id: int
+    name: str
+    type: Literal["float", "int", "bool"]
+    minimum: float
+    maximum: float
+    unit: str
+    text: str
+
+
+class ParameterSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Image of the table "parameters"."""
+
+    format: Literal[1] = 1
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]{0,39}$")]
+    values: dict[str, Number] = {}
+
+
+# One line per setting, so that the table can be read as one.
+# fmt: off
+# ruff: noqa: E501 - the table has one entry per line.
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(101, "eps.capacity_wh", "float", 1.0, 100_000.0, "Wh", "Battery capacity"),
+    Setting(102, "eps.dod_max", "float", 0.05, 0.9, "", "Deepest allowed depth of discharge"),
+    Setting(103, "eps.charge_efficiency", "float", 0.5, 1.0, "", "Stored energy per energy into the battery"),
+    Setting(104, "eps.discharge_efficiency", "float", 0.5, 1.0, "", "Energy out of the battery per stored energy"),
+    Setting(105, "eps.charge_power_max_w", "float", 1.0, 100_000.0, "W", "Charge limit on the bus side"),
+    Setting(106, "eps.bus_power_w", "float", 0.0, 10_000.0, "W", "Load of everything but the GPU"),
+    Setting(107, "eps.array_power_w", "float", 0.0, 100_000.0, "W", "Array power in full sun; replaces what was measured"),
+    Setting(108, "eps.orbit_period_s", "float", 600.0, 1e6, "s", "Orbital period (mission time); replaces what was observed"),
+    Setting(109, "eps.eclipse_s", "float", 0.0, 1e6, "s", "Length of the dark arc (mission time); replaces what was observed"),
+    Setting(110, "eps.soc_safe", "float", 0.1, 0.95, "", "SAFE under this state of charge"),
+    Setting(111, "eps.soc_recovered", "float", 0.1, 1.0, "", "SAFE may end above this state of charge"),
+    Setting(112, "eps.bus_undervoltage_v", "float", 1.0, 150.0, "V", "SAFE under this bus voltage"),
+    Setting(113, "eps.bus_recovered_v", "float", 1.0, 150.0, "V", "SAFE may end above this bus voltage"),
+    Setting(114, "eps.trip_s", "float", 0.0, 10.0, "s", "A power threshold must be passed for this long"),
+    Setting(201, "thermal.gpu_limit_degc", "float", 20.0, 110.0, "degC", "Limit of the GPU node; SAFE above it"),
+    Setting(202, "thermal.radiator_limit_degc", "float", 0.0, 110.0, "degC", "Limit of the radiator node; SAFE above it"),
+    Setting(203, "thermal.conductance_w_k", "float", 0.1, 1000.0, "W/K", "Conductance from the GPU node to the radiator"),
+    Setting(204, "thermal.clear_k", "float", 0.5, 50.0, "K", "SAFE may end when the node is this far below its limit"),
+    Setting(205, "thermal.trip_s", "float", 0.0, 10.0, "s", "A temperature limit must be passed for this long"),
+    Setting(301, "governor.gpu_idle_w", "float", 0.0, 2000.0, "W", "Power of the idle card"),
+    Setting(302, "governor.gpu_max_w", "float", 1.0, 2000.0, "W", "Power at full duty"),
+    Setting(303, "governor.soc_margin", "float", 0.0, 0.5, "", "Margin over the floor of the state of charge"),
+    Setting(304, "governor.temp_margin_k", "float", 0.0, 50.0, "K", "Set-point of the GPU node below its limit"),
+    Setting(305, "governor.gain_w_k", "float", 0.0, 1000.0, "W/K", "Proportional gain of the temperature loop"),
+    Setting(306, "governor.integral_gain_w_kmin", "float", 0.0, 1000.0, "W/(K min)", "Integral gain of the temperature loop"),
+    Setting(307, "governor.integral_max_kmin", "float", 0.0, 1000.0, "K min", "Clip of the integrator"),
+    Setting(401, "mode.recover_s", "float", 0.0, 86_400.0, "s", "SAFE ends by itself when its cause has been gone for this long"),
+    Setting(402, "mode.stale_safe_s", "float", 1.0, 3600.0, "s", "SAFE when no valid sensor frame has come for this long"),
+    Setting(403, "mode.loss_of_contact_s", "float", 600.0, 31_536_000.0, "s", "SAFE when no telecommand came for this much mission time"),
+    Setting(501, "payload.start_timeout_s", "float", 1.0, 3600.0, "s", "A worker must be ready within this"),
+    Setting(502, "payload.stop_timeout_s", "float", 0.5, 600.0, "s", "A worker that was asked to stop is killed after this"),
+    Setting(503, "payload.kill_timeout_s", "float", 0.5, 60.0, "s", "A kill without an exit report is repeated after this"),
+    Setting(504, "payload.heartbeat_timeout_s", "float", 2.0, 600.0, "s", "A worker without a heartbeat for this long hangs"),
+    Setting(505, "payload.hang_timeout_s", "float", 1.0, 600.0, "s", "Time at full duty without progress that makes a hang"),
+    Setting(506, "payload.backoff_s", "float", 0.0, 600.0, "s", "Pause before the first restart"),
+    Setting(507, "payload.backoff_max_s", "float", 0.0, 3600.0, "s", "Longest pause before a restart outside quarantine"),
+    Setting(508, "payload.restarts_max", "int", 0, 100, "", "Restarts within the window; the next failure leads to quarantine"),
+    Setting(509, "payload.restart_window_s", "float", 1.0, 86_400.0, "s", "Window of the restart count"),
+    Setting(510, "payload.quarantine_retry_s", "float", 1.0, 86_400.0, "s", "Pause between two tries in quarantine"),
+    Setting(511, "payload.duty_min", "float", 0.0, 0.5, "", "Smallest duty a worker is given"),
+    Setting(512, "payload.duty_step", "float", 0.0, 0.5, "", "A change of duty smaller than this waits for the refresh"),
+    Setting(513, "payload.pace_refresh_s", "float", 0.1, 60.0, "s", "The set-point is sent again after this"),
+    Setting(601, "checkpoint.interval_world_s", "float", 1.0, 1e7, "s", "Mission time between two checkpoints"),
+    Setting(602, "checkpoint.before_eclipse", "bool", 0, 1, "", "Also commit before each forecast eclipse"),
+    Setting(603, "checkpoint.eclipse_lead_s", "float", 0.0, 1e5, "s", "How long before the entry (mission time)"),
+    Setting(604, "checkpoint.answer_timeout_s", "float", 1.0, 3600.0, "s", "A request for a checkpoint is given up after this"),
+    Setting(701, "commanding.arm_window_s", "float", 5.0, 3600.0, "s", "An armed opcode must be used within this"),
+    Setting(702, "commanding.in_flight_max", "int", 8, 1024, "", "Commands accepted and not complete"),
+    Setting(801, "events.burst", "int", 1, 1000, "", "Reports a source may raise at once"),
+    Setting(802, "events.rate_per_s", "float", 0.01, 1000.0, "1/s", "Reports per second a source may raise in the long run"),
+    Setting(803, "events.security_burst", "int", 1, 1000, "", "Reserve of each security event at once"),
+    Setting(804, "events.security_rate_per_s", "float", 0.01, 1000.0, "1/s", "Reserve of each security event in the long run"),
+    Setting(805, "events.severity_min", "int", 0, 4, "", "Least severity reported: 0 DIAGNOSTIC to 4 CRITICAL"),
+    Setting(901, "housekeeping.fast_interval_s", "float", 0.0, 60.0, "s", "Interval of the group fast; 0 is off"),
+    Setting(902, "housekeeping.main_interval_s", "float", 0.0, 3600.0, "s", "Interval of the group main; 0 is off"),
+    Setting(903, "housekeeping.slow_interval_s", "float", 0.0, 3600.0, "s", "Interval of the group slow; 0 is off"),
+    Setting(1001, "downlink.rate_bps", "float", 1000.0, 1e9, "bit/s", "Radio rate that is planned with"),
+    Setting(1002, "downlink.burst_s", "float", 0.01, 60.0, "s", "Seconds of the rate that may be saved up"),
+    Setting(1003, "downlink.fill", "float", 0.05, 1.0, "", "Part of the rate that is used"),
+    Setting(1101, "sense.stale_after_s", "float", 0.2, 60.0, "s", "Sensors are stale without a valid frame for this long"),
+    Setting(1102, "sense.gpu_stale_after_s", "float", 0.5, 300.0, "s", "The card's own telemetry is stale after this"),
+    Setting(1201, "correlation.tolerance_s", "float", 0.01, 60.0, "s", "A frame whose time is this far off contradicts the correlation"),
+    Setting(1202, "correlation.confirm_s", "float", 0.0, 3600.0, "s", "Contradicting frames must agree for this long"),
+    Setting(1203, "correlation.freewheel_after_s", "float", 0.2, 600.0, "s", "Without a fitting frame for this long the time is freewheeling"),
+    Setting(1204, "correlation.resolution_s", "float", 0.0, 10.0, "s", "Uncertainty of a fresh correlation"),
+    Setting(1205, "correlation.drift_ppm", "float", 0.0, 10_000.0, "ppm", "Drift of the machine's clock"),
+    Setting(1206, "correlation.uncertainty_max_s", "float", 0.01, 3600.0, "s", "Past this uncertainty absolute commands wait"),
+    Setting(1301, "tables.dump_packets_per_frame", "int", 1, 32, "", "Packets of dumps in one frame"),
+    Setting(1401, "durable.persist_interval_s", "float", 1.0, 3600.0, "s", "Least time between two writes of what may wait"),
+)
+# fmt: on
+SETTING_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+SETTING_BY_ID: Final = {setting.id: setting for setting in SETTINGS}
+
+_encoder: Final = msgspec.msgpack.Encoder(order="deterministic")
+_decoder: Final = msgspec.msgpack.Decoder(ParameterSet)
+
+
+def encode(parameters: ParameterSet) -> bytes:
+    """The image of a set; the same values give the same octets."""
+    return _encoder.encode(parameters)
+
+
+def decode(image: bytes) -> ParameterSet:
+    """A checked set from its image; raises ``TableError`` with the first fault and where it is."""
+    if len(image) > IMAGE_BYTES_MAX:
+        raise TableError(f"image of {len(image)} bytes, at most {IMAGE_BYTES_MAX} are allowed")
+    try:
+        parameters = _decoder.decode(image)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise TableError(f"is no image of parameters: {error}") from None
+    check(parameters.values)
+    return parameters
+
+
+def check(values: Mapping[str, Number]) -> None:
+    """Names, types and ranges; raises ``TableError`` with the first fault and where it is."""
+    for name, value in values.items():
+        setting = SETTING_BY_NAME.get(name)
+        if setting is None:
+            raise TableError(f"{name[:NAME_SHOWN]!r} is no parameter that can be changed in flight")
+        if not _is_of(setting, value) or not setting.minimum <= value <= setting.maximum:
+            raise TableError(f"{name} = {_shown(value)} is not {describe(setting)}")
+
+
+def convert(setting: Setting, value: float) -> Number:
+    """A number of a telecommand as the setting's type; raises ``TableError``."""
+    if math.isfinite(value) and setting.minimum <= value <= setting.maximum:
+        if setting.type == "float":
+            return value
+        if value == int(value):
+            return bool(value) if setting.type == "bool" else int(value)
+    raise TableError(f"{setting.name} = {value:.12g} is not {describe(setting)}")
+
+
+def describe(setting: Setting) -> str:
+    """What is allowed, in words: "a number from 0.1 to 0.95"."""
+    if setting.type == "bool":
+        return "true (1) or false (0)"
+    kind = "a whole number" if setting.type == "int" else "a number"
+    unit = f" {setting.unit}" if setting.unit else ""
+    return f"{kind} from {setting.minimum:.12g} to {setting.maximum:.12g}{unit}"
+
+
+def _is_of(setting: Setting, value: Number) -> bool:
+    if setting.type == "bool" or isinstance(value, bool):
+        return setting.type == "bool" and isinstance(value, bool)
+    return isinstance(value, int) or (setting.type == "float" and math.isfinite(value))
+
+
+def _shown(value: Number) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.12g}"
