@@ -5,6 +5,7 @@
 #   make check    ruff, mypy --strict, dependency rules
 #   make bench    measure, write out/bench/results.json and README's table    ONLY=spine
 #   make hil      run one scenario              SCENARIO=worker_kill
+#   make soak     a virtual day at 10 Hz, a fault every ten minutes, memory watched    SEED= HOURS=24
 #   make icd      interface document and XTCE into out/icd
 #   make clean    remove what was built and measured (not the virtual environment)
 
@@ -19,12 +20,13 @@ LINK   ?= pty
 ORBIT  ?= leo_550
 DEVICE ?= auto
 ONLY   ?=
+HOURS  ?= 24
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check fmt bench hil icd clean
+.PHONY: help setup setup-dev demo test check fmt bench hil soak icd clean
 
 help:
-	@sed -n '3,9s/^#   //p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,10s/^#   //p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); \
@@ -67,6 +69,9 @@ bench: setup-dev
 hil: setup
 	@test -n "$(SCENARIO)" || { echo "say which scenario: make hil SCENARIO=NAME (they are listed below)"; $(BIN)/hil list; exit 2; }
 	@$(BIN)/hil run $(SCENARIO) --seed $(SEED) --link $(LINK) --device $(DEVICE)
+
+soak: setup
+	@$(BIN)/hil endure --frame 0.1 --hours $(HOURS) --seed $(SEED)
 
 icd: setup
 	@$(PY) -m flightsw.link.icd --out out/icd

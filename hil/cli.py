@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, cast, get_args
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import report, scenario
+from . import cli_virtual, report, scenario
 from .bench import Flight
 from .devices import DeviceError
 from .display import make_display
@@ -24,7 +23,7 @@ from .evidence import Evidence, load, save
 from .judge import judge
 from .preparation import BenchError, Options
 from .scenario import DeviceChoice, Scenario, ScenarioError
-from .verdict import EXIT_CODES, Check, Outcome, Verdict
+from .verdict import Check, Outcome, Verdict
 from .wires import LinkKind
 
 EXIT_USAGE: Final = 2
@@ -108,37 +107,6 @@ def list_scenarios() -> None:
     Console().print(table)
 
 
-@app.command()
-def inproc(
-    orbit: Annotated[str, typer.Option("--orbit", help="A named orbit or a TLE file.")] = "leo_550",
-    orbits: Annotated[float, typer.Option("--orbits", min=0.01, max=300.0, help="Length of the flight.")] = 1.0,
-    rate_hz: Annotated[float, typer.Option("--rate", min=0.1, max=10.0, help="Minor frames per second.")] = 10.0,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of sensors and workers.")] = 1,
-    as_json: Json = False,
-) -> None:
-    """Fly the executive in this process and in virtual time: an orbit in seconds, the same bytes for a seed."""
-    from . import inproc as virtual
-    from .plant.plant import Plant, PlantConfig
-
-    try:
-        plant = Plant(PlantConfig(orbit=orbit), seed=seed)
-        duration_s = orbits * plant.geometry.orbit.period_s
-        flown = virtual.run_inproc(virtual.mission(plant), plant, duration_s, 1.0 / rate_hz, seed)
-    except ValueError as error:
-        _give_up(str(error))
-    if as_json:
-        print(msgspec.json.encode(flown).decode())
-    else:
-        table = Table(show_header=False, box=None, pad_edge=False)
-        for name, value in msgspec.to_builtins(flown).items():
-            if name != "events":
-                table.add_row(
-                    f"[dim]{name}[/dim]", escape(f"{value:.4f}" if isinstance(value, float) else str(value))
-                )
-        Console().print(table)
-    raise typer.Exit(0 if flown.ok else EXIT_CODES[Outcome.FAIL])
-
-
 @app.command(name="judge")
 def judge_again(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Output folder of an earlier run, as out/demo.")],
@@ -150,6 +118,9 @@ def judge_again(
     except ValueError as error:
         _give_up(str(error))
     _conclude(evidence, folder, Console(stderr=as_json), as_json)
+
+
+cli_virtual.add_to(app)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from flightsw.link.bodies import ArgumentValue, CommandBody, pack_body
 from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME
 from flightsw.link.packet import ACK_ALL, TcPacket, encode_tc
 
-from .plant.plant import FAULTS
+from .plant.disturbances import FAULTS
 
 WORKER_KILL: Final = "worker_kill"
 STATION_SOURCE: Final = 2
@@ -93,11 +93,14 @@ def uplink(commands: Sequence[TimedCommand], seed: int) -> list[tuple[float, byt
     Raises ``ValueError`` for a telecommand that is not in the dictionary.
     """
     ordered = sorted(commands, key=lambda item: item.world_s)
-    return [_packet(item, seed, number) for number, item in enumerate(ordered, start=1)]
+    return [(item.world_s, telecommand_packet(item, seed, number)) for number, item in enumerate(ordered, start=1)]
 
 
-def _packet(item: TimedCommand, seed: int, number: int) -> tuple[float, bytes]:
-    """When it is due and its packet; the id is unique in the run."""
+def telecommand_packet(item: TimedCommand, seed: int, number: int) -> bytes:
+    """The packet of one telecommand; its id is unique in the run when ``number`` is.
+
+    Raises ``ValueError`` for a telecommand that is not in the dictionary.
+    """
     telecommand = TELECOMMAND_BY_NAME.get(item.name)
     if telecommand is None:
         raise ValueError(f"telecommand {item.name!r}: unknown; known are {', '.join(sorted(TELECOMMAND_BY_NAME))}")
@@ -111,7 +114,7 @@ def _packet(item: TimedCommand, seed: int, number: int) -> tuple[float, bytes]:
         ack_flags=ACK_ALL,
         body=pack_body(body),
     )
-    return item.world_s, encode_tc(packet)
+    return encode_tc(packet)
 
 
 def schedule(faults: Sequence[TimedFault]) -> list[tuple[float, int, bool, TimedFault]]:

@@ -3,19 +3,13 @@
     plant ──SensorFrame──► executive.step ──effects──► payload, recorder, switches ──loads──► plant
 
 ``Flight.frame`` moves the world by one minor frame and lets the executive see it. What the world tells the
-executive passes through methods of its own (``sensors``, ``gpu``, ``adapters``, ``recorder_status``,
-``telecommands``), and what the executive does through ``_do``, so that a disturbed world can change the one and
-watch the other (``endurance_world``).
-
-The digest covers every effect of every frame and the truth behind it.
+executive passes through methods of its own (``sensors``, ``gpu``, ``adapters``, ``recorder_status``, ``health``,
+``telecommands``), and what the executive does through ``_execute``, so that a disturbed world can change the one
+and watch the other (``endurance_world``).
 """
 
-from collections.abc import Sequence
-from struct import Struct as ByteLayout
-from typing import Final, get_args
-
-import msgspec
-import xxhash
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from flightsw.core import executive
 from flightsw.core.effects import (
@@ -34,9 +28,10 @@ from flightsw.core.effects import (
     SubmitRequest,
     Telemetry,
 )
-from flightsw.core.inputs import AdapterStatus, GpuSample, Inputs, RecorderStatus, Report
+from flightsw.core.inputs import AdapterStatus, GpuSample, Health, Inputs, RecorderStatus, Report
 from flightsw.link.avionics import SensorFrame
 
+from .inproc_digest import Digest
 from .inproc_evidence import (
     WORKER_KILL,
     Evidence,
@@ -55,8 +50,6 @@ COMMANDS_PER_FRAME: Final = 8
 SECOND_S: Final = 1.0
 ADAPTERS: Final = ("avionics", "radio", "store")
 
-_TRUTH: Final = ByteLayout("<8d")
-_NAMES: Final[dict[type, bytes]] = {kind: kind.__name__.encode() for kind in get_args(Effect)}
 _TO_PAYLOAD: Final = (StartWorker, StopWorker, KillWorker, SetPace, SaveCheckpoint, SubmitRequest)
 
 
@@ -73,7 +66,7 @@ class Flight:
         faults: Sequence[TimedFault] = (),
     ) -> None:
         self.config, self.plant, self.frame_s = config, plant, frame_s
-        self.payload = Payload(SimulatedJob(job.id, job.kind == "train", seed) for job in config.jobs)
+        self.payload = Payload(self.make_jobs(seed))
         self.recorder = Recorder()
         self.loads = Loads(gpu_power_w=config.governor.gpu_idle_w)
         self.boots = 0
@@ -84,7 +77,7 @@ class Flight:
         self._faults = schedule(faults)
         heat = config.thermal
         self._tally = Tally(frame_s, config.eps.soc_floor, heat.gpu_limit_degc, heat.radiator_limit_degc)
-        self._digest, self._encode = xxhash.xxh3_128(), msgspec.msgpack.Encoder().encode
+        self._digest = Digest()
         self._second = self._executions = self._sample = self._kicks = 0
         self._vehicle = self._boot("power on", 0.0, power_on=True)
 
@@ -100,7 +93,7 @@ class Flight:
     def evidence(self) -> Evidence:
         """What was seen."""
         return self._tally.evidence(
-            digest=self._digest.hexdigest(),
+            digest=self._digest.text,
             soc_end=self.plant.truth().soc_fraction,
             jobs=self.payload.jobs.values(),
             recorder=self.recorder,
@@ -111,7 +104,11 @@ class Flight:
     @property
     def digest(self) -> str:
         """Digest of everything so far."""
-        return self._digest.hexdigest()
+        return self._digest.text
+
+    def make_jobs(self, seed: int) -> Iterable[SimulatedJob]:
+        """The workers' side of the configured jobs."""
+        return [SimulatedJob(job.id, job.kind == "train", seed) for job in self.config.jobs]
 
     def sensors(self, truth: Truth) -> SensorFrame | None:
         """What the bus tells in this frame."""
@@ -149,6 +146,10 @@ class Flight:
             sent=recorder.live + recorder.playback,
             playback=recorder.playback,
         )
+
+    def health(self) -> Health:
+        """What the shell says of its own process."""
+        return Health()
 
     def telecommands(self, truth: Truth) -> list[bytes]:
         """What the radio brings in this frame."""
@@ -204,6 +205,7 @@ class Flight:
             reports=reports,
             adapters=adapters,
             recorder=self.recorder_status(),
+            health=self.health(),
         )
 
     def _inject(self, world_s: float) -> None:
@@ -218,29 +220,16 @@ class Flight:
                 self.plant.clear(fault.name)
 
     def _execute(self, effects: tuple[Effect, ...], truth: Truth, now_s: float) -> None:
-        update, encode = self._digest.update, self._encode
-        update(
-            _TRUTH.pack(
-                truth.world_s,
-                truth.soc_fraction,
-                truth.gpu_temp_degc,
-                truth.radiator_temp_degc,
-                truth.bus_voltage_v,
-                truth.gpu_rail_power_w,
-                truth.latitude_deg,
-                truth.longitude_deg,
-            )
-        )
+        digest = self._digest
+        digest.truth(truth)
         rail_on, transmitter_on, restart = self.loads.gpu_rail_on, self.loads.transmitter_on, ""
         archives = self.archives(truth)
         for effect in effects:
-            update(_NAMES[type(effect)])
+            digest.effect(effect)
             match effect:
                 case Telemetry():
-                    update(effect.packet)
                     size_bytes = len(effect.packet)
                     self.recorder.take(effect.priority, size_bytes, live=effect.live, in_contact=archives)
-                    continue
                 case Actuate():
                     rail_on, transmitter_on = effect.gpu_rail_on, effect.transmitter_on
                 case KickWatchdog():
@@ -257,7 +246,6 @@ class Flight:
                     self.reports += self.payload.do(effect, effect.job, now_s)
                 case _:
                     pass  # The station has acknowledged already.
-            update(encode(effect))
         governor = self.config.governor
         watts = governor.gpu_idle_w + (governor.gpu_max_w - governor.gpu_idle_w) * self.busy
         self.loads = Loads(gpu_power_w=watts, gpu_rail_on=rail_on, transmitter_on=transmitter_on)

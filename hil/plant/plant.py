@@ -22,6 +22,7 @@ from msgspec import Meta
 
 from flightsw.link.avionics import SensorFrame
 
+from .disturbances import BIASED_SENSOR, FAULTS, checked_parameter
 from .eps import EpsConfig, PowerSystem, array_power_w
 from .geometry import DAY_S, days_since_j2000, earth_fixed, geodetic, gmst_rad, sun, sunlit_fraction, tai_s
 from .orbit import CircularOrbit, Elements, orbit_of
@@ -74,24 +75,6 @@ class Loads(msgspec.Struct, frozen=True, kw_only=True):
     transmitter_on: bool = False
 
 
-class Parameter(msgspec.Struct, frozen=True):
-    """A fault's parameter and its range."""
-
-    name: str
-    low: float
-    high: float
-
-
-# Every fault of the plant. A factor is the remaining share of what was there; an offset is added to the reading.
-FAULTS: Final[dict[str, Parameter]] = {
-    "radiator_degrade": Parameter("factor", 0.05, 1.0),
-    "array_degrade": Parameter("factor", 0.0, 1.0),
-    "battery_bias": Parameter("offset", -1.0, 1.0),
-    "gpu_temp_bias": Parameter("offset_k", -100.0, 100.0),
-}
-BIASED_SENSOR: Final = {"battery_bias": "soc_fraction", "gpu_temp_bias": "gpu_temp_degc"}
-
-
 class Plant:
     """The embedded engine. Not thread-safe."""
 
@@ -118,6 +101,7 @@ class Plant:
         self._faults: dict[str, float] = {}
         self._bias: dict[str, float] = {}
         self._radiator_health = self._array_health = 1.0
+        self._stray_w = 0.0
         self._truth = self._advance(config.start_s, 0.0, Loads())
 
     def truth(self) -> Truth:
@@ -149,17 +133,7 @@ class Plant:
 
     def inject(self, fault_name: str, **parameters: float) -> None:
         """Switch a fault of ``FAULTS`` on or change it; ``ValueError`` for a name or value outside it."""
-        if fault_name not in FAULTS:
-            raise ValueError(f"plant fault {fault_name!r}: unknown; known are {', '.join(FAULTS)}")
-        allowed = FAULTS[fault_name]
-        if set(parameters) != {allowed.name}:
-            given = ", ".join(sorted(parameters)) or "none"
-            raise ValueError(f"plant fault {fault_name}: takes exactly {allowed.name}, given: {given}")
-        value = parameters[allowed.name]
-        if type(value) not in (int, float) or not allowed.low <= value <= allowed.high:
-            limits = f"{allowed.low:g} to {allowed.high:g}"
-            raise ValueError(f"plant fault {fault_name}: {allowed.name} = {value!r}, allowed is {limits}")
-        self._faults[fault_name] = float(value)
+        self._faults[fault_name] = checked_parameter(fault_name, parameters)
         self._apply_faults()
 
     def clear(self, fault_name: str) -> None:
@@ -181,6 +155,7 @@ class Plant:
     def _apply_faults(self) -> None:
         self._radiator_health = self._faults.get("radiator_degrade", 1.0)
         self._array_health = self._faults.get("array_degrade", 1.0)
+        self._stray_w = self._faults.get("stray_load", 0.0)
         self._bias = {BIASED_SENSOR[name]: value for name, value in self._faults.items() if name in BIASED_SENSOR}
 
     def _advance(self, world_s: float, dt_s: float, loads: Loads) -> Truth:
@@ -204,7 +179,7 @@ class Plant:
         rail_on = power.rail(loads.gpu_rail_on)
         gpu_w = loads.gpu_power_w if rail_on else 0.0
         bus_w = eps.bus_power_w + (eps.transmitter_power_w if loads.transmitter_on else 0.0)
-        load_w = bus_w + gpu_w
+        load_w = bus_w + gpu_w + self._stray_w
         if dt_s > 0.0:
             health = self._radiator_health
             power.step(dt_s, array_w, load_w)
