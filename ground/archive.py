@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from flightsw.link import cuc
+from flightsw.link import leap
 from flightsw.link.bodies import EventBody, ReplyBody, VerificationBody
 from flightsw.link.codec import Telemetry, event_text
 from flightsw.link.dictionary import DICTIONARY_HASH, EVENT_BY_ID, HOUSEKEEPING, TELECOMMAND_BY_OPCODE
@@ -256,7 +256,7 @@ class Archive:
                 header.subtype,
                 header.time_quality,
                 world_s,
-                cuc.tai_to_unix(header.tai_s),
+                leap.unix_of_tai(header.tai_s),
                 received.received_utc_s,
                 telemetry.playback,
                 received.packet,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, Final
 
-from flightsw.link import cuc
+from flightsw.link import leap
 from flightsw.link.sequence import DS_PER_S, TAI_MAX_DS
 
 UNIT_S: Final = {
@@ -61,7 +61,11 @@ def utc_ds(value: Any) -> int:
     parts = _moment(value, "Z")
     if parts is None:
         raise ValueError(f'{_shown(value)} is no UTC moment: "2026-11-23T04:00:00Z"')
-    return _in_span(_tenths(_utc_to_tai_s(*parts), value), value)
+    try:
+        seconds = _utc_to_tai_s(*parts)
+    except ValueError as error:
+        raise ValueError(f"{_shown(value)} is no UTC moment: {error}") from None
+    return _in_span(_tenths(seconds, value), value)
 
 
 def tai_ds(value: Any) -> int:
@@ -80,13 +84,14 @@ def tai_ds(value: Any) -> int:
 def utc_text(ds: int) -> str:
     """UTC of TAI tenths of a second since 1958; ``utc_ds`` reads it back."""
     seconds, tenths = divmod(ds, DS_PER_S)
-    moment = datetime.fromtimestamp(cuc.tai_to_unix(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{moment}.{tenths}Z" if tenths else f"{moment}Z"
+    text = leap.utc_text(seconds, 0)
+    return f"{text[:-1]}.{tenths}Z" if tenths else text
 
 
 def _utc_to_tai_s(minute: datetime, second: Fraction) -> Fraction:
     """TAI seconds since 1958 of a UTC minute and the second in it."""
-    return Fraction(cuc.unix_to_tai(minute.timestamp())) + second
+    whole = int(second)
+    return leap.tai_of_utc(leap.Utc(*minute.timetuple()[:5], whole)) + (second - whole)
 
 
 def _moment(value: Any, zone: str | None) -> tuple[datetime, Fraction] | None:
@@ -99,7 +104,8 @@ def _moment(value: Any, zone: str | None) -> tuple[datetime, Fraction] | None:
     except ValueError:
         return None
     second = int(found[6]) + Fraction(f"0{found[7] or ''}")
-    return (minute, second) if second < 60 else None
+    # A UTC minute may have a second 60: whether this one has, the table of leap seconds says.
+    return (minute, second) if second < (61 if zone else 60) else None
 
 
 def _tenths(seconds: Fraction, value: Any) -> int:

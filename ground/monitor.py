@@ -9,7 +9,7 @@ import math
 from collections import deque
 from typing import Final
 
-from flightsw.link import cuc
+from flightsw.link import leap
 from flightsw.link.bodies import EventBody
 from flightsw.link.codec import HousekeepingBody, Telemetry, event_text
 from flightsw.link.dictionary import (
@@ -93,7 +93,7 @@ class Monitor:
         live = not telemetry.playback
         if live and (self.boot is None or (telemetry.boot, telemetry.world_s) >= (self.boot, self.world_s)):
             self.boot, self.world_s = telemetry.boot, telemetry.world_s
-            self.onboard_utc_s = cuc.tai_to_unix(telemetry.packet.tai_s)
+            self.onboard_utc_s = leap.unix_of_tai(telemetry.packet.tai_s)
         match telemetry.body:
             case HousekeepingBody(values=values):
                 return self._values(telemetry, values, received_utc_s, live)
@@ -145,7 +145,7 @@ class Monitor:
                 boot=body.boot,
                 sequence=body.seq,
                 world_s=body.t,
-                onboard_utc_s=cuc.tai_to_unix(telemetry.packet.tai_s),
+                onboard_utc_s=leap.unix_of_tai(telemetry.packet.tai_s),
                 severity=body.sev,
                 name=event.name if event else f"0x{body.id:02X}",
                 text=event_text(body),

@@ -3,8 +3,7 @@
 CCSDS 301.0-B-4, section 3.2. The preamble (P-field) 0x1E says: level 1 epoch (TAI, 1958), four octets of
 coarse time, two of fine time. One tick is 1/65,536 s, about 15 µs; the code ends in the year 2094.
 
-TAI has no leap seconds, so differences of onboard times are elapsed seconds. Unix time has a hole at each leap
-second; the offset between the two is a constant here because none was inserted after 2017-01-01.
+TAI has no leap seconds, so differences of onboard times are elapsed seconds; ``leap`` knows UTC.
 """
 
 from struct import Struct
@@ -17,11 +16,6 @@ P_FIELD: Final = 0x1E
 CUC_BYTES: Final = 7
 TICKS_PER_S: Final = 65_536
 TICKS_MAX: Final = 2**48 - 1
-
-TAI_MINUS_UNIX_EPOCH_S: Final = 378_691_200
-"""Seconds from 1958-01-01 to 1970-01-01: 4,383 days."""
-LEAP_SECONDS: Final = 37
-"""TAI − UTC since 2017-01-01 (IERS Bulletin C)."""
 
 _LAYOUT: Final = Struct(">BIH")
 
@@ -52,13 +46,3 @@ def decode(code: bytes) -> float:
         raise PacketError(f"time code with P-field 0x{p_field:02X}, expected 0x{P_FIELD:02X} (CUC 4+2, TAI)")
     tai_s: float = seconds + fraction / TICKS_PER_S
     return tai_s
-
-
-def unix_to_tai(unix_s: float) -> float:
-    """Unix time in seconds to TAI seconds since 1958."""
-    return unix_s + (TAI_MINUS_UNIX_EPOCH_S + LEAP_SECONDS)
-
-
-def tai_to_unix(tai_s: float) -> float:
-    """TAI seconds since 1958 to Unix time in seconds."""
-    return tai_s - (TAI_MINUS_UNIX_EPOCH_S + LEAP_SECONDS)

@@ -5,9 +5,8 @@ times are TAI since 1958-01-01. The table is that of the IERS (Bulletin C; leap-
 2026-07-06, which says that it holds until 2027-06-28): from then on a leap second may exist that is not in it, and
 ``announced`` says so. Conversions go on with the last row.
 
-UTC with leap seconds begins in 1972; before it there were fractions of seconds. Texts and dates of earlier times
-are refused, while times are shown with the first row's offset, because a clock that was never set still has to
-be displayed.
+UTC with leap seconds begins in 1972; before it there were fractions of seconds. Earlier times are taken with the
+first row's offset, both ways: a clock that was never set still has to be displayed, and read back.
 
 Unix time counts 86,400 s a day whatever the Earth does: during a leap second it repeats the second after it.
 
@@ -107,13 +106,10 @@ def tai_of_utc(utc: Utc) -> int:
     if not (0 <= hour < 24 and 0 <= minute < 60 and 0 <= second <= 60):
         raise ValueError(f"{hour:02}:{minute:02}:{second:02} is no time of day")
     utc_s = _day_s(year, month, day) + hour * 3600 + minute * 60 + second
-    if utc_s < _UTC_STARTS_S[0]:
-        raise ValueError(f"{year:04}-{month:02}-{day:02}: UTC with leap seconds begins in 1972")
     if second == 60 and (hour, minute, utc_s in _UTC_STARTS_S[1:]) != (23, 59, True):
         raise ValueError(f"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} has no second 60")
     # A leap second is the last with the offset before it.
-    row = bisect_right(_UTC_STARTS_S, utc_s - (second == 60)) - 1
-    return utc_s + _OFFSETS[row]
+    return utc_s + _OFFSETS[max(0, bisect_right(_UTC_STARTS_S, utc_s - (second == 60)) - 1)]
 
 
 def unix_of_tai(tai_s: float) -> float:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flightsw.link import cuc
+from flightsw.link import leap
 from flightsw.link.arguments import check_arguments
 from flightsw.link.bodies import (
     EventBody,
@@ -211,7 +211,7 @@ class SpacecraftDouble:
                 message_count=sequence,
                 destination=DESTINATION_LIVE,
                 time_quality=2,
-                tai_s=cuc.unix_to_tai(1_800_000_000.0 + self.world_s),
+                tai_s=leap.tai_of_unix(1_800_000_000.0 + self.world_s),
                 body=body,
             )
         )

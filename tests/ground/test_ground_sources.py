@@ -639,3 +639,14 @@ def test_every_example_compiles_and_reads_back(path, tmp_path, capsys):
         assert cli.run(["table", "check", "watchpoints", str(path)]) == 0
         assert cli.run(["table", "check", "actionpoints", str(path)]) == 0
     assert " ok: " in capsys.readouterr().out
+
+
+def test_r23_a_moment_in_a_leap_second():
+    inserted = (21_550 * 86_400 + 36) * 10
+    assert utc_ds("2016-12-31T23:59:60Z") == inserted
+    assert utc_ds("2016-12-31T23:59:60.5Z") == inserted + 5
+    assert utc_ds("2017-01-01T00:00:00Z") == inserted + 10
+    assert utc_text(inserted + 5) == "2016-12-31T23:59:60.5Z"
+    for none in ("2026-12-31T23:59:60Z", "2016-12-31T23:58:60Z", "2016-12-31T23:59:61Z"):
+        with pytest.raises(ValueError, match="no UTC moment"):
+            utc_ds(none)

@@ -49,9 +49,3 @@ def test_a_clock_out_of_range_saturates(tai_s, nearest):
 def test_other_codes_are_refused(octets, reason):
     with pytest.raises(PacketError, match=reason):
         cuc.decode(bytes.fromhex(octets))
-
-
-def test_unix_time():
-    # 2026-01-01T00:00:00Z is Unix 1,767,225,600; TAI is 37 s ahead of UTC.
-    assert cuc.unix_to_tai(1_767_225_600.0) == 1_767_225_600.0 + 378_691_200 + 37
-    assert cuc.tai_to_unix(cuc.unix_to_tai(1_767_225_600.25)) == 1_767_225_600.25
