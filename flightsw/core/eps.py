@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from . import limits, sense
 from .events import Event, Fields
-from .limits import CLEAR, Limit, Watch
+from .limits import CLEAR, NEVER, Limit, Watch
 
 J_PER_WH: Final = 3600.0
 DARK_BELOW: Final = 0.4
@@ -110,6 +110,8 @@ class State(Struct, frozen=True, kw_only=True):
     soc_low: Watch = CLEAR
     undervoltage: Watch = CLEAR
     rail_commanded: bool = True
+    rail_by: str = "telecommand"
+    rail_held_s: float = NEVER
     rail_on: bool = True
 
 
@@ -167,15 +169,22 @@ def step(
             soc_low=soc_low,
             undervoltage=undervoltage,
             rail_commanded=state.rail_commanded,
+            rail_by=state.rail_by,
+            rail_held_s=state.rail_held_s,
             rail_on=state.rail_on,
         ),
         found,
     )
 
 
-def switch_rail(state: State, shed: bool, reason: str) -> tuple[State, tuple[Event, ...]]:
-    """The GPU rail is on when the operator wants it and SAFE does not shed it."""
-    on = state.rail_commanded and not shed
+def command_rail(state: State, on: bool, by: str, off_until_s: float = NEVER) -> State:
+    """What is wanted of the GPU rail, and by whom; a rail that is on may be held off until a machine time."""
+    return replace(state, rail_commanded=on, rail_by=by, rail_held_s=off_until_s)
+
+
+def switch_rail(state: State, shed: bool, reason: str, now_s: float) -> tuple[State, tuple[Event, ...]]:
+    """The GPU rail is on when it is wanted, not held off at this machine time, and SAFE does not shed it."""
+    on = state.rail_commanded and now_s >= state.rail_held_s and not shed
     if on == state.rail_on:
         return state, ()
     return replace(state, rail_on=on), (Event("RAIL_SWITCHED", {"state": "ON" if on else "OFF", "reason": reason}),)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from flightsw.link.dictionary import HOUSEKEEPING, TELECOMMAND_BY_OPCODE
 from flightsw.link.schema import FailureCode, Hazard, HousekeepingGroup, Mode
 
-from . import commanding, execution_jobs, execution_recorder, execution_tables, housekeeping, mode
+from . import commanding, eps, execution_jobs, execution_recorder, execution_tables, housekeeping, mode
 from .commanding import Command
 from .effects import Acknowledge
 from .execution_row import DONE, Begun, Execution, Failure, Pong, Reports
@@ -72,7 +72,7 @@ def _governor_cap(vehicle: Vehicle, config: Config, command: Command, now_s: flo
 
 def _gpu_rail(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
     # Switched by the next frame, before payload is permitted anything: no worker starts on a rail that goes off.
-    return replace(vehicle, eps=replace(vehicle.eps, rail_commanded=command.arguments["on"])), ()
+    return replace(vehicle, eps=eps.command_rail(vehicle.eps, command.arguments["on"], "telecommand")), ()
 
 
 def _gpu_rail_ended(vehicle: Vehicle, config: Config, command: Command, reports: Reports) -> Failure | None:
@@ -156,6 +156,9 @@ def facts(vehicle: Vehicle, config: Config, now_s: float) -> mode.Facts:
         undervoltage=vehicle.eps.undervoltage.active,
         gpu_hot=vehicle.thermal.gpu_hot.active,
         radiator_hot=vehicle.thermal.radiator_hot.active,
+        limit_power=vehicle.fdir.orders.limit_power,
+        limit_thermal=vehicle.fdir.orders.limit_thermal,
+        limit=vehicle.fdir.orders.limit,
         contact_lost=vehicle.contact_loss.silence_s >= config.mode.loss_of_contact_s,
         jobs_wanted=vehicle.payload.wanted,
         contact=sensed.contact,

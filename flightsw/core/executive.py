@@ -1,7 +1,7 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
-    sense → correlation → limits (power, heat) → mode → governor → payload → checkpoint
-          → commanding → housekeeping → downlink → durable
+    sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → mode → governor
+          → payload → checkpoint → commanding → housekeeping → downlink → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -31,15 +31,18 @@ from . import (
     downlink,
     eps,
     events,
+    fdir,
     governor,
     gpu_health,
     housekeeping,
     mode,
     payload,
+    responses,
     sense,
     supervision,
     tables,
     thermal,
+    watchpoints,
 )
 from .command_driver import drive
 from .durable import restore
@@ -162,6 +165,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         gpu_health=card,
         eps=power,
         thermal=heat,
+        watch=vehicle.watch,
+        fdir=vehicle.fdir,
         mode=vehicle.mode,
         governor=vehicle.governor,
         payload=vehicle.payload,
@@ -182,14 +187,23 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         recorder=inputs.recorder,
         health=inputs.health,
     )
+    limits = watchpoints.step(vehicle.watch, vehicle, now_s)
+    answer, orders, found = fdir.step(vehicle.fdir, limits, vehicle, now_s)
+    if found:
+        take(found)
+    vehicle = replace(vehicle, watch=limits, fdir=answer)
+    if orders.impulses:
+        vehicle, done = responses.apply(vehicle, config, orders.impulses, now_s)
+        take(done)
+        power = vehicle.eps
     seen = facts(vehicle, config, now_s)
     moded, found = mode.step(vehicle.mode, config.mode, seen, now_s)
     if found:
         take(found)
     shed = mode.sheds_rail(moded, seen) and vehicle.payload.off
-    # A rail that follows neither SAFE nor its end follows the operator.
-    reason = moded.event if shed or moded.mode is not vehicle.mode.mode else "telecommand"
-    power, found = eps.switch_rail(power, shed, reason)
+    # A rail that follows neither SAFE nor its end follows whoever commanded it.
+    reason = moded.event if shed or moded.mode is not vehicle.mode.mode else power.rail_by
+    power, found = eps.switch_rail(power, shed, reason, now_s)
     if found:
         take(found)
 
@@ -203,6 +217,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         power.arc_remaining_s,
         power.array_power_w,
         permit is Permit.RUN,
+        orders.ceiling,
     )
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)
     if found:

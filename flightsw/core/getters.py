@@ -194,4 +194,9 @@ GETTERS: Final[dict[str, Getter]] = {
     "parameters.changed": lambda v: v.parameters.changed,
     "parameters.crc32": lambda v: v.parameters.crc32,
     "tables.loads_open": lambda v: len(v.tables.loads),
+    "fdir.tripped": lambda v: v.fdir.tripped,
+    "fdir.stale": lambda v: v.watch.stale,
+    "fdir.level": lambda v: v.fdir.level,
+    "fdir.duty_ceiling": lambda v: v.fdir.orders.ceiling,
+    "fdir.responses": lambda v: v.fdir.responses,
 }

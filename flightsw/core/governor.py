@@ -3,10 +3,10 @@
 Energy: in eclipse, spread what the battery may still give evenly over the dark time left; in sun, reserve exactly
 the power that refills it by the end of the lit arc and spend the rest. Heat: feed forward what the conductance
 carries to the radiator at a set-point just under the limit, corrected by a PI term. The lower of both, the
-operator's cap and the card's maximum is the budget. Source: power-thermal-orbit reference, section 6.8
-(energy-neutral + thermal PI), with the same constants: 0.998 and 0.99 for "recharged" and "full", 20 s least
-remaining time, K_p 15 W/K, K_i 0.5 W per K·min, integrator within ±10 K·min. Mean score there: 96.8 % of the
-clairvoyant optimum over 100 random scenarios.
+operator's cap, the ceiling that limits put on the duty, and the card's maximum is the budget. Source:
+power-thermal-orbit reference, section 6.8 (energy-neutral + thermal PI), with the same constants: 0.998 and 0.99
+for "recharged" and "full", 20 s least remaining time, K_p 15 W/K, K_i 0.5 W per K·min, integrator within ±10
+K·min. Mean score there: 96.8 % of the clairvoyant optimum over 100 random scenarios.
 
 All time here is mission time, so one second of the machine at warp 50 integrates 50 s. The actuator is pacing,
 whose power is linear in duty: P = idle + duty · (maximum − idle).
@@ -43,6 +43,7 @@ class Limiting(IntEnum):
     THERMAL = GOVERNOR_LIMITS.index("THERMAL")
     CAP = GOVERNOR_LIMITS.index("CAP")
     MAXIMUM = GOVERNOR_LIMITS.index("MAXIMUM")
+    FDIR = GOVERNOR_LIMITS.index("FDIR")
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +70,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Situation(Struct, frozen=True):
-    """What the governor decides on: mission-time step, battery, nodes, arc, array, and whether payload may run."""
+    """What the governor decides on: mission-time step, battery, nodes, arc, array, and whether payload may run.
+
+    ``ceiling`` (0 to 1) bounds the duty.
+    """
 
     dt_s: float
     soc_fraction: float
@@ -79,6 +83,7 @@ class Situation(Struct, frozen=True):
     arc_remaining_s: float
     array_power_w: float
     permitted: bool
+    ceiling: float = 1.0
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -119,6 +124,9 @@ def step(
         )
         if state.power_cap_w is not None and state.power_cap_w < lowest_w:
             lowest_w, limit = state.power_cap_w, Limiting.CAP
+        ceiling_w = config.gpu_idle_w + situation.ceiling * (config.gpu_max_w - config.gpu_idle_w)
+        if ceiling_w < lowest_w:
+            lowest_w, limit = ceiling_w, Limiting.FDIR
         budget_w = max(config.gpu_idle_w, lowest_w)
     found: tuple[Event, ...] = ()
     reported, reported_s = state.limit_reported, state.reported_s

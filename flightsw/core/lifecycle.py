@@ -46,6 +46,7 @@ class Trigger(Enum):
     STOP_OVERDUE = auto()
     HUNG = auto()
     RETRY = auto()
+    KILL_ORDERED = auto()
 
 
 @unique
@@ -78,6 +79,9 @@ LIFECYCLE: Final[dict[tuple[Life, Trigger], tuple[Life, Action]]] = {
     (Life.STOPPING, Trigger.EXIT_AS_ASKED): (Life.OFF, Action.NONE),
     (Life.STOPPING, Trigger.EXIT_FAILED): (Life.FAILED, Action.NONE),
     (Life.STOPPING, Trigger.EXIT_TOO_OFTEN): (Life.QUARANTINED, Action.NONE),
+    (Life.STARTING, Trigger.KILL_ORDERED): (Life.STOPPING, Action.KILL),
+    (Life.RUNNING, Trigger.KILL_ORDERED): (Life.STOPPING, Action.KILL),
+    (Life.STOPPING, Trigger.KILL_ORDERED): (Life.STOPPING, Action.KILL),
     (Life.FAILED, Trigger.RETRY): (Life.STARTING, Action.START),
     (Life.FAILED, Trigger.STOP): (Life.OFF, Action.NONE),
     (Life.QUARANTINED, Trigger.RETRY): (Life.STARTING, Action.START),

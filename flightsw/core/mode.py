@@ -1,13 +1,17 @@
 """Vehicle mode: BOOT, SAFE, NOMINAL, COMPUTE, DOWNLINK, and one table of transitions.
 
-``TRANSITIONS`` is the whole policy; the first row whose source and condition hold is taken, at most one per frame.
-Conditions are predicates over ``Facts``, so the machine can be explored exhaustively.
+``TRANSITIONS`` is the whole policy; the first row whose source and condition hold is taken, at most one per
+frame. Conditions are predicates over ``Facts``, so the machine can be explored exhaustively.
 
 SAFE has one owner, one reason and one exit rule per entry (``CAUSES``). Power, thermal and stale-sensor causes
-end by themselves, once the sensors are valid and the cause has been gone for ``recover_s``; a command, a crash loop
-or a loss of contact ends by telecommand only, and not while another cause is active. An operator who commands SAFE
-in SAFE takes ownership. Payload runs in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's
-rail.
+end by themselves, once the sensors are valid and the cause has been gone for ``recover_s``; a command, a crash
+loop, a loss of contact or another limit ends by telecommand only, and not while another cause is active. An
+operator who commands SAFE in SAFE takes ownership, and so does a limit whose exit rule is the stricter one.
+
+The causes soc_low to blind are a floor in code that no table can unload. Those of ``fdir`` come before it, from
+the active tables: an actionpoint whose response is SAFE, as limit_power, limit_thermal or limit by its domain.
+
+Payload runs in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's rail.
 
 SAFE outlives the daemon: its cause is a durable fact, and a boot that finds one goes from BOOT straight back into
 SAFE, with the same owner and the same exit rule (``State.resume``).
@@ -41,7 +45,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What the transition table looks at."""
+    """What the transition table looks at; those of ``fdir`` name their actionpoint, empty is none."""
 
     ready: bool = False
     blind: bool = False
@@ -49,6 +53,9 @@ class Facts(Struct, frozen=True, kw_only=True):
     undervoltage: bool = False
     gpu_hot: bool = False
     radiator_hot: bool = False
+    limit_power: str = ""
+    limit_thermal: str = ""
+    limit: str = ""
     contact_lost: bool = False
     jobs_wanted: bool = False
     contact: bool = False
@@ -70,6 +77,7 @@ class Cause(Struct, frozen=True):
 BY_COMMAND: Final = "command"
 CRASH_LOOP: Final = "crash_loop"
 LOSS_OF_CONTACT: Final = "loss_of_contact"
+LIMIT: Final = "limit"
 CAUSES: Final[dict[str, Cause]] = {
     BY_COMMAND: Cause("SAFE_ENTERED", "telecommand", None, False, automatic=False),
     CRASH_LOOP: Cause("CRASH_LOOP", "crash loop", None, False, automatic=False),
@@ -78,6 +86,9 @@ CAUSES: Final[dict[str, Cause]] = {
     "gpu_hot": Cause("GPU_HOT", "GPU over-temperature", "gpu_hot", True),
     "radiator_hot": Cause("RADIATOR_HOT", "radiator over-temperature", "radiator_hot", True),
     "blind": Cause("SENSORS_STALE", "sensors stale", "blind", False),
+    "limit_power": Cause("FDIR_TRIPPED", "limit of power", "limit_power", True),
+    "limit_thermal": Cause("FDIR_TRIPPED", "limit of heat", "limit_thermal", True),
+    LIMIT: Cause("FDIR_TRIPPED", "limit", "limit", False, automatic=False),
     LOSS_OF_CONTACT: Cause("CONTACT_LOST", "loss of contact", "contact_lost", False, automatic=False),
 }
 
@@ -154,6 +165,17 @@ TRANSITIONS: Final = (
     _safe_on("gpu_hot"),
     _safe_on("radiator_hot"),
     _safe_on("blind"),
+    _safe_on(LIMIT),
+    _safe_on("limit_power"),
+    _safe_on("limit_thermal"),
+    Transition(
+        _from(Mode.SAFE),
+        lambda s, f, r: bool(f.limit) and CAUSES[s.cause or BY_COMMAND].automatic,
+        Mode.SAFE,
+        CAUSES[LIMIT].event,
+        CAUSES[LIMIT].text,
+        LIMIT,
+    ),
     _safe_on(LOSS_OF_CONTACT),
     Transition(_from(Mode.BOOT), _while("ready"), Mode.NOMINAL, "BOOT", "sensors valid"),
     Transition(
@@ -183,7 +205,7 @@ _ROWS: Final = {source: tuple(row for row in TRANSITIONS if source in row.source
 
 def active_causes(facts: Facts) -> tuple[str, ...]:
     """Causes of SAFE that hold now, in words."""
-    return tuple(c.text for c in CAUSES.values() if c.fact is not None and getattr(facts, c.fact))
+    return tuple(_said(c.text, c, facts) for c in CAUSES.values() if c.fact is not None and getattr(facts, c.fact))
 
 
 def sheds_rail(state: State, facts: Facts) -> bool:
@@ -202,7 +224,7 @@ def step(state: State, config: Config, facts: Facts, now_s: float) -> tuple[Stat
         state, recovered = _recovery(state, config, facts, now_s)
     for row in _ROWS[state.mode]:
         if row.condition(state, facts, recovered):
-            return _take(state, row, now_s)
+            return _take(state, row, facts)
     return (state if state.requested is None else replace(state, requested=None)), ()
 
 
@@ -220,16 +242,23 @@ def _recovery(state: State, config: Config, facts: Facts, now_s: float) -> tuple
     return state, now_s - state.gone_s >= config.recover_s
 
 
-def _take(state: State, row: Transition, now_s: float) -> tuple[State, tuple[Event, ...]]:
+def _said(text: str, cause: Cause, facts: Facts) -> str:
+    """A reason in words; a limit of the tables names its actionpoint."""
+    by = getattr(facts, cause.fact) if cause.fact is not None else ""
+    return f"{text}: {by}" if isinstance(by, str) and by else text
+
+
+def _take(state: State, row: Transition, facts: Facts) -> tuple[State, tuple[Event, ...]]:
     if row.target == state.mode and row.cause == state.cause:
         return replace(state, requested=None), ()
     resumed = state.resume is not None and row.cause == state.resume
     event = (state.resume_event or row.event) if resumed else row.event
     entered = State(mode=row.target, event=event, cause=row.cause)
     found: tuple[Event, ...] = ()
+    reason = row.reason if row.cause is None else _said(row.reason, CAUSES[row.cause], facts)
     if row.target != state.mode:
-        fields: Fields = {"old": state.mode.name, "new": row.target.name, "reason": row.reason}
+        fields: Fields = {"old": state.mode.name, "new": row.target.name, "reason": reason}
         found = (Event("MODE_CHANGED", fields),)
     if row.target is Mode.SAFE:
-        found += (Event("SAFE_ENTERED", {"reason": row.reason}),)
+        found += (Event("SAFE_ENTERED", {"reason": reason}),)
     return entered, found

@@ -76,6 +76,18 @@ def request(state: State, index: int, submit: SubmitRequest) -> tuple[State, tup
     return _put(state, index, replace(job, requests=(*job.requests, submit.request))), (submit,)
 
 
+def kill(state: State, jobs: tuple[JobConfig, ...], reason: str, now_s: float) -> tuple[State, tuple[Outcome, ...]]:
+    """Kill every worker; those that were to run count as failed, and are restored by the restart policy."""
+    out: list[Outcome] = []
+    killed = tuple(
+        fire(job, spec, Trigger.KILL_ORDERED, reason, now_s, out, "" if job.life is Life.STOPPING else reason)
+        if job.has_process
+        else job
+        for job, spec in zip(state.jobs, jobs, strict=True)
+    )
+    return State(jobs=killed), tuple(out)
+
+
 def step(
     state: State,
     config: Config,

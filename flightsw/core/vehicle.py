@@ -15,6 +15,8 @@ from . import (
     durable,
     eps,
     events,
+    fdir,
+    fdir_table,
     governor,
     gpu_health,
     housekeeping,
@@ -24,6 +26,7 @@ from . import (
     sense,
     tables,
     thermal,
+    watchpoints,
 )
 from .checkpoint import Config as CheckpointConfig
 from .commanding import Config as CommandingConfig
@@ -32,6 +35,7 @@ from .downlink import Config as DownlinkConfig
 from .durable import Config as DurableConfig
 from .eps import Config as EpsConfig
 from .events import Config as EventsConfig
+from .fdir_table import Config as FdirConfig
 from .governor import Config as GovernorConfig
 from .gpu_health import Config as GpuHealthConfig
 from .housekeeping import Config as HousekeepingConfig
@@ -60,6 +64,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Card and margins."""
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     """How the card's own reports are kept."""
+    fdir: FdirConfig = FdirConfig()
+    """Limits of the shipped tables that belong to no other subsystem."""
     mode: ModeConfig = ModeConfig()
     """Debounce of SAFE."""
     payload: PayloadConfig = PayloadConfig()
@@ -120,6 +126,8 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     gpu_health: gpu_health.State
     eps: eps.State
     thermal: thermal.State
+    watch: watchpoints.State
+    fdir: fdir.State
     mode: mode.State
     governor: governor.State
     payload: payload.State
@@ -144,6 +152,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
 def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Vehicle:
     """The vehicle at boot; ``crash_loop`` holds it in SAFE until a telecommand ends it."""
     kinds = [job.kind for job in config.jobs]
+    watch_table, action_table = fdir_table.shipped(config)
     return Vehicle(
         boot_count=boot_count,
         boot_s=now_s,
@@ -156,6 +165,8 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         gpu_health=gpu_health.State(),
         eps=eps.start(config.eps),
         thermal=thermal.State(),
+        watch=watchpoints.start(watch_table),
+        fdir=fdir.start(action_table),
         mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),
         governor=governor.start(config.governor),
         payload=payload.start(config.jobs, now_s),

@@ -81,6 +81,10 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x70, "TABLE_ACTIVATED", _I, "table {table} from {source}: {content}, CRC-32 {crc32}", "A table is in force from now on; the source is ground, store or default."),
     _event(0x71, "TABLE_REJECTED", _E, "stored table {table} is unusable, the default stands: {reason}", "What a former boot stored is refused."),
     _event(0x72, "PARAMETERS_CHANGED", _I, "{count} parameters changed: {changes}", "Values of the configuration changed together."),
+    # 0xD0.. limits
+    _event(0xD0, "FDIR_TRIPPED", _W, "actionpoint {action} ({name}, level {level}, time {count}): {response}: {condition}", "A condition held long enough; the response is done in the same frame."),
+    _event(0xD1, "FDIR_RELEASED", _I, "actionpoint {action} ({name}) released after {response}", "The condition has been gone for long enough."),
+    _event(0xD2, "FDIR_STALE", _W, "{count} watchpoints without valid samples: {names}", "Watchpoints went stale: neither clear nor tripped."),
     # 0xA0.. time
     _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
     _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),

@@ -1,17 +1,19 @@
 """Tables of limits: watchpoints say what is wrong, actionpoints what is done about it.
 
-A *watchpoint* compares one telemetry parameter, or its rate of change per second of mission time, with a limit. It
-trips after ``samples`` consecutive new samples beyond ``trip``, and clears with the first one behind ``clear``.
-Without a valid new sample for ``stale_s`` of machine time it is STALE, which is neither.
+A *watchpoint* compares one telemetry parameter, or its rate of change per second of mission time, with a limit.
+It trips after ``samples`` consecutive new samples beyond ``trip``, and clears with the first one behind
+``clear``. Without a valid new sample for ``stale_s`` of machine time it is STALE, which is neither. A rate is
+taken between two samples at least ``RATE_STEP_S`` of machine time apart, so that it means the same at every frame
+rate.
 
 An *actionpoint* combines watchpoints in reverse Polish notation (``[3, 4, "or"]``; ``"stale"`` asks whether the
-watchpoint before it is stale). When its condition has held for ``persistence_s`` it does its response, once or each
-time the condition comes back; standing responses (throttle, pause) end when the condition has been gone for
+watchpoint before it is stale). When its condition has held for ``persistence_s`` it does its response, once or
+each time the condition comes back; standing responses (throttle, pause) end when the condition has been gone for
 ``release_s``. Several actionpoints on one condition with growing persistence are an escalation; ``level`` is the
 rung.
 
-``check_watchpoints`` and ``check_actionpoints`` run on the ground when a table is compiled, and on board when it is
-validated.
+``check_watchpoints`` and ``check_actionpoints`` run on the ground when a table is compiled, and on board when it
+is validated.
 """
 
 import math
@@ -21,12 +23,16 @@ from typing import Annotated, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from .dictionary import PARAMETER_BY_NAME
+from .dictionary import IDENTITY, PARAMETER_BY_NAME
 from .errors import TableError
 from .tables import IMAGE_BYTES_MAX, RELATIVE_SEQUENCES
 
 ENTRIES_MAX: Final = 256
 TOKENS_MAX: Final = 20
+RATE_STEP_S: Final = 0.95
+"""Least machine time between the two samples of a rate: those of a source of 1 Hz, a little early."""
+RATE_STALE_MIN_S: Final = 2.0
+"""Least ``stale_s`` of a rate; with less it would be stale between any two of its samples."""
 OPERATIONS: Final = {"and": 2, "or": 2, "not": 1, "stale": 1}
 """Operations of a condition, and how many values each takes."""
 UPPER: Final = frozenset((">", ">="))
@@ -152,6 +158,10 @@ def check_watchpoints(table: WatchTable) -> None:
         where = f"watchpoint {point.id} ({point.name})"
         if point.parameter not in PARAMETER_BY_NAME:
             raise TableError(f"{where}: parameter {point.parameter!r} is not in this dictionary")
+        if point.parameter in IDENTITY:
+            raise TableError(f"{where}: parameter {point.parameter!r} names a packet and cannot be watched")
+        if point.quantity == "rate" and point.stale_s < RATE_STALE_MIN_S:
+            raise TableError(f"{where}: stale_s = {point.stale_s:g}: a rate needs at least {RATE_STALE_MIN_S:g}")
         if not math.isfinite(point.trip) or not math.isfinite(point.clear or 0.0):
             raise TableError(f"{where}: trip and clear must be finite numbers")
         if point.clear is None:

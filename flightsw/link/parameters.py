@@ -17,7 +17,7 @@ RADIATOR_LIMITS: Final = Limits(yellow_high=58.0, red_high=60.0)
 MODES: Final = tuple(m.name for m in Mode)
 OFF_ON: Final = ("OFF", "ON")
 JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARANTINED")
-GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM")
+GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR")
 TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
 
 PARAMETERS: Final[tuple[Parameter, ...]] = (
@@ -129,6 +129,12 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="parameters.changed", text="Parameters that differ from the configuration file"),
     Parameter(name="parameters.crc32", text="CRC-32 of the active set of parameters"),
     Parameter(name="tables.loads_open", text="Loads of tables that are open"),
+    # limits
+    Parameter(name="fdir.tripped", text="Actionpoints whose condition stands, passive ones too"),
+    Parameter(name="fdir.stale", text="Watchpoints without valid samples"),
+    Parameter(name="fdir.level", text="Highest level among the responses that stand or were done; 0 is none"),
+    Parameter(name="fdir.duty_ceiling", text="Ceiling of the duty by THROTTLE and PAUSE; 1 is none"),
+    Parameter(name="fdir.responses", text="Responses done since boot or activation of the table"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -212,6 +218,10 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "time.uncertainty_s",
             "gpu.xid",
             "gpu.xid_count",
+            "fdir.tripped",
+            "fdir.stale",
+            "fdir.level",
+            "fdir.duty_ceiling",
         ),
     ),
     HousekeepingGroup(
@@ -270,6 +280,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "parameters.changed",
             "parameters.crc32",
             "tables.loads_open",
+            "fdir.responses",
         ),
     ),
 )

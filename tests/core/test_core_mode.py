@@ -61,11 +61,11 @@ def test_exit_rule_of_each_cause(cause: str) -> None:
     state = in_mode(SAFE, cause=cause)
     fact = CAUSES[cause].fact
     automatic = CAUSES[cause].automatic
-    assert automatic is (cause not in ("command", "crash_loop", "loss_of_contact"))
+    assert automatic is (cause not in ("command", "crash_loop", "loss_of_contact", "limit"))
     for tick in range(400):
         now_s = tick * 0.1
         # Gone from 1 s on, back for a moment at 6 s.
-        bad = {fact: True} if fact is not None and (now_s < 1.0 or 6.0 <= now_s < 6.05) else {}
+        bad = {fact: "x"} if fact is not None and (now_s < 1.0 or 6.0 <= now_s < 6.05) else {}
         state, _ = mode.step(state, CONFIG, Facts(ready=True, **bad), now_s)
         if state.mode is NOMINAL:
             break

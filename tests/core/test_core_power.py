@@ -159,7 +159,7 @@ def test_stale_sensors_are_no_values() -> None:
 )
 def test_rail(before: bool, commanded: bool, shed: bool, on: bool, events: list[str]) -> None:
     state = msgspec.structs.replace(eps.start(eps.Config()), rail_on=before, rail_commanded=commanded)
-    state, found = eps.switch_rail(state, shed, "test")
+    state, found = eps.switch_rail(state, shed, "test", 0.0)
     assert state.rail_on is on
     assert [event.fields["state"] for event in found] == events
 

@@ -73,6 +73,8 @@ def test_conditions(condition):
         (watch(samples=0), "samples"),
         (watch(samples=1001), "samples"),
         (watch(stale_s=0.0), "stale_s"),
+        (watch(parameter="packet_sequence"), "parameter 'packet_sequence' names a packet"),
+        (watch(quantity="rate", stale_s=1.9), "stale_s = 1.9: a rate needs at least 2"),
     ],
 )
 def test_r8_every_field_of_a_watchpoint(broken, reason):
