@@ -8,6 +8,8 @@ through the frame, after all subsystems:
     accepted    → the mode still allows it → begun, or refused
     just come   → accepted and begun in the same frame
 
+Stored commands go the same way; ``sequence_driver`` accepts and begins them.
+
 A command sees only reports of frames after the one it began in: what came earlier says nothing about it. Deadlines
 are machine time.
 """
@@ -35,18 +37,18 @@ def drive(
 ) -> Vehicle:
     """End what has ended, begin what was accepted, accept and begin what has come."""
     for command in vehicle.commanding.in_flight:
-        vehicle = _advance(vehicle, config, command, reports, frame, now_s)
+        vehicle = advance(vehicle, config, command, reports, frame, now_s)
     for packet in telecommands:
         state, outcomes = commanding.accept(vehicle.commanding, config.commanding, packet, vehicle.mode.mode, now_s)
         frame.take(outcomes)
         vehicle = replace(vehicle, commanding=state)
         for command in state.in_flight:
             if not command.started:
-                vehicle = _advance(vehicle, config, command, (), frame, now_s)
+                vehicle = advance(vehicle, config, command, (), frame, now_s)
     return vehicle
 
 
-def _advance(
+def advance(
     vehicle: Vehicle,
     config: Config,
     command: Command,
@@ -54,6 +56,7 @@ def _advance(
     frame: Frame,
     now_s: float,
 ) -> Vehicle:
+    """One command: begin it if it is new, end it if it has ended or is past its deadline."""
     execution = EXECUTIONS[command.spec.name]
     if not command.started:
         # What came before the command began says nothing about it.

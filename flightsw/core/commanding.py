@@ -15,6 +15,10 @@ completion, failure, or TIMEOUT after the time the dictionary allows it (machine
 *Arming.* A hazardous command must have been armed by ``arm`` within ``arm_window_s``; arming is used up by the
 attempt.
 
+*Stored commands.* Commands of sequences come by ``submit`` and pass the same checks. Nobody waits for their
+reports: no report is sent, no id is remembered; the final outcome is kept in ``outcomes`` until the sequences have
+taken it.
+
 What a command does and when it is complete stands in ``execution``.
 """
 
@@ -28,7 +32,7 @@ from flightsw.link.arguments import check_arguments
 from flightsw.link.bodies import CommandBody, unpack_command
 from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_OPCODE
 from flightsw.link.errors import ArgumentError, BodyError, PacketError
-from flightsw.link.packet import ACK_ACCEPTANCE, ACK_COMPLETION, ACK_START, TcPacket, decode_tc
+from flightsw.link.packet import ACK_ACCEPTANCE, ACK_COMPLETION, ACK_NONE, ACK_START, TcPacket, decode_tc
 from flightsw.link.schema import FailureCode, Hazard, Mode, Stage, Telecommand
 
 from .events import Event, Fields
@@ -53,7 +57,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """One accepted command with checked arguments."""
+    """One accepted command with checked arguments; ``stored`` ones come from a sequence."""
 
     id: int
     spec: Telecommand
@@ -61,6 +65,7 @@ class Command(Struct, frozen=True, kw_only=True):
     ack_flags: int
     deadline_s: float
     started: bool = False
+    stored: bool = False
 
 
 class Verification(Struct, frozen=True):
@@ -76,7 +81,8 @@ class Verification(Struct, frozen=True):
 class State(Struct, frozen=True, kw_only=True):
     """Commands in flight (oldest first), latest report by id, armed opcodes with their deadline, counters.
 
-    ``heard`` counts the accepted commands that came from the ground.
+    ``heard`` counts the accepted commands that came from the ground, ``outcomes`` are the final reports of stored
+    commands that the sequences have not taken yet.
     """
 
     in_flight: tuple[Command, ...] = ()
@@ -86,6 +92,7 @@ class State(Struct, frozen=True, kw_only=True):
     heard: int = 0
     rejected: int = 0
     garbage: int = 0
+    outcomes: tuple[Verification, ...] = ()
 
 
 Outcome = Verification | Event
@@ -129,8 +136,9 @@ def report(
 ) -> tuple[State, tuple[Outcome, ...]]:
     """Progress of one command: its start, or its one final report, after which it is in flight no longer."""
     verification = Verification(command.id, command.spec.opcode, stage, code, text)
-    final = stage is Stage.COMPLETION or code is not FailureCode.NONE
-    if final:
+    if command.stored:
+        return _stored_report(state, verification), ()
+    if _is_final(verification):
         in_flight = tuple(c for c in state.in_flight if c.id != command.id)
     else:
         in_flight = tuple(replace(c, started=True) if c.id == command.id else c for c in state.in_flight)
@@ -139,6 +147,38 @@ def report(
         failed: Fields = {"command": command.spec.name, "code": code.name, "reason": text}
         return state, (verification, Event("TC_FAILED", failed))
     return state, ((verification,) if command.ack_flags & _FLAG[stage] else ())
+
+
+def submit(
+    state: State,
+    config: Config,
+    spec: Telecommand,
+    arguments: Mapping[str, Any],
+    command_id: int,
+    mode: Mode,
+    now_s: float,
+    stored_max: int,
+) -> tuple[State, Command | Verification]:
+    """Acceptance of one stored command, of which at most ``stored_max`` may be in flight; nothing is executed yet.
+
+    ``arguments`` are checked. The second value is the accepted command, or the refusal.
+    """
+    if sum(command.stored for command in state.in_flight) >= stored_max:
+        text = f"{stored_max} stored commands are in flight"
+        return state, Verification(command_id, spec.opcode, Stage.ACCEPTANCE, FailureCode.BUSY, text)
+    if (refusal := _permission(state, config, spec, mode, now_s)) is not None:
+        code, text = refusal
+        return state, Verification(command_id, spec.opcode, Stage.ACCEPTANCE, code, text)
+    command = Command(
+        id=command_id,
+        spec=spec,
+        arguments=arguments,
+        ack_flags=ACK_NONE,
+        deadline_s=now_s + spec.timeout_s,
+        stored=True,
+    )
+    armed = _disarmed(state.armed, spec, now_s)
+    return replace(state, in_flight=(*state.in_flight, command), armed=armed), command
 
 
 def arm(state: State, config: Config, opcode: int, now_s: float) -> State:
@@ -163,16 +203,8 @@ def _verdict(
         arguments = check_arguments(spec, body.args)
     except ArgumentError as error:
         return refusal(FailureCode.BAD_ARGUMENT, str(error))
-    if mode not in spec.modes:
-        allowed = ", ".join(m.name for m in spec.modes)
-        return refusal(FailureCode.MODE_FORBIDS, f"{spec.name} is not allowed in {mode.name}, only in {allowed}")
-    if spec.hazard is Hazard.HAZARDOUS and not any(
-        opcode == spec.opcode and now_s <= until_s for opcode, until_s in state.armed
-    ):
-        how = f"{spec.name} is hazardous: send arm opcode={spec.opcode} within {config.arm_window_s:g} s before it"
-        return refusal(FailureCode.NOT_ARMED, how)
-    if len(state.in_flight) >= config.in_flight_max:
-        return refusal(FailureCode.BUSY, f"{config.in_flight_max} commands are in flight; send it again later")
+    if (found := _permission(state, config, spec, mode, now_s)) is not None:
+        return refusal(*found)
     return Command(
         id=body.id,
         spec=spec,
@@ -180,6 +212,35 @@ def _verdict(
         ack_flags=header.ack_flags,
         deadline_s=now_s + spec.timeout_s,
     )
+
+
+def _permission(
+    state: State, config: Config, spec: Telecommand, mode: Mode, now_s: float
+) -> tuple[FailureCode, str] | None:
+    """Why a known command with valid arguments may not be accepted now, wherever it comes from."""
+    if mode not in spec.modes:
+        allowed = ", ".join(m.name for m in spec.modes)
+        return FailureCode.MODE_FORBIDS, f"{spec.name} is not allowed in {mode.name}, only in {allowed}"
+    if spec.hazard is Hazard.HAZARDOUS and not any(
+        opcode == spec.opcode and now_s <= until_s for opcode, until_s in state.armed
+    ):
+        how = f"{spec.name} is hazardous: send arm opcode={spec.opcode} within {config.arm_window_s:g} s before it"
+        return FailureCode.NOT_ARMED, how
+    if len(state.in_flight) >= config.in_flight_max:
+        return FailureCode.BUSY, f"{config.in_flight_max} commands are in flight; send it again later"
+    return None
+
+
+def _stored_report(state: State, verification: Verification) -> State:
+    if not _is_final(verification):
+        in_flight = tuple(replace(c, started=True) if c.id == verification.id else c for c in state.in_flight)
+        return replace(state, in_flight=in_flight)
+    in_flight = tuple(c for c in state.in_flight if c.id != verification.id)
+    return replace(state, in_flight=in_flight, outcomes=(*state.outcomes, verification))
+
+
+def _is_final(verification: Verification) -> bool:
+    return verification.stage is Stage.COMPLETION or verification.code is not FailureCode.NONE
 
 
 def _refuse(state: State, refusal: Verification, now_s: float) -> tuple[State, tuple[Outcome, ...]]:

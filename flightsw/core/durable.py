@@ -33,12 +33,13 @@ from .effects import Persist
 from .events import Event
 from .mode import CAUSES
 from .mode import State as ModeState
+from .sequence_durable import SEQUENCES_KEY
 
 if TYPE_CHECKING:
     from .vehicle import Vehicle
 
 VEHICLE_KEY: Final = "vehicle"
-DURABLE_KEYS: Final = (VEHICLE_KEY, *(table.name for table in LOADABLE))
+DURABLE_KEYS: Final = (VEHICLE_KEY, SEQUENCES_KEY, *(table.name for table in LOADABLE))
 """Every key that ``boot`` takes; the shell loads them all."""
 COMMANDS_MAX: Final = 64
 TEXT_CHARACTERS_MAX: Final = 96

@@ -10,6 +10,7 @@ effect in its next step.
     job.…            ``execution_jobs``
     table.…          ``execution_tables``, with parameter.…
     event.mute       ``execution_recorder``
+    sequence.…       ``execution_sequences``
 """
 
 from typing import Final
@@ -19,7 +20,16 @@ from msgspec.structs import replace
 from flightsw.link.dictionary import HOUSEKEEPING, TELECOMMAND_BY_OPCODE
 from flightsw.link.schema import FailureCode, Hazard, HousekeepingGroup, Mode
 
-from . import commanding, eps, execution_jobs, execution_recorder, execution_tables, housekeeping, mode
+from . import (
+    commanding,
+    eps,
+    execution_jobs,
+    execution_recorder,
+    execution_sequences,
+    execution_tables,
+    housekeeping,
+    mode,
+)
 from .commanding import Command
 from .effects import Acknowledge
 from .execution_row import DONE, Begun, Execution, Failure, Pong, Reports
@@ -131,6 +141,7 @@ EXECUTIONS: Final[dict[str, Execution]] = {
     **execution_jobs.ROWS,
     **execution_tables.ROWS,
     **execution_recorder.ROWS,
+    **execution_sequences.ROWS,
     "ping": Execution(_ping),
     "arm": Execution(_arm),
     "mode.set": Execution(_mode_set, _mode_ended),

@@ -14,7 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from flightsw.link import settings
-from flightsw.link.errors import TableError
+from flightsw.link.errors import TableError, TableInUseError
 from flightsw.link.schema import FailureCode
 from flightsw.link.settings import SETTING_BY_ID
 from flightsw.link.tables import TABLE_BY_CODE, Table
@@ -121,6 +121,8 @@ def _activate(vehicle: Vehicle, config: Config, command: Command, now_s: float) 
         return Failure(FailureCode.INVALID_TABLE, f"{table.name}: {fault}")
     try:
         vehicle, told = handler.activate(vehicle, config, table, load.image, now_s)
+    except TableInUseError as error:
+        return Failure(FailureCode.WRONG_STATE, f"{table.name}: {error}")
     except TableError as error:
         return Failure(FailureCode.INVALID_TABLE, f"{table.name}: {error}")
     vehicle = replace(vehicle, tables=tables.closed(vehicle.tables, table.name))

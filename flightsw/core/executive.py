@@ -1,7 +1,7 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
     sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → mode → governor
-          → payload → checkpoint → commanding → housekeeping → downlink → durable
+          → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -39,6 +39,8 @@ from . import (
     payload,
     responses,
     sense,
+    sequence_driver,
+    sequence_durable,
     supervision,
     tables,
     thermal,
@@ -54,6 +56,7 @@ from .frame import Frame, report
 from .inputs import Inputs, Reset
 from .parameter_set import flown
 from .payload import Permit
+from .sequence_durable import SEQUENCES_KEY
 from .table_boot import restore_tables
 from .vehicle import Config, RestartOrder, Vehicle, start
 
@@ -83,6 +86,15 @@ def boot(
     vehicle = replace(start(config, boot_count, crash_loop, now_s), power_on=power_on, resets=resets)
     vehicle, told = restore(vehicle, durable)
     vehicle, stored = restore_tables(vehicle, config, durable, now_s)
+    config = flown(vehicle, config)
+    state, restored = sequence_durable.restore(
+        vehicle.sequences,
+        config.sequence,
+        durable.get(SEQUENCES_KEY),
+        power_on=power_on,
+        crash_loop=crash_loop,
+    )
+    vehicle = replace(vehicle, sequences=state)
     fields: Fields = {
         "boot": boot_count,
         "cause": cause,
@@ -92,7 +104,7 @@ def boot(
     found = [Event("BOOT", fields)]
     if crash_loop:
         found.append(Event("CRASH_LOOP", {"count": unclean_boots, "window_s": crash_window_s}))
-    return report(vehicle, flown(vehicle, config), (*found, *told, *stored), now_s)
+    return report(vehicle, config, (*found, *told, *stored, *restored), now_s)
 
 
 def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
@@ -104,9 +116,11 @@ def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tup
     state = vehicle.payload
     for index in range(len(config.jobs)):
         state = payload.want(state, index, False)
-    vehicle, written = persist(replace(vehicle, payload=state), config.durable, now_s, now=True)
+    sequences, positions = sequence_durable.close(vehicle.sequences, now_s)
+    vehicle = replace(vehicle, payload=state, sequences=sequences)
+    vehicle, written = persist(vehicle, config.durable, now_s, now=True)
     vehicle, effects = report(vehicle, config, (Event("SHUTDOWN", {"reason": reason}),), now_s)
-    return vehicle, (*effects, *written)
+    return vehicle, (*effects, *written, *positions)
 
 
 def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
@@ -179,6 +193,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         contact_loss=silence,
         tables=vehicle.tables,
         parameters=vehicle.parameters,
+        sequences=vehicle.sequences,
         power_on=vehicle.power_on,
         resets=vehicle.resets,
         supervision=watched,
@@ -241,6 +256,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         open_tables, pieces = tables.step(vehicle.tables, config.tables)
         take(pieces)
         vehicle = replace(vehicle, tables=open_tables)
+    if vehicle.sequences.awake or vehicle.commanding.outcomes:
+        vehicle = sequence_driver.run(vehicle, config, frame, now_s)
     vehicle = _restart(vehicle, frame, now_s)
     unreadable = vehicle.commanding.garbage + vehicle.health.radio_frames_bad
     watched, found = supervision.garbage(vehicle.supervision, unreadable, now_s)

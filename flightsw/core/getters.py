@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from flightsw.link.dictionary import EVENT_BY_NAME
 
 from .job import Job
+from .sequence_life import Life
+from .sequence_time import ats_next_s
 
 if TYPE_CHECKING:
     from .vehicle import Vehicle
@@ -199,4 +201,10 @@ GETTERS: Final[dict[str, Getter]] = {
     "fdir.level": lambda v: v.fdir.level,
     "fdir.duty_ceiling": lambda v: v.fdir.orders.ceiling,
     "fdir.responses": lambda v: v.fdir.responses,
+    "sequence.running": lambda v: v.sequences.count(Life.RUNNING, Life.WAITING),
+    "sequence.suspended": lambda v: v.sequences.count(Life.SUSPENDED),
+    "sequence.ats_next_s": lambda v: ats_next_s(v.sequences, v.correlation),
+    "sequence.dispatched": lambda v: v.sequences.dispatched,
+    "sequence.failed": lambda v: v.sequences.failed,
+    "sequence.skipped": lambda v: v.sequences.skipped,
 }

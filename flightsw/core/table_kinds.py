@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from flightsw.link.tables import Kind, Table
 
-from . import parameter_set
+from . import parameter_set, sequence_tables
 from .table_handler import Handler, Image
 
 if TYPE_CHECKING:
@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 
 HANDLERS: Final[dict[Kind, Handler]] = {
     Kind.PARAMETERS: parameter_set.HANDLER,
+    Kind.ABSOLUTE: sequence_tables.HANDLER,
+    Kind.RELATIVE: sequence_tables.HANDLER,
 }
 """Tables that can be loaded, by kind."""
-STATUSES: Final[dict[str, Image]] = {}
+STATUSES: Final[dict[str, Image]] = {
+    "sequence_status": sequence_tables.status,
+}
 """Tables that can only be dumped, by name."""
 
 

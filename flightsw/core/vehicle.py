@@ -24,6 +24,7 @@ from . import (
     parameter_set,
     payload,
     sense,
+    sequence_life,
     tables,
     thermal,
     watchpoints,
@@ -44,6 +45,7 @@ from .job import Config as PayloadConfig
 from .job import JobConfig
 from .mode import Config as ModeConfig
 from .sense import Config as SenseConfig
+from .sequence import Config as SequenceConfig
 from .supervision import State as SupervisionState
 from .tables import Config as TablesConfig
 from .thermal import Config as ThermalConfig
@@ -84,6 +86,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often durable facts are written."""
     tables: TablesConfig = TablesConfig()
     """Pace of dumps."""
+    sequence: SequenceConfig = SequenceConfig()
+    """Bounds of stored sequences, and which start at boot."""
     jobs: tuple[JobConfig, ...] = ()
     """Configured jobs; ids are unique."""
 
@@ -140,6 +144,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     contact_loss: contact_loss.State
     tables: tables.State
     parameters: parameter_set.State
+    sequences: sequence_life.State
     power_on: bool = True
     resets: tuple[Reset, ...] = ()
     supervision: SupervisionState = SupervisionState()
@@ -179,4 +184,5 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         contact_loss=contact_loss.State(),
         tables=tables.IDLE,
         parameters=parameter_set.FILED,
+        sequences=sequence_life.State(),
     )

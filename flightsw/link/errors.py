@@ -9,6 +9,7 @@ configuration are plain ``ValueError``; broken invariants of ours are ``assert``
     ├── BodyError           the packet is whole, its msgpack body is not what the dictionary says
     ├── ArgumentError       a telecommand's arguments are refused (``FailureCode.BAD_ARGUMENT``)
     └── TableError          a table, sequence or parameter set is refused (``FailureCode.INVALID_TABLE``)
+        └── TableInUseError  it cannot be replaced now (``FailureCode.WRONG_STATE``)
 """
 
 
@@ -34,3 +35,7 @@ class ArgumentError(LinkError):
 
 class TableError(LinkError):
     """An image of a table is damaged, or its content is not allowed."""
+
+
+class TableInUseError(TableError):
+    """What a table holds is running: its image cannot be replaced now."""

@@ -85,6 +85,16 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0xD0, "FDIR_TRIPPED", _W, "actionpoint {action} ({name}, level {level}, time {count}): {response}: {condition}", "A condition held long enough; the response is done in the same frame."),
     _event(0xD1, "FDIR_RELEASED", _I, "actionpoint {action} ({name}) released after {response}", "The condition has been gone for long enough."),
     _event(0xD2, "FDIR_STALE", _W, "{count} watchpoints without valid samples: {names}", "Watchpoints went stale: neither clear nor tripped."),
+    # 0x90.. stored sequences
+    _event(0x90, "SEQUENCE_STARTED", _I, "{sequence} ({name}) runs from step {step} of {steps}: {by}", "A stored sequence began to run."),
+    _event(0x91, "SEQUENCE_WAITING", _I, "{sequence} waits for valid time before step {step}: {by}", "A stored sequence needs the onboard time."),
+    _event(0x92, "SEQUENCE_ENDED", _I, "{sequence} ended: {dispatched} dispatched, {failed} failed, {skipped} skipped", "The outcome of its last step is known."),
+    _event(0x93, "SEQUENCE_ABORTED", _W, "{sequence} aborted before step {step}: {reason}", "A stored sequence ended before its time."),
+    _event(0x94, "SEQUENCE_SUSPENDED", _I, "{sequence} suspended before step {step}", "Its time stands still."),
+    _event(0x95, "SEQUENCE_RESUMED", _I, "{sequence} resumed at step {step}", "Its time runs on."),
+    _event(0x96, "SEQUENCE_STEP_FAILED", _W, "{sequence} step {step}, {command}: {code}: {reason}", "A stored command was refused, failed, or was not whole."),
+    _event(0x97, "SEQUENCE_SKIPPED", _W, "{sequence}: {count} steps from step {step} on skipped, {late_s:.1f} s late", "Absolute steps came too late to be dispatched."),
+    _event(0x98, "SEQUENCE_APPENDED", _I, "{sequence}: {added} steps appended, {passed} in the past left out, {steps} in all", "Steps were merged into an absolute sequence."),
     # 0xA0.. time
     _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
     _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),

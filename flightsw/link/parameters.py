@@ -135,6 +135,13 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="fdir.level", text="Highest level among the responses that stand or were done; 0 is none"),
     Parameter(name="fdir.duty_ceiling", text="Ceiling of the duty by THROTTLE and PAUSE; 1 is none"),
     Parameter(name="fdir.responses", text="Responses done since boot or activation of the table"),
+    # stored sequences
+    Parameter(name="sequence.running", text="Stored sequences that run or wait for valid time"),
+    Parameter(name="sequence.suspended", text="Stored sequences that are suspended"),
+    Parameter(name="sequence.ats_next_s", unit="s", text="Time to the next absolute step; NaN is none"),
+    Parameter(name="sequence.dispatched", text="Stored commands dispatched since boot"),
+    Parameter(name="sequence.failed", text="Steps of sequences since boot that were refused or failed"),
+    Parameter(name="sequence.skipped", text="Absolute steps since boot that were too late"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -222,6 +229,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "fdir.stale",
             "fdir.level",
             "fdir.duty_ceiling",
+            "sequence.running",
+            "sequence.ats_next_s",
         ),
     ),
     HousekeepingGroup(
@@ -281,6 +290,10 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "parameters.crc32",
             "tables.loads_open",
             "fdir.responses",
+            "sequence.suspended",
+            "sequence.dispatched",
+            "sequence.failed",
+            "sequence.skipped",
         ),
     ),
 )

@@ -63,8 +63,26 @@ class Sequence(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     steps: tuple[Step, ...]
 
 
+class Status(msgspec.Struct, frozen=True, array_like=True):
+    """One row of the table "sequence_status": a loaded sequence, its state, and the counts of its latest run.
+
+    ``index`` is the next step, from 0; ``pending`` are dispatched steps whose outcome is not known yet.
+    """
+
+    sequence: str
+    name: str
+    state: str
+    index: int
+    steps: int
+    pending: int
+    dispatched: int
+    failed: int
+    skipped: int
+
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _image: Final = msgspec.msgpack.Decoder(Sequence)
+_status: Final = msgspec.msgpack.Decoder(tuple[Status, ...])
 
 
 def make_step(at_ds: int, command: Telecommand, arguments: Mapping[str, Any]) -> Step:
@@ -108,6 +126,19 @@ def decode(image: bytes) -> Sequence:
         raise TableError(f"is no image of a sequence: {error}") from None
     check(sequence)
     return sequence
+
+
+def encode_status(rows: tuple[Status, ...]) -> bytes:
+    """The table "sequence_status"."""
+    return _encoder.encode(rows)
+
+
+def decode_status(image: bytes) -> tuple[Status, ...]:
+    """Inverse of ``encode_status``; raises ``TableError``."""
+    try:
+        return _status.decode(image)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise TableError(f"is no status of sequences: {error}") from None
 
 
 def check(sequence: Sequence) -> None:

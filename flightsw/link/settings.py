@@ -125,6 +125,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(1205, "correlation.drift_ppm", "float", 0.0, 10_000.0, "ppm", "Drift of the machine's clock"),
     Setting(1206, "correlation.uncertainty_max_s", "float", 0.01, 3600.0, "s", "Past this uncertainty absolute commands wait"),
     Setting(1301, "tables.dump_packets_per_frame", "int", 1, 32, "", "Packets of dumps in one frame"),
+    Setting(1501, "sequence.dispatches_per_frame_max", "int", 1, 64, "", "Stored commands dispatched in one minor frame"),
+    Setting(1502, "sequence.in_flight_max", "int", 1, 512, "", "Stored commands dispatched and not complete"),
+    Setting(1503, "sequence.late_max_s", "float", 0.5, 3600.0, "s", "An absolute step later than this is skipped"),
     Setting(1401, "durable.persist_interval_s", "float", 1.0, 3600.0, "s", "Least time between two writes of what may wait"),
 )
 # fmt: on

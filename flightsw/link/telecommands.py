@@ -8,7 +8,7 @@ from typing import Final
 from .event_reports import EVENTS
 from .schema import Argument, ArgumentType, Hazard, Mode, Severity, Telecommand
 from .settings import SETTINGS, VALUE_MAX
-from .tables import IMAGE_BYTES_MAX, LOADABLE, PIECE_BYTES_MAX, TABLES
+from .tables import IMAGE_BYTES_MAX, LOADABLE, PIECE_BYTES_MAX, SEQUENCES, TABLES, Kind
 
 JOB: Final = Argument(name="job", type=ArgumentType.TEXT, minimum=1, maximum=32, text="Job id as configured")
 GROUP: Final = Argument(
@@ -29,6 +29,13 @@ PARAMETER: Final = Argument(
     choices=tuple(setting.name for setting in SETTINGS),
     codes=tuple(setting.id for setting in SETTINGS),
     text="Parameter of the configuration",
+)
+SEQUENCE: Final = Argument(
+    name="sequence",
+    type=ArgumentType.ENUM,
+    choices=tuple(table.name for table in SEQUENCES),
+    codes=tuple(table.code for table in SEQUENCES),
+    text="Stored sequence",
 )
 IN_SERVICE: Final = (Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
 
@@ -366,5 +373,61 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
         subtype=1,
         text="Tell value, value of the file, staged value and range of a parameter in the final report.",
         arguments=(PARAMETER,),
+    ),
+    Telecommand(
+        opcode=0x90,
+        name="sequence.start",
+        service=21,
+        subtype=4,
+        text="Start a loaded sequence; an absolute one at its first step that has not passed.",
+        arguments=(SEQUENCE,),
+    ),
+    Telecommand(
+        opcode=0x91,
+        name="sequence.suspend",
+        service=21,
+        subtype=128,
+        text="Let the time of a sequence stand still.",
+        arguments=(SEQUENCE,),
+    ),
+    Telecommand(
+        opcode=0x92,
+        name="sequence.resume",
+        service=21,
+        subtype=129,
+        text="Let the time of a suspended sequence run on; absolute steps that have become late are skipped.",
+        arguments=(SEQUENCE,),
+    ),
+    Telecommand(
+        opcode=0x93,
+        name="sequence.step",
+        service=21,
+        subtype=130,
+        text="Dispatch the next step of a suspended sequence now, whatever its time.",
+        arguments=(SEQUENCE,),
+    ),
+    Telecommand(
+        opcode=0x94,
+        name="sequence.abort",
+        service=21,
+        subtype=5,
+        text="End a sequence before its time.",
+        arguments=(SEQUENCE,),
+    ),
+    Telecommand(
+        opcode=0x95,
+        name="sequence.append",
+        service=21,
+        subtype=131,
+        text="Merge the validated load of an absolute sequence into the active one, without steps in the past.",
+        arguments=(
+            Argument(
+                name="sequence",
+                type=ArgumentType.ENUM,
+                choices=tuple(table.name for table in SEQUENCES if table.kind is Kind.ABSOLUTE),
+                codes=tuple(table.code for table in SEQUENCES if table.kind is Kind.ABSOLUTE),
+                text="Absolute sequence",
+            ),
+        ),
     ),
 )
