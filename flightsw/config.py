@@ -120,17 +120,6 @@ class Supervisor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Uptime after which a boot counts as a good one."""
 
 
-class Recorder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Store and forward of telemetry."""
-
-    quota_mb: Annotated[float, Meta(ge=0.05, le=1_000_000.0)] = 256.0
-    """Size in MB (10^6 bytes) at which the recorder sheds: acknowledged first, then least important, oldest."""
-    ack_timeout_s: Annotated[float, Meta(ge=0.1, le=3600.0)] = 8.0
-    """A packet sent and not acknowledged for this long is played back again."""
-    commit_interval_s: Annotated[float, Meta(ge=0.01, le=1.0)] = 0.1
-    """Packets are committed to disk in batches of this time."""
-
-
 class MissionConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is configured; ``core`` holds the core's sections, ``config_hash`` has 16 hex digits."""
 
@@ -142,7 +131,6 @@ class MissionConfig(msgspec.Struct, frozen=True, kw_only=True):
     log: Log = Log()
     watchdog: Watchdog = Watchdog()
     supervisor: Supervisor = Supervisor()
-    recorder: Recorder = Recorder()
     probe: ProbeSpec = ProbeSpec()
     core: executive.Config
     jobs: tuple[JobSpec, ...] = ()

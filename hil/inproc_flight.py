@@ -20,6 +20,7 @@ from flightsw.core.effects import (
     KillWorker,
     Persist,
     Playback,
+    Replay,
     Restart,
     SaveCheckpoint,
     SetPace,
@@ -145,6 +146,8 @@ class Flight:
             shed=recorder.shed,
             sent=recorder.live + recorder.playback,
             playback=recorder.playback,
+            sent_bytes=recorder.sent_bytes,
+            replayed=recorder.replayed,
         )
 
     def health(self) -> Health:
@@ -229,11 +232,16 @@ class Flight:
             match effect:
                 case Telemetry():
                     size_bytes = len(effect.packet)
-                    self.recorder.take(effect.priority, size_bytes, live=effect.live, in_contact=archives)
+                    self.recorder.take(
+                        effect.priority, size_bytes, live=effect.live, in_contact=archives, record=effect.record
+                    )
                 case Actuate():
                     rail_on, transmitter_on = effect.gpu_rail_on, effect.transmitter_on
                 case KickWatchdog():
                     self._kicks += 1
+                case Replay(id):
+                    # The station has every event already.
+                    self.recorder.replayed = id
                 case Playback():
                     self.recorder.play(effect.budget_bytes if archives else 0)
                 case Announce():

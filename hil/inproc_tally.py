@@ -21,14 +21,17 @@ class Recorder:
     """Store and forward as numbers: what was sent live, what waits, most important first, then oldest."""
 
     def __init__(self) -> None:
-        self.live = self.playback = self.shed = self.made = 0
+        self.live = self.playback = self.shed = self.made = self.sent_bytes = self.replayed = 0
         self._pending: list[tuple[int, int, int]] = []
 
-    def take(self, priority: int, size_bytes: int, *, live: bool, in_contact: bool) -> None:
-        """Record a packet; in contact the station has it at once."""
+    def take(self, priority: int, size_bytes: int, *, live: bool, in_contact: bool, record: bool) -> None:
+        """Send a packet when ``live``, and record it when ``record``; in contact the station has it at once."""
         self.made += 1
+        self.sent_bytes += size_bytes * live
         if live and in_contact:
             self.live += 1
+        elif not record:
+            return
         elif len(self._pending) < PENDING_MAX:
             heapq.heappush(self._pending, (priority, self.made, size_bytes))
         else:
@@ -37,7 +40,9 @@ class Recorder:
     def play(self, budget_bytes: int) -> None:
         """Play back up to this many bytes."""
         while self._pending and self._pending[0][2] <= budget_bytes:
-            budget_bytes -= heapq.heappop(self._pending)[2]
+            size_bytes = heapq.heappop(self._pending)[2]
+            budget_bytes -= size_bytes
+            self.sent_bytes += size_bytes
             self.playback += 1
 
     @property

@@ -63,7 +63,10 @@ class Actuate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished packet: record it always, send it at once when ``live``."""
+    """One finished packet: record it when ``record``, send it at once when ``live``.
+
+    ``group`` is its code in the recorder. An event carries its severity: it enters the ring of events, too.
+    """
 
     apid: int
     sequence: int
@@ -71,12 +74,34 @@ class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
     world_s: float
     packet: bytes
     live: bool
+    group: int
+    record: bool = True
+    severity: Severity | None = None
 
 
 class Playback(msgspec.Struct, frozen=True):
     """Play back recorded packets, most important first, then oldest, up to this many bytes."""
 
     budget_bytes: int
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """Send the last ``count`` events of the ring again, of at least this severity, oldest first, as playback.
+
+    It takes the place of an earlier one; ``id`` comes back in the recorder's status when it is done."""
+
+    id: int
+    count: int
+    severity: Severity
+
+
+class SetRetention(msgspec.Struct, frozen=True, kw_only=True):
+    """What the recorder is to hold from now on: quota, shares of it and ages by group (0 is for ever)."""
+
+    quota_bytes: int
+    ack_timeout_s: float
+    shares: tuple[float, ...]
+    max_ages_s: tuple[float, ...]
 
 
 class Acknowledge(msgspec.Struct, frozen=True):
@@ -123,6 +148,8 @@ Effect = (
     | Actuate
     | Telemetry
     | Playback
+    | Replay
+    | SetRetention
     | Acknowledge
     | Announce
     | Persist

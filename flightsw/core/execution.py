@@ -9,8 +9,8 @@ effect in its next step.
     gpu.rail         complete when the rail is switched
     job.…            ``execution_jobs``
     table.…          ``execution_tables``, with parameter.…
-    event.mute       ``execution_recorder``
     sequence.…       ``execution_sequences``
+    event.…, recorder.…  ``execution_recorder``
 """
 
 from typing import Final
@@ -115,10 +115,13 @@ def _hk_request(vehicle: Vehicle, config: Config, command: Command, now_s: float
 
 def _hk_interval(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
     group, interval_s = _group(command), command.arguments["interval_s"]
-    if not group.interval_min_s <= interval_s <= group.interval_max_s:
-        span = f"{group.interval_min_s:g} to {group.interval_max_s:g} s"
+    longest_s = command.arguments["max_interval_s"]
+    if span := housekeeping.interval_refused(group, interval_s):
         return Failure(FailureCode.BAD_ARGUMENT, f"interval_s = {interval_s:g}: group {group.name} allows {span}")
-    state = housekeeping.set_interval(vehicle.housekeeping, group.name, interval_s, now_s)
+    if span := housekeeping.max_interval_refused(group, interval_s, longest_s):
+        why = f"max_interval_s = {longest_s:g}: group {group.name} allows 0 (periodic) or {span}"
+        return Failure(FailureCode.BAD_ARGUMENT, why)
+    state = housekeeping.set_interval(vehicle.housekeeping, group.name, interval_s, longest_s, now_s)
     return replace(vehicle, housekeeping=state), ()
 
 

@@ -37,6 +37,7 @@ from . import (
     housekeeping,
     mode,
     payload,
+    recording,
     responses,
     sense,
     sequence_driver,
@@ -189,6 +190,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         housekeeping=vehicle.housekeeping,
         events=vehicle.events,
         downlink=vehicle.downlink,
+        recording=vehicle.recording,
         durable=vehicle.durable,
         contact_loss=silence,
         tables=vehicle.tables,
@@ -270,16 +272,21 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
 def _finish(vehicle: Vehicle, config: Config, frame: Frame, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
     """Housekeeping, downlink, actuators, watchdog, durable facts: what closes a frame."""
     restarting = vehicle.restart is not None and vehicle.restart.sent
-    link, played = downlink.step(vehicle.downlink, config.downlink, vehicle.sense.contact, vehicle.recorder, now_s)
-    if played:
-        frame.take(played)
+    link, found = downlink.step(vehicle.downlink, config.downlink, vehicle.sense.contact, vehicle.recorder, now_s)
+    if found:
+        frame.take(found)
+    kept, told = recording.step(vehicle.recording, config.recorder)
+    if told:
+        frame.take(told)
     frame.events, found = events.step(frame.events, now_s)
     if found:
         frame.take(found)
     packer = frame.packer
-    schedule, due = housekeeping.step(vehicle.housekeeping, now_s)
+    schedule, due = housekeeping.step(vehicle.housekeeping, vehicle, now_s)
     for group in due:
         packer.housekeeping(group, vehicle)
+    link, played = downlink.play_back(packer.closed(link))
+    packer.effects.extend(played)
     packer.effects.append(
         Actuate(
             frame_count=vehicle.frame_count,
@@ -289,7 +296,7 @@ def _finish(vehicle: Vehicle, config: Config, frame: Frame, now_s: float) -> tup
     )
     if supervision.adapters_alive(vehicle.supervision, vehicle.frame_count):
         packer.effects.append(KickWatchdog())
-    vehicle = replace(vehicle, events=frame.events, housekeeping=schedule, downlink=packer.closed(link))
+    vehicle = replace(vehicle, events=frame.events, housekeeping=schedule, downlink=link, recording=kept)
     vehicle, written = persist(vehicle, config.durable, now_s, now=restarting)
     packer.effects.extend(written)
     return vehicle, tuple(packer.effects)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from flightsw.link.dictionary import EVENT_BY_NAME
 
-from . import correlation, downlink, events
+from . import correlation, downlink, events, recording
 from .commanding import Verification
 from .downlink import Packer
 from .effects import Effect
@@ -27,7 +27,8 @@ class Frame:
     """The collection of one call: ``take`` what was said, then read ``packer.effects`` and ``events``."""
 
     def __init__(self, vehicle: Vehicle, config: Config, stamp: downlink.Stamp, now_s: float) -> None:
-        self.packer = Packer(vehicle.downlink, stamp)
+        link = downlink.funded(vehicle.downlink, config.downlink, now_s)
+        self.packer = Packer(link, stamp, recording.filters(vehicle.recording, config.recorder))
         self.events = vehicle.events
         self._config = config.events
         self._now_s = now_s

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from flightsw.link.dictionary import EVENT_BY_NAME
+from flightsw.link.dictionary import EVENT_BY_NAME, FILTERED_GROUPS, RECORDER_GROUPS
 
+from . import recording
 from .job import Job
 from .sequence_life import Life
 from .sequence_time import ats_next_s
@@ -109,6 +110,40 @@ def _positive(job: Job, value: float) -> float:
     return value if job.has_process else NAN
 
 
+def _used(group: int) -> Getter:
+    """Room used by a group of the recorder, NaN until the recorder has told it."""
+
+    def read(vehicle: "Vehicle") -> float:
+        used = vehicle.recorder.used_bytes
+        return used[group] / 1e6 if used else NAN
+
+    return read
+
+
+def _share(group: int) -> Getter:
+    """Share of the quota as the recorder was told, NaN before the first frame."""
+
+    def read(vehicle: "Vehicle") -> float:
+        told = vehicle.recording.told
+        return NAN if told is None else told.shares[group]
+
+    return read
+
+
+def _kept(name: str) -> Getter:
+    """Part of a group that is recorded, by the filter that was last in force."""
+    group = RECORDER_GROUPS.index(name)
+
+    def read(vehicle: "Vehicle") -> float:
+        told = vehicle.recording.told_for
+        if told is None:
+            return NAN
+        keep, of = recording.filter_of(vehicle.recording, told, group)
+        return keep / of
+
+    return read
+
+
 GETTERS: Final[dict[str, Getter]] = {
     "uptime_s": lambda v: v.now_s - v.boot_s,
     "frame_count": lambda v: v.frame_count,
@@ -176,6 +211,15 @@ GETTERS: Final[dict[str, Getter]] = {
     "events.throttled": lambda v: v.events.throttled,
     "events.throttled_error": lambda v: v.events.throttled_error,
     "events.throttled_security": lambda v: v.events.throttled_security,
+    "tm.deferred": lambda v: v.downlink.deferred,
+    "tm.filtered": lambda v: v.downlink.filtered,
+    "link.utilisation_fraction": lambda v: v.downlink.utilisation_fraction,
+    "recorder.full": lambda v: v.recorder.full,
+    "recorder.expired": lambda v: v.recorder.expired,
+    "recorder.ring": lambda v: v.recorder.ring,
+    **{f"recorder.{name}_mb": _used(code) for code, name in enumerate(RECORDER_GROUPS)},
+    **{f"recorder.{name}_share": _share(code) for code, name in enumerate(RECORDER_GROUPS)},
+    **{f"recorder.{name}_kept_fraction": _kept(name) for name in FILTERED_GROUPS},
     "orbit.latitude_deg": _sensor("latitude_deg"),
     "orbit.longitude_deg": _sensor("longitude_deg"),
     "orbit.altitude_km": _sensor("altitude_km"),

@@ -157,7 +157,12 @@ class AdapterStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecorderStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters of the recorder; all counts since this boot except ``pending``, which is what it holds."""
+    """Counters of recorder and radio; all counts since this boot except ``pending``, ``used_bytes`` (by group) and
+    ``ring`` (events), which are what it holds.
+
+    ``full`` while the disk, not the quota, is the limit. ``replay_left`` packets of the replay in hand are still to
+    be sent; ``replayed`` is the id of the last one that is done, with ``replayed_count`` packets.
+    """
 
     pending: int = 0
     shed: int = 0
@@ -165,6 +170,14 @@ class RecorderStatus(msgspec.Struct, frozen=True, kw_only=True):
     playback: int = 0
     dropped: int = 0
     fault: str = ""
+    sent_bytes: int = 0
+    expired: int = 0
+    full: bool = False
+    used_bytes: tuple[int, ...] = ()
+    ring: int = 0
+    replay_left: int = 0
+    replayed: int = 0
+    replayed_count: int = 0
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,6 @@ from . import (
 from .checkpoint import Config as CheckpointConfig
 from .commanding import Config as CommandingConfig
 from .correlation import Config as CorrelationConfig
-from .downlink import Config as DownlinkConfig
 from .durable import Config as DurableConfig
 from .eps import Config as EpsConfig
 from .events import Config as EventsConfig
@@ -43,7 +42,10 @@ from .housekeeping import Config as HousekeepingConfig
 from .inputs import AdapterStatus, Health, RecorderStatus, Reset
 from .job import Config as PayloadConfig
 from .job import JobConfig
+from .link_budget import Config as DownlinkConfig
 from .mode import Config as ModeConfig
+from .recording import Config as RecorderConfig
+from .recording import State as RecordingState
 from .sense import Config as SenseConfig
 from .sequence import Config as SequenceConfig
 from .supervision import State as SupervisionState
@@ -82,6 +84,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Intervals of the groups at boot."""
     downlink: DownlinkConfig = DownlinkConfig()
     """Rate of the radio."""
+    recorder: RecorderConfig = RecorderConfig()
+    """Store and forward."""
     durable: DurableConfig = DurableConfig()
     """How often durable facts are written."""
     tables: TablesConfig = TablesConfig()
@@ -150,6 +154,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     supervision: SupervisionState = SupervisionState()
     restart: RestartOrder | None = None
     adapters: tuple[AdapterStatus, ...] = ()
+    recording: RecordingState = RecordingState()
     recorder: RecorderStatus = RecorderStatus()
     health: Health = Health()
 

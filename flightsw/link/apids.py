@@ -19,6 +19,12 @@ DESTINATION_PLAYBACK: Final = 1
 
 # Downlink priority of everything that is not housekeeping; 0 goes first.
 PRIORITY_VERIFICATION: Final = 0
+PRIORITY_CRITICAL: Final = 0
 PRIORITY_EVENT: Final = 1
 PRIORITY_REPLY: Final = 2
 PRIORITY_TABLE: Final = 2
+
+RECORDER_GROUPS: Final = ("verification", "critical", "event", "reply", "hk_main", "hk_slow", "hk_fast")
+"""Groups of packets in the recorder; the position is the code, and is never given to another."""
+FILTERED_GROUPS: Final = ("hk_main", "hk_slow", "hk_fast")
+"""Of these, the ones that a filter may thin out: the next report brings what this one said."""

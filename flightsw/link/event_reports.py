@@ -98,5 +98,9 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     # 0xA0.. time
     _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
     _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),
+    # 0xC0.. recorder
+    _event(0xC0, "RECORDER_FULL", _E, "disk full: the recorder goes on within {used_mb:.1f} MB, least important goes first", "Not the quota but the disk is the limit."),
+    _event(0xC1, "RECORDER_RECOVERED", _I, "the disk has room again, the recorder holds {used_mb:.1f} MB", "The quota is the limit again."),
+    _event(0xC2, "EVENTS_REPLAYED", _I, "{count} events of the ring sent again", "A replay of the ring is done."),
 )
 # fmt: on

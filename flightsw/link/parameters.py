@@ -6,7 +6,7 @@ what they know. The first three of each group identify the packet (``IDENTITY``)
 
 from typing import Final
 
-from .apids import APID_HK_FAST, APID_HK_MAIN, APID_HK_SLOW
+from .apids import APID_HK_FAST, APID_HK_MAIN, APID_HK_SLOW, FILTERED_GROUPS, RECORDER_GROUPS
 from .schema import HousekeepingGroup, Limits, Mode, Parameter
 
 SOC_LIMITS: Final = Limits(red_low=0.70, yellow_low=0.72)
@@ -101,6 +101,24 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="events.throttled", text="Of these, held back by the rate of their source"),
     Parameter(name="events.throttled_error", text="Of the throttled ones, with severity ERROR"),
     Parameter(name="events.throttled_security", text="Of the throttled ones, security events beyond their reserve"),
+    Parameter(name="tm.deferred", text="Packets that the link budget could not pay live; recorded for playback"),
+    Parameter(name="tm.filtered", text="Packets that the filter of their group kept out of the recorder"),
+    Parameter(name="link.utilisation_fraction", text="Bytes sent over the last 10 s as part of the radio's rate"),
+    Parameter(name="recorder.full", states=OFF_ON, text="The disk, not the quota, limits the recorder"),
+    Parameter(name="recorder.expired", text="Packets that went because of their age"),
+    Parameter(name="recorder.ring", text="Events in the ring that event.replay sends"),
+    *(
+        Parameter(name=f"recorder.{name}_mb", unit="MB", text=f"Room used by the recorder's group {name}")
+        for name in RECORDER_GROUPS
+    ),
+    *(
+        Parameter(name=f"recorder.{name}_share", text=f"Part of the quota that the group {name} may use")
+        for name in RECORDER_GROUPS
+    ),
+    *(
+        Parameter(name=f"recorder.{name}_kept_fraction", text=f"Part of the group {name} that is recorded")
+        for name in FILTERED_GROUPS
+    ),
     # position and environment
     Parameter(name="orbit.latitude_deg", unit="deg", text="Geodetic latitude"),
     Parameter(name="orbit.longitude_deg", unit="deg", text="Longitude, east positive"),
@@ -145,6 +163,28 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
+
+CLOCKS: Final = frozenset(
+    (
+        *IDENTITY,
+        "uptime_s",
+        "frame_count",
+        "frame_jitter_ms",
+        "eps.arc_remaining_s",
+        "checkpoint.age_s",
+        "tm.sent",
+        "tm.playback",
+        "tm.deferred",
+        "tm.filtered",
+        "link.utilisation_fraction",
+        "recorder.pending",
+        *(f"recorder.{name}_mb" for name in RECORDER_GROUPS),
+        "daemon.rss_mb",
+        "daemon.cpu_fraction",
+        "daemon.disk_free_mb",
+    )
+)
+"""Parameters that move by themselves or because of telemetry: no reason for a report on change."""
 
 HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
     HousekeepingGroup(
@@ -285,6 +325,15 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "events.throttled",
             "events.throttled_error",
             "events.throttled_security",
+            "tm.deferred",
+            "tm.filtered",
+            "link.utilisation_fraction",
+            "recorder.full",
+            "recorder.expired",
+            "recorder.ring",
+            *(f"recorder.{name}_mb" for name in RECORDER_GROUPS),
+            *(f"recorder.{name}_share" for name in RECORDER_GROUPS),
+            *(f"recorder.{name}_kept_fraction" for name in FILTERED_GROUPS),
             "contact.silence_s",
             "parameters.changed",
             "parameters.crc32",

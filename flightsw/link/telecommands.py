@@ -5,6 +5,7 @@ Opcodes are never reused. The text is what an operator reads, in the ICD and in 
 
 from typing import Final
 
+from .apids import FILTERED_GROUPS, RECORDER_GROUPS
 from .event_reports import EVENTS
 from .schema import Argument, ArgumentType, Hazard, Mode, Severity, Telecommand
 from .settings import SETTINGS, VALUE_MAX
@@ -37,6 +38,8 @@ SEQUENCE: Final = Argument(
     codes=tuple(table.code for table in SEQUENCES),
     text="Stored sequence",
 )
+EVENT_RING_MAX: Final = 1000
+"""Events that the recorder's ring holds, over all boots."""
 IN_SERVICE: Final = (Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
 
 TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
@@ -194,7 +197,7 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
         name="hk.interval",
         service=3,
         subtype=31,
-        text="Set the interval of a housekeeping group, within the bounds of the dictionary.",
+        text="Set the interval of a housekeeping group; with a longest interval it is reported on change.",
         arguments=(
             GROUP,
             Argument(
@@ -203,7 +206,16 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
                 unit="s",
                 minimum=0.1,
                 maximum=3600.0,
-                text="Interval",
+                text="Interval; with max_interval_s the least one",
+            ),
+            Argument(
+                name="max_interval_s",
+                type=ArgumentType.FLOAT,
+                unit="s",
+                minimum=0.0,
+                maximum=3600.0,
+                default=0.0,
+                text="Longest interval between two reports on change; 0 is periodic",
             ),
         ),
     ),
@@ -237,6 +249,55 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
                 text="Event to mute; not a CRITICAL, FATAL or security one",
             ),
             Argument(name="on", type=ArgumentType.BOOL, text="true mutes"),
+        ),
+    ),
+    Telecommand(
+        opcode=0x52,
+        name="event.replay",
+        service=5,
+        subtype=130,
+        text="Send the newest events of the ring again, oldest first, also those of earlier boots.",
+        arguments=(
+            Argument(
+                name="count", type=ArgumentType.INT, minimum=1, maximum=EVENT_RING_MAX, text="Events, at most"
+            ),
+            Argument(
+                name="severity",
+                type=ArgumentType.ENUM,
+                choices=tuple(s.name for s in Severity),
+                default=int(Severity.DIAGNOSTIC),
+                text="Least severity",
+            ),
+        ),
+        timeout_s=600.0,
+    ),
+    Telecommand(
+        opcode=0x61,
+        name="recorder.filter",
+        service=15,
+        subtype=129,
+        text="Record this many of every so many packets of a group until the next boot; all are sent live.",
+        arguments=(
+            Argument(
+                name="group",
+                type=ArgumentType.ENUM,
+                choices=FILTERED_GROUPS,
+                codes=tuple(RECORDER_GROUPS.index(name) for name in FILTERED_GROUPS),
+                text="Recorder group; the others are recorded whole",
+            ),
+            Argument(name="keep", type=ArgumentType.INT, minimum=0, maximum=1000, text="Packets recorded"),
+            Argument(name="of", type=ArgumentType.INT, minimum=1, maximum=1000, text="Of every so many"),
+        ),
+    ),
+    Telecommand(
+        opcode=0x62,
+        name="recorder.quota",
+        service=15,
+        subtype=130,
+        text="Set the part of the recorder's quota that a group may use, until the next boot.",
+        arguments=(
+            Argument(name="group", type=ArgumentType.ENUM, choices=RECORDER_GROUPS, text="Recorder group"),
+            Argument(name="share", type=ArgumentType.FLOAT, minimum=0.001, maximum=1.0, text="Part of the quota"),
         ),
     ),
     Telecommand(

@@ -86,9 +86,8 @@ class Daemon:
         self._health = HealthMeter(mission.state_dir, started_s)
         self._recorder = Recorder(
             mission.state_dir / RECORDER_FILE,
-            quota_mb=mission.recorder.quota_mb,
-            ack_timeout_s=mission.recorder.ack_timeout_s,
-            commit_interval_s=mission.recorder.commit_interval_s,
+            retention=mission.core.recorder.retention({}),
+            commit_interval_s=mission.core.recorder.commit_interval_s,
             deliver=self._deliver,
         )
         self._store = Store(mission.state_dir)
@@ -234,7 +233,10 @@ class Daemon:
     def _recorder_status(self) -> RecorderStatus:
         status = self._recorder.status()
         fault = status.fault or self._store_writer.fault or self._watchdog.fault
-        return msgspec.structs.replace(status, sent=self._radio.sent, playback=self._radio.playback, fault=fault)
+        radio = self._radio
+        return msgspec.structs.replace(
+            status, sent=radio.sent, sent_bytes=radio.sent_bytes, playback=radio.playback, fault=fault
+        )
 
     async def _farewell(self) -> None:
         """Let workers checkpoint and go while frames run on; kill what is left."""

@@ -30,17 +30,8 @@ def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float)
     match effect:
         case effects.Telemetry():
             sent = effect.live and ports.radio.send(effect.packet)
-            ports.recorder.record(
-                Row(
-                    boot_count,
-                    effect.apid,
-                    effect.sequence,
-                    effect.priority,
-                    effect.world_s,
-                    now_s if sent else None,
-                    effect.packet,
-                )
-            )
+            if effect.record:
+                ports.recorder.record(_row(effect, boot_count, sent))
         case effects.Actuate():
             ports.avionics.actuate(effect)
         case effects.SetPace(job, duty):
@@ -49,6 +40,10 @@ def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float)
             ports.watchdog.kick(now_s)
         case effects.Playback(budget_bytes):
             ports.recorder.play_back(budget_bytes)
+        case effects.Replay():
+            ports.recorder.replay(effect)
+        case effects.SetRetention():
+            ports.recorder.retain(effect)
         case effects.Acknowledge(boot, apid, first, last):
             ports.recorder.acknowledge(boot, apid, first, last)
         case effects.Announce(severity, name, text):
@@ -79,3 +74,17 @@ def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float)
             ports.life.request_end(reason, restart=True)
         case _:
             assert_never(effect)
+
+
+def _row(effect: effects.Telemetry, boot_count: int, sent: bool) -> Row:
+    return Row(
+        boot=boot_count,
+        apid=effect.apid,
+        sequence=effect.sequence,
+        priority=effect.priority,
+        world_s=effect.world_s,
+        sent=sent,
+        packet=effect.packet,
+        group=effect.group,
+        severity=effect.severity,
+    )

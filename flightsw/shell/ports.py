@@ -6,7 +6,7 @@ port that only writes down what it was asked. Every method returns at once.
 
 from typing import NamedTuple, Protocol
 
-from flightsw.core.effects import Actuate
+from flightsw.core.effects import Actuate, Replay, SetRetention
 from flightsw.gpu.protocol import ToChild
 
 from .recorder_tables import Row
@@ -37,6 +37,12 @@ class RecorderPort(Protocol):
 
     def play_back(self, budget_bytes: int) -> None:
         """Send what the ground does not have, up to a budget."""
+
+    def replay(self, order: Replay) -> None:
+        """Send events of the ring again."""
+
+    def retain(self, retention: SetRetention) -> None:
+        """Hold these bounds from now on."""
 
 
 class WorkersPort(Protocol):

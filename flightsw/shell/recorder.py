@@ -4,28 +4,30 @@ One SQLite database in WAL mode, owned by one thread, so that the control loop n
 puts orders into bounded queues; the thread takes all that wait and commits them as one transaction. A packet is
 identified by (boot, APID, sequence); an acknowledged one is kept as history and is the first to go.
 
-    record      → insert; over ``QUEUE_PACKETS_MAX`` waiting it is dropped and counted
+    record      → insert; over ``QUEUE_PACKETS_MAX`` waiting the least important is dropped and counted
     acknowledge → mark a range; over ``QUEUE_RANGES_MAX`` it is dropped, the ground says it again
-    play back   → unacknowledged, never sent or sent longer than ``ack_timeout_s`` ago; by priority, then oldest
+    play back   → unacknowledged, never sent or sent longer than ``ack_timeout_s`` ago (``recorder_tables``)
+    replay      → events of the ring (``event_ring``), before playback and from the same budget
 
-Send times are machine time and mean nothing after a restart, so opening forgets them: what was in flight goes
-again, and the ground knows a packet that it has. A fault of the disk (full, EIO) is told in the status while the
-packets wait in the queue and the thread tries again. A database that is damaged is set aside and a new one is
-begun.
+What is kept is decided by the core (``recording``) and held by ``recorder_room``; a full disk is met by
+``recorder_file``. Another fault of the disk (EIO) is told in the status while the packets wait in the queue and the
+thread tries again. A database that is damaged is set aside and a new one is begun.
 """
 
-import contextlib
 import sqlite3
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from flightsw.core.effects import Replay, SetRetention
 from flightsw.core.inputs import AdapterStatus, RecorderStatus
 
 from . import recorder_tables as tables
 from .clock import now_s
+from .recorder_file import RecorderFile
+from .recorder_tables import Holding, Range, Row
 
 QUEUE_PACKETS_MAX: Final = 4096
 QUEUE_RANGES_MAX: Final = 256
@@ -46,26 +48,29 @@ class Recorder:
         self,
         path: Path,
         *,
-        quota_mb: float,
-        ack_timeout_s: float,
+        retention: SetRetention,
         commit_interval_s: float,
         deliver: Callable[[list[bytes]], None],
     ) -> None:
         self._path = path
-        self._quota_bytes = int(quota_mb * 1e6)
-        self._ack_timeout_s = ack_timeout_s
+        self._file = RecorderFile(path, retention)
         self._commit_interval_s = commit_interval_s
         self._deliver = deliver
         self._wake = threading.Condition()
-        self._packets: deque[tables.Row] = deque()
-        self._ranges: deque[tables.Range] = deque()
+        self._queues: defaultdict[int, deque[Row]] = defaultdict(deque)
+        self._taken: list[Row] = []
+        self._ranges: deque[Range] = deque()
+        self._order: Replay | None = None
+        self._replaying: Replay | None = None
+        self._numbers: list[int] = []
         self._playback_bytes = 0
         self._closing = False
-        self._pending = self._dropped = self._shed = self._playback = 0
+        self._waiting = self._dropped = self._playback = 0
+        self._replay_packets = self._replayed = self._replayed_count = 0
+        self._holding = Holding(0, (), 0)
         self._fault, self._fault_until_s = "", 0.0
         self._highest_boot = 0
         self._executions = 0
-        self._connection: sqlite3.Connection | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def open(self) -> int:
@@ -74,19 +79,24 @@ class Recorder:
         A disk that refuses is a fault in the status, not an exception: the thread goes on trying.
         """
         try:
-            self._connect()
+            self._holding, self._highest_boot = self._file.open(now_s())
         except (sqlite3.Error, OSError) as error:
             self._suffer(error)
         self._thread.start()
         return self._highest_boot
 
-    def record(self, row: tables.Row) -> bool:
-        """Queue a packet; False when the queue was full and the packet was dropped."""
+    def record(self, row: Row) -> bool:
+        """Queue a packet; False when the queue was full of what is as important, and the packet was dropped."""
         with self._wake:
-            if len(self._packets) >= QUEUE_PACKETS_MAX:
+            if self._waiting + len(self._taken) >= QUEUE_PACKETS_MAX:
                 self._dropped += 1
-                return False
-            self._packets.append(row)
+                least = max((p for p, queue in self._queues.items() if queue), default=row.priority)
+                if least <= row.priority:
+                    return False
+                self._queues[least].popleft()
+                self._waiting -= 1
+            self._queues[row.priority].append(row)
+            self._waiting += 1
             return True
 
     def acknowledge(self, boot: int, apid: int, first: int, last: int) -> bool:
@@ -103,15 +113,32 @@ class Recorder:
             self._playback_bytes = min(self._playback_bytes + budget_bytes, PLAYBACK_BYTES_MAX)
             self._wake.notify()
 
+    def replay(self, order: Replay) -> None:
+        """Ask for events of the ring; takes the place of an earlier order."""
+        with self._wake:
+            self._order = order
+            self._wake.notify()
+
+    def retain(self, retention: SetRetention) -> None:
+        """Hold other bounds from the next transaction on."""
+        self._file.retention = retention
+
     def status(self) -> RecorderStatus:
-        """Counters and the present fault. ``sent`` is the radio's to count and stays 0 here."""
+        """Counters and the present fault. ``sent`` and ``sent_bytes`` are the radio's to count and stay 0 here."""
         with self._wake:
             return RecorderStatus(
-                pending=self._pending + len(self._packets),
-                shed=self._shed,
+                pending=self._holding.pending + self._waiting + len(self._taken),
+                shed=self._file.shed,
                 playback=self._playback,
                 dropped=self._dropped,
                 fault=self._fault if now_s() < self._fault_until_s else "",
+                expired=self._file.expired,
+                full=self._file.full,
+                used_bytes=self._holding.used_bytes,
+                ring=self._holding.ring,
+                replay_left=len(self._numbers) + (self._order is not None),
+                replayed=self._replayed,
+                replayed_count=self._replayed_count,
             )
 
     def adapter_status(self) -> AdapterStatus:
@@ -131,7 +158,7 @@ class Recorder:
         self._thread.join(CLOSE_TIMEOUT_S)
         if self._thread.is_alive():
             return f"recorder did not finish within {CLOSE_TIMEOUT_S:g} s"
-        lost = len(self._packets)
+        lost = self._waiting + len(self._taken)
         return f"{lost} packets were not recorded: {self._fault}" if lost else ""
 
     def _run(self) -> None:
@@ -140,7 +167,7 @@ class Recorder:
             closing = self._wait(failing)
             failing = not self._turn()
             self._executions += 1
-        self._disconnect()
+        self._file.close()
 
     def _wait(self, failing: bool) -> bool:
         """Until there is reason for a turn; True when it is the last one."""
@@ -148,7 +175,7 @@ class Recorder:
             # Playback is answered at once; packets wait a moment, so that one commit carries many.
             # A disk that refused is left alone for a while, whatever is asked of it.
             self._wake.wait_for(
-                lambda: self._closing or (self._playback_bytes > 0 and not failing),
+                lambda: self._closing or ((self._playback_bytes > 0 or self._order is not None) and not failing),
                 RETRY_S if failing else self._commit_interval_s,
             )
             return self._closing
@@ -156,40 +183,65 @@ class Recorder:
     def _turn(self) -> bool:
         """One transaction over all that waits; False when the disk did not take it and it waits on."""
         with self._wake:
-            packets, ranges = list(self._packets), list(self._ranges)
+            for priority in sorted(self._queues):
+                self._taken.extend(self._queues[priority])
+                self._queues[priority].clear()
+            self._waiting = 0
+            rows, ranges = self._taken, list(self._ranges)
             budget_bytes, self._playback_bytes = self._playback_bytes, 0
-        if not (packets or ranges or budget_bytes):
+            order = self._order
+        if not (rows or ranges or budget_bytes or order):
             return True
+        at_s = now_s()
+        before = self._file.corrupt
         try:
-            outcome = tables.transact(
-                self._connection or self._connect(),
-                packets,
-                ranges,
-                budget_bytes,
-                now_s=now_s(),
-                ack_timeout_s=self._ack_timeout_s,
-                quota_bytes=self._quota_bytes,
-            )
+            if order:
+                self._begin(order, self._file.select(order.count, order.severity, at_s))
+            outcome = self._file.transact(rows, ranges, budget_bytes, self._numbers if budget_bytes else [], at_s)
         except (sqlite3.Error, OSError) as error:
+            self._put_back()
             self._suffer(error)
             return False
         with self._wake:
+            self._taken = []
             # Only this thread takes from the left, so what was committed is still in front.
-            _drop_left(self._packets, len(packets))
-            _drop_left(self._ranges, len(ranges))
-            self._pending += outcome.pending_change
-            self._shed += outcome.shed
+            for _ in ranges:
+                self._ranges.popleft()
+            self._holding = outcome.holding
             self._playback += len(outcome.playback)
-        if outcome.corrupt:
-            self._report(f"{outcome.corrupt} packets had gone bad on disk and were removed")
+            if budget_bytes:
+                self._numbers = self._numbers[outcome.replay_done :]
+            self._count_replayed(outcome.replay_packets)
+        if corrupt := self._file.corrupt - before:
+            self._report(f"{corrupt} packets had gone bad on disk and were removed")
         if outcome.playback:
             self._deliver(outcome.playback)
         return True
 
+    def _begin(self, order: Replay, numbers: list[int]) -> None:
+        with self._wake:
+            self._replaying, self._numbers, self._replay_packets = order, numbers, 0
+            if self._order is order:
+                self._order = None
+
+    def _count_replayed(self, packets: int) -> None:
+        """A replay is done when its last packet was handed over."""
+        self._replay_packets += packets
+        if self._replaying is not None and not self._numbers:
+            self._replayed, self._replayed_count = self._replaying.id, self._replay_packets
+            self._replaying = None
+
+    def _put_back(self) -> None:
+        with self._wake:
+            for row in reversed(self._taken):
+                self._queues[row.priority].appendleft(row)
+            self._waiting += len(self._taken)
+            self._taken = []
+
     def _suffer(self, error: sqlite3.Error | OSError) -> None:
-        self._disconnect()
+        self._file.close()
         text = str(error)
-        # Full disks and EIO pass; these two codes say that the file is no sound database.
+        # EIO may pass; these two codes say that the file is no sound database.
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
             text += f": {tables.set_aside(self._path)}"
         self._report(text)
@@ -197,26 +249,3 @@ class Recorder:
     def _report(self, text: str) -> None:
         with self._wake:
             self._fault, self._fault_until_s = f"{self._path.name}: {text}", now_s() + FAULT_SHOWN_S
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = tables.connect(self._path)
-        try:
-            pending, highest_boot = tables.survey(connection)
-        except sqlite3.Error:
-            connection.close()
-            raise
-        with self._wake:
-            self._pending, self._highest_boot = pending, max(highest_boot, self._highest_boot)
-        self._connection = connection
-        return connection
-
-    def _disconnect(self) -> None:
-        if self._connection:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
-
-
-def _drop_left(queue: deque[Any], count: int) -> None:
-    for _ in range(count):
-        queue.popleft()

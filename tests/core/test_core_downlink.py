@@ -1,13 +1,14 @@
-"""What goes down: event gates, housekeeping schedule and getters, packet numbers, live and playback budget."""
+"""What goes down: housekeeping schedule and getters, packet numbers, live or not, what is told of the recorder."""
 
 import math
 
 import msgspec
 import pytest
-from core_flight import Flight
+from core_flight import Flight, sensor_frame, telecommand
+from core_plant import Plant
 
-from flightsw.core import downlink, executive, housekeeping
-from flightsw.core.effects import Announce, Playback, Telemetry
+from flightsw.core import downlink, executive, housekeeping, link_budget
+from flightsw.core.effects import Announce, Telemetry
 from flightsw.core.events import Event
 from flightsw.core.getters import GETTERS
 from flightsw.core.inputs import RecorderStatus, RequestReply
@@ -16,12 +17,14 @@ from flightsw.link.dictionary import (
     APID_EVENT,
     APID_HK_FAST,
     APID_REPLY,
+    CLOCKS,
     GROUP_BY_NAME,
     HOUSEKEEPING,
     IDENTITY,
     PARAMETER_BY_NAME,
     PARAMETERS,
 )
+from flightsw.link.schema import FailureCode
 
 CONFIG = executive.Config()
 
@@ -32,15 +35,38 @@ def test_every_parameter_has_one_getter() -> None:
     assert set(GETTERS) == {p.name for p in PARAMETERS} - set(IDENTITY)
 
 
-def due_times(state: housekeeping.State, name: str, frames: int, frame_s: float = 0.1) -> list[float]:
-    found = []
+VEHICLE, _ = executive.boot(CONFIG, boot_count=1, cause="t", crash_loop=False, config_hash="", now_s=0.0)
+
+
+def with_load(vehicle: executive.Vehicle, current_a: float) -> executive.Vehicle:
+    """A vehicle that has measured this bus current: news in the group main, none in fast or slow."""
+    frame = sensor_frame(1, Plant(), bus_current_a=current_a)
+    sensed = msgspec.structs.replace(vehicle.sense, frame=frame, fresh=True)
+    return msgspec.structs.replace(vehicle, sense=sensed)
+
+
+def due_times(
+    state: housekeeping.State,
+    name: str,
+    frames: int,
+    frame_s: float = 0.1,
+    changes_s: tuple[float, ...] = (),
+) -> list[float]:
+    """When a group is due; the bus current changes at ``changes_s``."""
+    found, vehicle = [], with_load(VEHICLE, 0.0)
     for number in range(frames):
-        state, due = housekeeping.step(state, number * frame_s)
-        found += [round(number * frame_s, 3) for group in due if group.name == name]
+        now_s = number * frame_s
+        if any(abs(now_s - change_s) < frame_s / 2 for change_s in changes_s):
+            vehicle = with_load(vehicle, now_s)
+        # Clocks, identity and what telemetry moves are no news.
+        vehicle = msgspec.structs.replace(vehicle, now_s=now_s, frame_count=number)
+        state, due = housekeeping.step(state, vehicle, now_s)
+        found += [round(now_s, 3) for group in due if group.name == name]
     return found
 
 
-def test_groups_come_at_their_intervals() -> None:
+def test_r6_groups_come_at_their_intervals() -> None:
+    """Default rates: fast 10 Hz, main 1 Hz, slow 0.1 Hz."""
     state = housekeeping.start(housekeeping.Config(), 0.0)
     assert len(due_times(state, "fast", 100)) == 100
     assert due_times(state, "main", 50) == [0.0, 1.0, 2.0, 3.0, 4.0]
@@ -53,20 +79,88 @@ def test_disable_request_and_interval() -> None:
     assert due_times(state, "fast", 20) == []
     assert due_times(housekeeping.request(state, "fast"), "fast", 20) == [0.0]
     assert due_times(housekeeping.enable(state, "main", False, 0.0), "main", 50) == []
-    assert due_times(housekeeping.set_interval(state, "main", 2.0, 0.0), "main", 50) == [2.0, 4.0]
+    assert due_times(housekeeping.set_interval(state, "main", 2.0, 0.0, 0.0), "main", 50) == [2.0, 4.0]
 
 
 def test_a_late_group_is_sent_once() -> None:
     state = housekeeping.start(housekeeping.Config(), 0.0)
-    state, _ = housekeeping.step(state, 0.0)
-    state, due = housekeeping.step(state, 100.0)
+    state, _ = housekeeping.step(state, VEHICLE, 0.0)
+    state, due = housekeeping.step(state, VEHICLE, 100.0)
     assert [group.name for group in due] == ["fast", "main", "slow"]
-    assert housekeeping.step(state, 100.05)[1] == ()
+    assert housekeeping.step(state, VEHICLE, 100.05)[1] == ()
+
+
+# (times of change, times of report of a group with interval 1 s and longest interval 4 s)
+ON_CHANGE = (
+    ("nothing changes", (), [0.0, 4.0, 8.0, 12.0]),
+    ("a change comes with the next look", (1.5,), [0.0, 2.0, 6.0, 10.0]),
+    ("many changes come once in an interval", (1.1, 1.2, 1.3, 1.4), [0.0, 2.0, 6.0, 10.0]),
+    ("a change at every look is periodic", tuple(0.5 + n for n in range(13)), [float(n) for n in range(13)]),
+)
+
+
+@pytest.mark.parametrize(("changes_s", "expected"), [c[1:] for c in ON_CHANGE], ids=[c[0] for c in ON_CHANGE])
+def test_r6_on_change_at_most_every_interval_and_at_least_every_longest(
+    changes_s: tuple[float, ...], expected: list[float]
+) -> None:
+    config = housekeeping.Config(main_interval_s=1.0, main_max_interval_s=4.0)
+    assert due_times(housekeeping.start(config, 0.0), "main", 130, changes_s=changes_s) == expected
+    commanded = housekeeping.set_interval(housekeeping.start(housekeeping.Config(), 0.0), "main", 1.0, 4.0, -1.0)
+    assert due_times(commanded, "main", 130, changes_s=changes_s) == expected
+
+
+def test_a_request_is_answered_without_news_and_counts_as_a_report() -> None:
+    state = housekeeping.start(housekeeping.Config(main_max_interval_s=4.0), 0.0)
+    state, _ = housekeeping.step(state, VEHICLE, 0.0)
+    state, due = housekeeping.step(housekeeping.request(state, "main"), VEHICLE, 1.0)
+    assert "main" in [group.name for group in due]
+    assert "main" not in [group.name for group in housekeeping.step(state, VEHICLE, 4.0)[1]]
+
+
+def test_clocks_are_parameters() -> None:
+    assert set(PARAMETER_BY_NAME) >= CLOCKS > set(IDENTITY)
 
 
 def test_interval_outside_the_dictionary_is_refused() -> None:
     with pytest.raises(ValueError, match=r"slow_interval_s = 0.5 is not 0 \(off\) or 1 to 3600 s"):
         housekeeping.Config(slow_interval_s=0.5)
+
+
+@pytest.mark.parametrize("longest", [0.5, 1.0, 3600.5])
+def test_longest_interval_outside_its_bounds_is_refused(longest: float) -> None:
+    with pytest.raises(ValueError, match=rf"main_max_interval_s = {longest:g} is not 0 \(periodic\) or over 1 and"):
+        housekeeping.Config(main_max_interval_s=longest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ({"group": "medium", "interval_s": 1.0}, "group = 'medium' is not one of"),
+        ({"group": "main", "interval_s": 0.0}, "interval_s = 0.0 is not"),
+        ({"group": "slow", "interval_s": 0.5}, "interval_s = 0.5: group slow allows 1 to 3600 s"),
+        ({"group": "main", "interval_s": 1.0, "max_interval_s": -1.0}, "max_interval_s = -1.0 is not"),
+        ({"group": "main", "interval_s": 2.0, "max_interval_s": 1.0}, "group main allows 0 (periodic) or over 2"),
+        ({"group": "fast", "interval_s": 2.0, "max_interval_s": 61.0}, "group fast allows 0 (periodic) or over 2"),
+    ],
+)
+def test_hk_interval_refuses(arguments: dict[str, object], why: str) -> None:
+    flight = Flight(CONFIG)
+    flight.frame()
+    before = [(s.interval_s, s.max_interval_s) for s in flight.vehicle.housekeeping.schedules]
+    flight.frame(telecommand("hk.interval", 7, **arguments))
+    failed = flight.vehicle.commanding.history[7]
+    assert failed.code == FailureCode.BAD_ARGUMENT
+    assert why in failed.text
+    assert [(s.interval_s, s.max_interval_s) for s in flight.vehicle.housekeeping.schedules] == before
+
+
+def test_hk_interval_from_the_ground() -> None:
+    flight = Flight(CONFIG)
+    flight.frame(telecommand("hk.interval", 7, group="main", interval_s=1.0, max_interval_s=30.0))
+    assert flight.vehicle.commanding.history[7].code == FailureCode.NONE
+    assert flight.vehicle.housekeeping.schedules[1].max_interval_s == 30.0
+    flight.frame(telecommand("hk.interval", 8, group="main", interval_s=2.0))
+    assert flight.vehicle.housekeeping.schedules[1].max_interval_s == 0.0
 
 
 def test_unknown_is_nan_and_never_zero() -> None:
@@ -163,53 +257,50 @@ def test_live_in_contact_or_when_blind() -> None:
     assert "CONTACT_START" not in names
 
 
-def budgets(rate_bps: float, live_bytes_per_frame: int, pending: int = 1000, contact: bool = True) -> float:
-    """Playback bytes per second over 100 s at 10 Hz."""
-    config = downlink.Config(rate_bps=rate_bps)
-    state, total = downlink.start(0.0), 0
-    for frame in range(1000):
-        state, out = downlink.step(state, config, contact, RecorderStatus(pending=pending), frame * 0.1)
-        total += sum(o.budget_bytes for o in out if isinstance(o, Playback))
-        state = msgspec.structs.replace(state, budget_bytes=max(-1200.0, state.budget_bytes - live_bytes_per_frame))
-    return total / 100.0
-
-
-@pytest.mark.parametrize(
-    ("rate_bps", "live", "playback"),
-    [
-        (115_200.0, 0, 12_960.0),
-        (115_200.0, 500, 7_960.0),
-        (115_200.0, 2000, 0.0),  # live alone fills the radio
-        (1_200.0, 0, 135.0),  # slow, but not never
-    ],
-)
-def test_playback_takes_what_live_leaves(rate_bps: float, live: int, playback: float) -> None:
-    assert budgets(rate_bps, live) == pytest.approx(playback, rel=0.05, abs=1.0)
-
-
-@pytest.mark.parametrize(("pending", "contact"), [(0, True), (10, False)])
-def test_no_playback_without_need_or_contact(pending: int, contact: bool) -> None:
-    assert budgets(115_200.0, 0, pending, contact) == 0.0
-
-
 @pytest.mark.parametrize(
     ("change", "event", "count"),
     [
-        ({"shed": 5}, "RECORDER_SHED", 3),
-        ({"dropped": 9}, "TM_DROPPED", 8),
+        ({"shed": 5}, "RECORDER_SHED", 5),
+        ({"dropped": 9}, "TM_DROPPED", 9),
         ({"fault": "disk full"}, "STORE_FAULT", None),
+        ({"full": True, "used_bytes": (1, 2)}, "RECORDER_FULL", None),
+        ({"replayed": 77, "replayed_count": 12}, "EVENTS_REPLAYED", 12),
     ],
 )
 def test_recorder_trouble_is_reported_once(change: dict[str, object], event: str, count: int | None) -> None:
-    before = RecorderStatus(shed=2, dropped=1)
-    after = msgspec.structs.replace(before, **change)
-    state = msgspec.structs.replace(downlink.start(0.0), recorder=before)
+    after = msgspec.structs.replace(RecorderStatus(), **change)
+    state = downlink.start(0.0)
     names = []
-    for frame in range(3):
+    for frame in range(300):
         # The shell sends a new, equal value in each frame.
-        state, out = downlink.step(state, downlink.Config(), False, msgspec.structs.replace(after), frame * 0.1)
-        names += [(o.name, o.fields.get("count")) for o in out if isinstance(o, Event)]
+        state, out = downlink.step(state, link_budget.Config(), False, msgspec.structs.replace(after), frame * 0.1)
+        names += [(o.name, o.fields.get("count")) for o in out]
     assert names == [(event, count)]
+
+
+def test_r16_a_full_disk_and_its_end_are_reported() -> None:
+    state, names = downlink.start(0.0), []
+    for frame in range(9):
+        status = RecorderStatus(full=3 <= frame < 6, used_bytes=(1_500_000, 500_000))
+        state, out = downlink.step(state, link_budget.Config(), False, status, frame * 0.1)
+        names += [(frame, o.name, o.fields["used_mb"]) for o in out]
+    assert names == [(3, "RECORDER_FULL", 2.0), (6, "RECORDER_RECOVERED", 2.0)]
+
+
+def test_losses_that_go_on_are_reported_in_steps() -> None:
+    state, found = downlink.start(0.0), []
+    for frame in range(251):
+        status = RecorderStatus(shed=frame, dropped=2 * frame)
+        state, out = downlink.step(state, link_budget.Config(), False, status, frame * 0.1)
+        found += [(round(frame * 0.1, 1), o.name, o.fields["count"]) for o in out]
+    assert found == [
+        (0.1, "RECORDER_SHED", 1),
+        (0.1, "TM_DROPPED", 2),
+        (10.1, "RECORDER_SHED", 100),
+        (10.1, "TM_DROPPED", 200),
+        (20.1, "RECORDER_SHED", 100),
+        (20.1, "TM_DROPPED", 200),
+    ]
 
 
 def test_group_names_are_the_dictionary_s() -> None:
