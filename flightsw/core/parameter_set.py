@@ -202,9 +202,12 @@ def _adopted(vehicle: "Vehicle", changes: tuple[Setting, ...], config: "Config",
         events = replace(events, severity_min=config.events.severity_min)
     schedule = vehicle.housekeeping
     for group in HOUSEKEEPING:
-        if f"housekeeping.{group.name}_interval_s" in names:
-            interval_s = config.housekeeping.interval_s(group.name)
+        if names & {f"housekeeping.{group.name}_{which}interval_s" for which in ("", "max_")}:
+            interval_s, longest_s = (
+                config.housekeeping.interval_s(group.name),
+                config.housekeeping.max_interval_s(group.name),
+            )
             if interval_s:
-                schedule = housekeeping.set_interval(schedule, group.name, interval_s, now_s)
+                schedule = housekeeping.set_interval(schedule, group.name, interval_s, longest_s, now_s)
             schedule = housekeeping.enable(schedule, group.name, interval_s > 0.0, now_s)
     return replace(vehicle, eps=power, events=events, housekeeping=schedule)
