@@ -27,13 +27,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from flightsw.link import leap
-from flightsw.link.bodies import EventBody, ReplyBody, VerificationBody
+from flightsw.link.bodies import EventBody, ReplyBody, TableBody, VerificationBody
 from flightsw.link.codec import Telemetry, event_text
 from flightsw.link.dictionary import DICTIONARY_HASH, EVENT_BY_ID, HOUSEKEEPING, TELECOMMAND_BY_OPCODE
 
 from .errors import GroundError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+SCHEMA_OLDEST: Final = 1
+"""Archives since this schema can be read, and are brought to the newest by a station that writes them."""
 PENDING_PACKETS_MAX: Final = 5000
 """Packets that wait for a commit; while the disk is full, more are dropped unacknowledged and played back later."""
 PENDING_NOTES_MAX: Final = 5000
@@ -75,6 +77,14 @@ CREATE TABLE alarms(
   level TEXT NOT NULL, value REAL, text TEXT NOT NULL);
 CREATE TABLE counters(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
+_SCHEMA_2: Final = """
+CREATE TABLE table_pieces(
+  packet INTEGER PRIMARY KEY REFERENCES packets(id),
+  world_s REAL, code INTEGER NOT NULL, offset INTEGER NOT NULL, total INTEGER NOT NULL, crc32 INTEGER NOT NULL,
+  data BLOB NOT NULL);
+CREATE INDEX table_pieces_by_code ON table_pieces(code);
+"""
+"""Schema 2 has the pieces of dumped tables beside what schema 1 has."""
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -131,12 +141,16 @@ class Archive:
         database = self._database
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         if not tables:
-            database.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+            database.executescript(f"BEGIN;{_SCHEMA}{_SCHEMA_2}COMMIT;")
             database.execute("INSERT INTO meta VALUES ('schema_version', ?)", (SCHEMA_VERSION,))
         elif "packets" not in tables or "meta" not in tables:
             raise GroundError(f"archive {self.path}: this is some other SQLite file; name another with --archive")
         (version,) = database.execute("SELECT value FROM meta WHERE key='schema_version'").fetchone() or (None,)
-        if version != SCHEMA_VERSION:
+        if version == SCHEMA_OLDEST:
+            database.executescript(
+                f"BEGIN;{_SCHEMA_2}UPDATE meta SET value={SCHEMA_VERSION} WHERE key='schema_version';COMMIT;"
+            )
+        elif version != SCHEMA_VERSION:
             raise GroundError(
                 f"archive {self.path} has schema {version}, this program writes {SCHEMA_VERSION};"
                 " name another file with --archive"
@@ -302,6 +316,11 @@ class Archive:
                         _integer(body.generation),
                         body.duration_s,
                     ),
+                )
+            case TableBody():
+                self._database.execute(
+                    "INSERT INTO table_pieces VALUES (?,?,?,?,?,?,?)",
+                    (row, world_s, *map(_integer, (body.table, body.offset, body.total, body.crc32)), body.data),
                 )
         return True
 

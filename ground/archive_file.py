@@ -1,7 +1,8 @@
 """An archive opened for reading, also while a station writes it.
 
 Only what every question to an archive needs: the file, its schema, and the rows of a statement within a span of
-mission time. The questions themselves are in ``packet_reader``, ``series_reader`` and ``record_reader``.
+mission time. The questions themselves are in ``packet_reader``, ``series_reader``, ``record_reader`` and
+``table_reader``.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from .archive import SCHEMA_VERSION
+from .archive import SCHEMA_OLDEST, SCHEMA_VERSION
 from .errors import GroundError
 
 
@@ -28,9 +29,13 @@ class ArchiveFile:
             row = self._database.execute("SELECT value FROM meta WHERE key='schema_version'").fetchone()
         except sqlite3.Error as error:
             raise GroundError(f"archive {path}: {error}") from None
-        if row is None or row[0] != SCHEMA_VERSION:
+        if row is None or row[0] not in range(SCHEMA_OLDEST, SCHEMA_VERSION + 1):
             self._database.close()
-            raise GroundError(f"archive {path} has schema {row and row[0]}, this program reads {SCHEMA_VERSION}")
+            raise GroundError(
+                f"archive {path} has schema {row and row[0]},"
+                f" this program reads {SCHEMA_OLDEST} to {SCHEMA_VERSION}"
+            )
+        self.schema = int(row[0])
 
     def __enter__(self) -> Self:
         return self

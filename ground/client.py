@@ -6,28 +6,22 @@ if result.outcome == "completed": ...
 series = ArchiveReader(Path("out/ground/archive.sqlite")).series("eps.soc_fraction")
 """
 
-import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from struct import Struct
 from types import TracebackType
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from flightsw.link.dictionary import TELECOMMAND_BY_NAME
 
-from .commanding import validate
+from .commanding import validate, written_arguments
+from .connection import ANSWER_S, Connection
+from .dumping import TIMEOUT_S, dump_table
 from .errors import ExitCode, GroundError
-from .locations import socket_address
+from .loading import PATIENCE_S, LoadProgress, LoadResult, load_table
 from .packet_reader import Identity, PacketRow
 from .protocol import (
-    LINE_BYTES_MAX,
-    Answer,
     CommandResult,
     Done,
-    Refusal,
-    Request,
     SendRequest,
     Snapshot,
     SnapshotRequest,
@@ -36,8 +30,6 @@ from .protocol import (
     StopRequest,
     Value,
     Wait,
-    decode_answer,
-    encode,
 )
 from .reader import ArchiveReader
 from .record_reader import CommandRow, ReplyRow, VerificationRow
@@ -50,6 +42,8 @@ __all__ = [
     "ExitCode",
     "GroundError",
     "Identity",
+    "LoadProgress",
+    "LoadResult",
     "PacketRow",
     "ReplyRow",
     "Series",
@@ -61,11 +55,6 @@ __all__ = [
     "VerificationRow",
 ]
 
-TIMEVAL: Final = Struct("@ll")
-"""Layout of ``struct timeval``: seconds, microseconds."""
-ANSWER_S: Final = 10.0
-"""Time for the station itself to answer; waiting for the spacecraft is bounded by the station."""
-
 
 class StationClient:
     """A connection to a running station, opened on first use. Not shared between threads.
@@ -75,8 +64,7 @@ class StationClient:
 
     def __init__(self, socket_path: Path) -> None:
         self.path = Path(socket_path)
-        self._connection: socket.socket | None = None
-        self._buffer = bytearray()
+        self._connection = Connection(self.path)
 
     def __enter__(self) -> "StationClient":
         return self
@@ -88,14 +76,11 @@ class StationClient:
 
     def close(self) -> None:
         """Drop the connection; a later call opens another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        self._buffer.clear()
+        self._connection.close()
 
     def snapshot(self) -> Snapshot:
         """Status, newest values, newest events, alarms and commands."""
-        answer = self._ask(SnapshotRequest(), ANSWER_S)
+        answer = self._connection.ask(SnapshotRequest(), ANSWER_S)
         assert isinstance(answer, Snapshot)
         return answer
 
@@ -134,9 +119,31 @@ class StationClient:
                 return armed
         return self._send(name, dict(arguments or {}), wait, timeout_s, on_stage)
 
+    def load_table(
+        self,
+        name: str,
+        image: bytes,
+        *,
+        activate: str = "table.activate",
+        progress: Callable[[LoadProgress], None] = lambda progress: None,
+        patience_s: float = PATIENCE_S,
+    ) -> LoadResult:
+        """Load an image, have it validated, then activate it or append it; see ``loading.load_table``."""
+        return load_table(self.path, name, image, activate=activate, progress=progress, patience_s=patience_s)
+
+    def dump_table(
+        self,
+        name: str,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        progress: Callable[[int, int], None] = lambda received, total: None,
+    ) -> bytes:
+        """The image of a table or status as it is on board now; see ``dumping.dump_table``."""
+        return dump_table(self.path, name, timeout_s=timeout_s, progress=progress)
+
     def stop(self) -> None:
         """Ask the station to commit and leave."""
-        answer = self._ask(StopRequest(), ANSWER_S)
+        answer = self._connection.ask(StopRequest(), ANSWER_S)
         assert isinstance(answer, Done)
         self.close()
 
@@ -148,65 +155,6 @@ class StationClient:
         timeout_s: float | None,
         on_stage: Callable[[StageLine], None] | None,
     ) -> CommandResult:
-        request = SendRequest(name=name, arguments=arguments, wait=wait, timeout_s=timeout_s)
-        # The station ends the wait itself: at the latest by its bounds of acceptance and of the dictionary.
-        patience_s = None if timeout_s is None else timeout_s + ANSWER_S
-        answer = self._ask(request, patience_s, on_stage)
-        assert isinstance(answer, CommandResult)
-        return answer
-
-    def _ask(
-        self, request: Request, patience_s: float | None, on_stage: Callable[[StageLine], None] | None = None
-    ) -> Answer:
-        try:
-            connection = self._connected()
-            connection.settimeout(ANSWER_S)
-            connection.sendall(encode(request) + b"\n")
-            connection.settimeout(patience_s)
-            while True:
-                answer = self._next_answer(connection)
-                if isinstance(answer, Refusal):
-                    raise GroundError(answer.message, ExitCode(answer.exit_code))
-                if not isinstance(answer, StageLine):
-                    return answer
-                if on_stage is not None:
-                    on_stage(answer)
-        except (OSError, msgspec.MsgspecError) as error:
-            self.close()
-            raise GroundError(f"station at {self.path}: {_reason(error)}") from None
-        except BaseException:
-            self.close()
-            raise
-
-    def _connected(self) -> socket.socket:
-        if self._connection is None:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                # Python's own timeout would make a full backlog an error at once; the kernel's lets it wait.
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, TIMEVAL.pack(int(ANSWER_S), 0))
-                with socket_address(self.path) as address:
-                    connection.connect(address)
-            except OSError:
-                connection.close()
-                raise GroundError(
-                    f"no station at {self.path}: start one with ground listen --link ENDPOINT"
-                ) from None
-            self._connection = connection
-        return self._connection
-
-    def _next_answer(self, connection: socket.socket) -> Answer:
-        while (end := self._buffer.find(b"\n")) < 0:
-            if len(self._buffer) > LINE_BYTES_MAX:
-                raise GroundError(f"station at {self.path}: answer longer than {LINE_BYTES_MAX} bytes")
-            data = connection.recv(65_536)
-            if not data:
-                raise GroundError(f"station at {self.path} went away")
-            self._buffer += data
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        answer: Answer = decode_answer(line)
-        return answer
-
-
-def _reason(error: Exception) -> str:
-    return "no answer in time" if isinstance(error, TimeoutError) else str(error)
+        request = SendRequest(name=name, arguments=written_arguments(arguments), wait=wait, timeout_s=timeout_s)
+        self._connection.put_command(request)
+        return self._connection.take_result(on_stage)

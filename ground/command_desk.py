@@ -13,7 +13,7 @@ from flightsw.link.bodies import VerificationBody
 
 from .acknowledgement import Range
 from .archive import Archive
-from .commanding import Commander, validate
+from .commanding import Commander, validate, written_arguments
 from .control import Client, ControlServer
 from .protocol import CommandLine, SendRequest, Wait
 from .wire import Wire
@@ -58,7 +58,7 @@ class CommandDesk:
             outgoing.id,
             telecommand.name,
             telecommand.opcode,
-            msgspec.json.encode(arguments).decode(),
+            msgspec.json.encode(written_arguments(arguments)).decode(),
             client.operator,
             now_utc_s,
             world_s,

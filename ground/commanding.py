@@ -12,13 +12,14 @@ the next CCSDS sequence count.
 What is known of each command is the business of ``flightsw.link.verification``.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from flightsw.link import verification
 from flightsw.link.arguments import check_arguments, enum_codes
-from flightsw.link.bodies import ArgumentValue, CommandBody, VerificationBody, pack_body
+from flightsw.link.bodies import ArgumentValue, CommandBody, Scalar, VerificationBody, pack_body
 from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME
 from flightsw.link.errors import LinkError
 from flightsw.link.packet import ACK_ALL, ACK_NONE, TcPacket, encode_tc
@@ -77,12 +78,20 @@ def check_timeout(timeout_s: float | None) -> None:
         raise GroundError(f"timeout {timeout_s:g} s: allowed are over 0 to {TIMEOUT_S_MAX:g} s", ExitCode.USAGE)
 
 
+def written_arguments(arguments: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Arguments as JSON carries them: octets in hexadecimal, which the dictionary's check takes as well."""
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in arguments.items()}
+
+
 def shown_arguments(telecommand: Telecommand, arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments as an operator writes them: enumerations by name."""
     shown = dict(arguments)
     for argument in telecommand.arguments:
         if argument.type is ArgumentType.BYTES and argument.name in shown:
-            shown[argument.name] = f"{len(shown[argument.name])} octets"
+            octets = shown[argument.name]
+            # In JSON they are hexadecimal text, two digits each.
+            count = len(octets) // 2 if isinstance(octets, str) else len(octets)
+            shown[argument.name] = f"{count} octets"
         if argument.type is ArgumentType.ENUM and argument.name in shown:
             names = {code: name for name, code in enum_codes(argument).items()}
             shown[argument.name] = names.get(shown[argument.name], shown[argument.name])

@@ -5,6 +5,10 @@ with the exit code a script sees. The command line prints it; nothing else catch
 """
 
 from enum import IntEnum, unique
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .protocol import CommandResult
 
 
 @unique
@@ -32,3 +36,20 @@ class GroundError(Exception):
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.ERROR) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+EXIT_OF_OUTCOME: Final = {
+    "sent": ExitCode.OK,
+    "accepted": ExitCode.OK,
+    "completed": ExitCode.OK,
+    "refused": ExitCode.REFUSED,
+    "failed": ExitCode.FAILED,
+    "timeout": ExitCode.NO_CONTACT,
+}
+"""Exit code for each outcome of a telecommand."""
+
+
+def outcome_error(result: "CommandResult", what: str) -> GroundError:
+    """The complaint about a telecommand for ``what`` that did not complete."""
+    why = f"{result.code}: {result.text}" if result.code else "no report of the outcome in time"
+    return GroundError(f"{what}: {result.name} {result.outcome}: {why}", EXIT_OF_OUTCOME[result.outcome])

@@ -8,9 +8,10 @@ from flightsw.link.dictionary import DICTIONARY_HASH
 from .packet_reader import PacketReader
 from .record_reader import RecordReader
 from .series_reader import SeriesReader
+from .table_reader import TableReader
 
 
-class ArchiveReader(PacketReader, SeriesReader, RecordReader):
+class ArchiveReader(PacketReader, SeriesReader, RecordReader, TableReader):
     """Read-only view; raises ``GroundError`` when the file is missing or no archive of this schema."""
 
     def counter(self, name: str) -> int:

@@ -23,7 +23,7 @@ from flightsw.link.schema import Argument, ArgumentType, Hazard, Telecommand
 
 from .client import ArchiveReader, CommandResult, ReplyRow, StageLine, StationClient
 from .commanding import check_timeout, shown_arguments, validate
-from .errors import ExitCode, GroundError
+from .errors import EXIT_OF_OUTCOME, ExitCode, GroundError
 from .locations import socket_path
 from .protocol import Wait
 from .screen import arguments_text, block, clip
@@ -33,14 +33,6 @@ REPLY_S: Final = 2.0
 REPLY_POLL_S: Final = 0.05
 """Time between two looks."""
 
-_EXIT: Final = {
-    "sent": ExitCode.OK,
-    "accepted": ExitCode.OK,
-    "completed": ExitCode.OK,
-    "refused": ExitCode.REFUSED,
-    "failed": ExitCode.FAILED,
-    "timeout": ExitCode.NO_CONTACT,
-}
 _WAITS: Final[dict[str, Wait]] = {"completion": "completion", "acceptance": "acceptance", "none": None}
 _PANEL: Final = "Telecommand arguments"
 
@@ -161,12 +153,13 @@ def send(
         if reply is not None:
             print(f"reply: {reply.tokens} tokens, generation {reply.generation}, {reply.duration_s:.2f} s on board")
             print(block(reply.text, "  │ "))
-    return _EXIT[result.outcome]
+    return EXIT_OF_OUTCOME[result.outcome]
 
 
 def stage_text(line: StageLine) -> str:
     """One verification report as a line."""
-    mark = "ok" if line.success else f"{line.code}: {clip(line.text, 200)}"
+    said = clip(line.text, 200)
+    mark = f"{line.code}: {said}" if not line.success else f"ok: {said}" if said else "ok"
     return f"  {line.after_s:8.3f} s  {line.stage:<10} {mark}"
 
 

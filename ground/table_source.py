@@ -1,11 +1,13 @@
 """Every kind of table between its source and its image: compile, decompile, say in a line what it holds.
 
-One row for each ``Kind`` that can be loaded; how each is written is in ``sequence_source`` and ``limit_source``.
+One row for each ``Kind`` that can be loaded; how each is written is in ``sequence_source``, ``limit_source`` and
+``parameter_source``.
 """
 
+import re
 from typing import Final
 
-from flightsw.link import limit_tables, sequence
+from flightsw.link import limit_tables, sequence, settings
 from flightsw.link.limit_tables import WatchTable
 from flightsw.link.sequence import Sequence
 from flightsw.link.tables import IMAGE_BYTES_MAX, LOADABLE, TABLE_BY_NAME, Kind, Table
@@ -13,6 +15,7 @@ from flightsw.link.tables import IMAGE_BYTES_MAX, LOADABLE, TABLE_BY_NAME, Kind,
 from .errors import ExitCode, GroundError
 from .limit_source import actionpoints_text, compile_actionpoints, compile_watchpoints, watchpoints_text
 from .moments import duration_text, utc_text
+from .parameter_source import compile_parameters, parameters_text
 from .sequence_source import compile_sequence, sequence_text
 from .source import Source, likely
 
@@ -22,7 +25,9 @@ ARTICLE: Final = {Kind.ABSOLUTE: "an absolute", Kind.RELATIVE: "a relative"}
 
 def find_table(name: str, *, loadable: bool = True) -> Table:
     """The table of a name in any case; raises ``GroundError`` (usage) with the likely ones."""
-    table = TABLE_BY_NAME.get(name.casefold())
+    # A sequence may be written without its zero: rts5 is rts05.
+    numbered = re.fullmatch(r"rts(\d)", name.casefold())
+    table = TABLE_BY_NAME.get(f"rts0{numbered[1]}" if numbered else name.casefold())
     if table is None:
         raise GroundError(f"no table {name!r}{likely(name, TABLE_BY_NAME)}", ExitCode.USAGE)
     if loadable and table not in LOADABLE:
@@ -40,6 +45,8 @@ def compile_image(table: Table, source: Source, watchpoints: WatchTable | None =
             image = limit_tables.encode(compile_watchpoints(source))
         case Kind.ACTIONPOINTS:
             image = limit_tables.encode(compile_actionpoints(source, watchpoints))
+        case Kind.PARAMETERS:
+            image = settings.encode(compile_parameters(source))
         case _:
             made = compile_sequence(source)
             if Kind(made.kind) is not table.kind:
@@ -64,6 +71,8 @@ def image_text(table: Table, image: bytes, watchpoints: WatchTable | None = None
         case Kind.ACTIONPOINTS:
             known = watchpoints or NO_WATCHPOINTS
             return actionpoints_text(limit_tables.decode_actionpoints(image, known), known, comment)
+        case Kind.PARAMETERS:
+            return parameters_text(settings.decode(image), comment)
         case _:
             return sequence_text(sequence.decode(image), comment)
 
@@ -78,6 +87,9 @@ def summary(table: Table, image: bytes, watchpoints: WatchTable | None = None) -
             actions = limit_tables.decode_actionpoints(image, watchpoints or NO_WATCHPOINTS)
             active = sum(point.state == "active" for point in actions.actionpoints)
             return f"{actions.name!r}: {len(actions.actionpoints)} actionpoints, {active} active"
+        case Kind.PARAMETERS:
+            values = settings.decode(image)
+            return f"{values.name!r}: {len(values.values)} parameters"
         case _:
             return sequence_summary(sequence.decode(image))
 

@@ -13,6 +13,8 @@ from .schema import Argument, ArgumentType, Telecommand
 
 VALUE_CHARACTERS_MAX: Final = 40
 """As much of a bad value as an error message repeats."""
+CHOICES_SHOWN: Final = 8
+"""As many choices as a description names one by one."""
 
 
 def check_arguments(command: Telecommand, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,8 +69,11 @@ def enum_codes(argument: Argument) -> dict[str, int]:
     return {name: int(code) for name, code in zip(argument.choices, codes, strict=True)}
 
 
-def describe(argument: Argument) -> str:
-    """What is allowed, in words: "a number from 0 to 2000 W"."""
+def describe(argument: Argument, choices_max: int | None = CHOICES_SHOWN) -> str:
+    """What is allowed, in words: "a number from 0 to 2000 W".
+
+    Choices that count up are a span; of more than ``choices_max`` the first are named, of None all.
+    """
     span, unit = _span(argument), f" {argument.unit}" if argument.unit else ""
     match argument.type:
         case ArgumentType.BOOL:
@@ -83,7 +88,37 @@ def describe(argument: Argument) -> str:
             return (
                 f"octets as hexadecimal,{span.replace(' from ', ' ')} of them" if span else "octets as hexadecimal"
             )
-    return "one of " + ", ".join(f"{name} ({code})" for name, code in enum_codes(argument).items())
+    named = _spans(enum_codes(argument))
+    if choices_max is not None and len(named) > choices_max:
+        named[choices_max:] = [f"… {len(argument.choices)} in all"]
+    return f"one of {', '.join(named)}"
+
+
+def _spans(codes: Mapping[str, int]) -> list[str]:
+    """ "name (code)" of each choice; three or more that count up in name and code are "first (1) to last (9)"."""
+    runs: list[list[tuple[str, int]]] = []
+    for name, code in codes.items():
+        if runs and _follows(runs[-1][-1], (name, code)):
+            runs[-1].append((name, code))
+        else:
+            runs.append([(name, code)])
+    named = []
+    for run in runs:
+        each = [f"{name} ({code})" for name, code in run]
+        named += [f"{each[0]} to {each[-1]}"] if len(each) > 2 else each
+    return named
+
+
+def _follows(before: tuple[str, int], choice: tuple[str, int]) -> bool:
+    """Whether a choice has the stem of the one before it, the next number, and the next code."""
+    stem, number = _numbered(before[0])
+    return number >= 0 and (stem, number + 1) == _numbered(choice[0]) and before[1] + 1 == choice[1]
+
+
+def _numbered(name: str) -> tuple[str, int]:
+    """Stem and number of a name that ends in one; number −1 for one that does not."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or -1)
 
 
 def _span(argument: Argument) -> str:

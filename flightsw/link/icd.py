@@ -145,7 +145,7 @@ def _telecommand(command: Telecommand) -> str:
     if not command.arguments:
         return f"{head} No arguments."
     rows = [
-        (f"`{a.name}`", describe(a), "required" if a.default is None else a.default, a.text)
+        (f"`{a.name}`", describe(a, None), "required" if a.default is None else a.default, a.text)
         for a in command.arguments
     ]
     return f"{head}\n\n{_table(('Argument', 'Value', 'Default', 'Meaning'), rows)}"

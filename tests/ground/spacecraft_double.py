@@ -23,12 +23,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from table_double import TableDouble
+
 from flightsw.link import leap
 from flightsw.link.arguments import check_arguments
 from flightsw.link.bodies import (
     EventBody,
     PingBody,
     ReplyBody,
+    TableBody,
     VerificationBody,
     pack_body,
     unpack_command,
@@ -38,6 +41,7 @@ from flightsw.link.dictionary import (
     APID_EVENT,
     APID_PING,
     APID_REPLY,
+    APID_TABLE,
     APID_VERIFICATION,
     DESTINATION_LIVE,
     DESTINATION_PLAYBACK,
@@ -150,6 +154,9 @@ class SpacecraftDouble:
         self.drop_reports: Callable[[VerificationBody], bool] = lambda report: False
         self.deaf = False
         self.hold: set[str] = set()
+        self.lose_reports: Callable[[VerificationBody], bool] = lambda report: False
+        self.ignore: Callable[[Telecommand, dict[str, Any]], bool] = lambda telecommand, args: False
+        self.tables = TableDouble(self.table_piece)
         self._sequences: Counter[int] = Counter()
         self._answers: dict[int, list[VerificationBody]] = {}
         self._armed: set[int] = set()
@@ -255,7 +262,8 @@ class SpacecraftDouble:
                 self.boot, sequence, self.world_s, report.id, report.op, report.stage, report.code, report.text
             )
             subtype = report.stage + (report.code != FailureCode.NONE)
-            self.emit(APID_VERIFICATION, 1, subtype, sequence, pack_body(body))
+            send = not self.lose_reports(report)
+            self.emit(APID_VERIFICATION, 1, subtype, sequence, pack_body(body), send)
 
     # Telecommands.
 
@@ -278,6 +286,8 @@ class SpacecraftDouble:
             telecommand = TELECOMMAND_BY_OPCODE[body.op]
         except (LinkError, KeyError):
             self.garbage += 1
+            return
+        if self.ignore(telecommand, body.args):
             return
         self.received.append((packet, telecommand, body.id, body.args))
         if telecommand.name == "recorder.acknowledge":
@@ -304,6 +314,9 @@ class SpacecraftDouble:
         self.executed.append((telecommand.name, args))
         if telecommand.name in self.hold:
             return [stage(Stage.ACCEPTANCE)]
+        outcome = self.tables.obey(telecommand, args)
+        if outcome is not None:
+            return [stage(Stage.ACCEPTANCE), stage(Stage.START), stage(Stage.COMPLETION, *outcome)]
         match telecommand.name:
             case "arm":
                 self._armed.add(args["opcode"])
@@ -316,6 +329,14 @@ class SpacecraftDouble:
             case "job.infer":
                 self.reply(id, args["job"], f"{args['prompt']} there was a satellite.\nIt\x1b[31m learned.")
         return [stage(Stage.ACCEPTANCE), stage(Stage.START), stage(Stage.COMPLETION)]
+
+    def table_piece(
+        self, code: int, offset: int, total: int, crc32: int, data: bytes, send: bool = True
+    ) -> Identity:
+        """One piece of a dumped table."""
+        sequence = self.next_sequence(APID_TABLE)
+        body = TableBody(self.boot, sequence, self.world_s, code, offset, total, crc32, data)
+        return self.emit(APID_TABLE, 8, 131, sequence, pack_body(body), send)
 
     def reply(self, command: int, job: str, text: str, parts: int = 1, send: bool = True) -> None:
         request, size = len(self.executed), -(-len(text) // parts)

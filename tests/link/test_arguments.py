@@ -193,3 +193,22 @@ def test_every_choice_of_the_dictionary_can_be_typed():
         for name, code in enum_codes(argument).items():
             assert parse_argument_text(argument, name.lower()) == code
             assert parse_argument_text(argument, str(code)) == code
+
+
+@pytest.mark.parametrize(
+    ("choices", "codes", "words"),
+    [
+        (("a", "b"), (), "one of a (0), b (1)"),
+        (("x", "rts08", "rts09", "rts10"), (1, 8, 9, 10), "one of x (1), rts08 (8) to rts10 (10)"),
+        (("a1", "a2"), (), "one of a1 (0), a2 (1)"),
+        (("a1", "a2", "a4"), (), "one of a1 (0), a2 (1), a4 (2)"),
+        (("a1", "a2", "a3"), (1, 2, 4), "one of a1 (1), a2 (2), a3 (4)"),
+        (("a1", "b2", "c3"), (), "one of a1 (0), b2 (1), c3 (2)"),
+        (tuple("abcdefgh"), (), "one of a (0), b (1), c (2), d (3), e (4), f (5), g (6), h (7)"),
+        (tuple("abcdefghi"), (), "one of a (0), b (1), c (2), d (3), e (4), f (5), g (6), h (7), … 9 in all"),
+    ],
+)
+def test_choices_are_shown_as_spans_and_not_without_end(choices, codes, words):
+    argument = Argument(name="x", type=ArgumentType.ENUM, choices=choices, codes=codes, text="x")
+    assert describe(argument) == words
+    assert "in all" not in describe(argument, None)
