@@ -12,6 +12,7 @@ from flightsw.link.bodies import ArgumentValue, CommandBody, pack_body
 from flightsw.link.dictionary import APID_TELECOMMAND, TELECOMMAND_BY_NAME
 from flightsw.link.packet import ACK_ALL, TcPacket, encode_tc
 
+from .inproc_card import CARD_FAULTS, check_card_fault
 from .plant.disturbances import FAULTS
 
 WORKER_KILL: Final = "worker_kill"
@@ -27,8 +28,8 @@ class TimedCommand(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimedFault(msgspec.Struct, frozen=True, kw_only=True):
-    """A fault of the plant with its parameters, cleared after ``duration_s`` (0 is never), or "worker_kill" of
-    ``job``."""
+    """A fault of the plant or the card with its parameters, cleared after ``duration_s`` (0 is never), or
+    "worker_kill" of ``job``."""
 
     world_s: float
     name: str
@@ -121,9 +122,12 @@ def schedule(faults: Sequence[TimedFault]) -> list[tuple[float, int, bool, Timed
     """Beginnings and ends in order of time; ``ValueError`` for a fault that nobody knows."""
     planned: list[tuple[float, int, bool, TimedFault]] = []
     for number, fault in enumerate(faults):
+        if fault.name in CARD_FAULTS:
+            check_card_fault(fault.name, fault.parameters)
         if fault.name != WORKER_KILL:
-            if fault.name not in FAULTS:
-                raise ValueError(f"fault {fault.name!r}: unknown; known are {WORKER_KILL}, {', '.join(FAULTS)}")
+            if fault.name not in FAULTS and fault.name not in CARD_FAULTS:
+                known = (WORKER_KILL, *FAULTS, *CARD_FAULTS)
+                raise ValueError(f"fault {fault.name!r}: unknown; known are {', '.join(known)}")
             if fault.duration_s > 0.0:
                 planned.append((fault.world_s + fault.duration_s, number, False, fault))
         planned.append((fault.world_s, number, True, fault))

@@ -32,6 +32,7 @@ from flightsw.core.effects import (
 from flightsw.core.inputs import AdapterStatus, GpuSample, Health, Inputs, RecorderStatus, Report
 from flightsw.link.avionics import SensorFrame
 
+from .inproc_card import CARD_FAULTS, InprocCard
 from .inproc_digest import Digest
 from .inproc_evidence import (
     WORKER_KILL,
@@ -69,6 +70,7 @@ class Flight:
         self.config, self.plant, self.frame_s = config, plant, frame_s
         self.payload = Payload(self.make_jobs(seed))
         self.recorder = Recorder()
+        self.card = InprocCard()
         self.loads = Loads(gpu_power_w=config.governor.gpu_idle_w)
         self.boots = 0
         self.durable: dict[str, bytes] = {}
@@ -79,7 +81,7 @@ class Flight:
         heat = config.thermal
         self._tally = Tally(frame_s, config.eps.soc_floor, heat.gpu_limit_degc, heat.radiator_limit_degc)
         self._digest = Digest()
-        self._second = self._executions = self._sample = self._kicks = 0
+        self._second = self._executions = self._kicks = 0
         self._vehicle = self._boot("power on", 0.0, power_on=True)
 
     def frame(self, now_s: float) -> None:
@@ -117,18 +119,7 @@ class Flight:
 
     def gpu(self, truth: Truth) -> GpuSample | None:
         """What the probe tells in this second."""
-        if not truth.gpu_rail_on:
-            return None
-        self._sample += 1
-        return GpuSample(
-            sequence=self._sample,
-            source="simulated",
-            power_w=truth.gpu_rail_power_w,
-            die_degc=truth.gpu_temp_degc,
-            energy_j=self._tally.energy_j,
-            utilisation_fraction=self.busy,
-            unsupported=("memory_degc", "ecc_uncorrected"),
-        )
+        return self.card.sample(truth, self._tally.energy_j, self.busy)
 
     def adapters(self) -> tuple[AdapterStatus, ...]:
         """What the shell says of its adapters in this second."""
@@ -217,6 +208,11 @@ class Flight:
             if fault.name == WORKER_KILL:
                 if fault.job in self.payload.jobs:
                     self.reports += self.payload.jobs[fault.job].kill("killed by a fault")
+            elif fault.name in CARD_FAULTS:
+                if begins:
+                    self.card.inject(fault.name, fault.parameters)
+                else:
+                    self.card.clear(fault.name)
             elif begins:
                 self.plant.inject(fault.name, **fault.parameters)
             else:

@@ -130,6 +130,32 @@ def test_a_degraded_radiator_costs_work_and_no_limit(beginning):
     assert evidence.digest != beginning.digest
 
 
+def test_r9_what_ails_the_card_is_reported(beginning):
+    faults = [
+        TimedFault(world_s=100.0, name="gpu_ecc", parameters={"count": 12, "corrected": 1}),
+        TimedFault(world_s=150.0, name="gpu_ecc", parameters={"count": 2}),
+        TimedFault(world_s=200.0, name="gpu_xid", parameters={"xid": 48}),
+        TimedFault(world_s=200.0, name="gpu_xid", parameters={"xid": 63}),
+        TimedFault(world_s=250.0, name="probe_silent", duration_s=20.0),
+    ]
+    evidence = fly(400.0, faults=faults)
+    told = [(e.name, e.text) for e in evidence.events if e.name.startswith(("GPU_", "PROBE_"))]
+    assert [name for name, _ in told] == [
+        *("PROBE_UNSUPPORTED", "GPU_ECC_CORRECTED", "GPU_ECC", "GPU_XID", "GPU_XID"),
+        *("PROBE_SILENT", "PROBE_RECOVERED"),
+    ]  # fmt: skip
+    assert "12 new corrected" in told[1][1]
+    assert "2 new uncorrected" in told[2][1]
+    assert "XID 48: double bit ECC error" in told[3][1]
+    assert not [e for e in beginning.events if e.name.startswith("GPU_XID")]
+
+
+def test_r9_a_card_off_the_bus_says_so_with_its_last_words():
+    evidence = fly(60.0, faults=[TimedFault(world_s=30.0, name="gpu_xid", parameters={"xid": 79})])
+    (xid,) = named(evidence, "GPU_XID")
+    assert "GPU has fallen off the bus" in xid.text
+
+
 def test_a_gauge_that_reads_too_high_breaks_the_floor_and_evidence_says_so():
     """The checker can fail: truth, not the biased reading, is judged."""
     evidence = fly(4000.0, faults=[TimedFault(world_s=1500.0, name="battery_bias", parameters={"offset": 0.1})])
@@ -197,6 +223,16 @@ def test_without_eclipse_nothing_is_throttled_by_energy():
         ({"frame_s": 5.0}, "frame"),
         ({"commands": [TimedCommand(world_s=0.0, name="dance")]}, "telecommand 'dance'"),
         ({"faults": [TimedFault(world_s=0.0, name="meteor")]}, "fault 'meteor'"),
+        ({"faults": [TimedFault(world_s=0.0, name="gpu_ecc")]}, "gpu_ecc: count is missing"),
+        ({"faults": [TimedFault(world_s=0.0, name="gpu_ecc", parameters={"count": 0})]}, "count = 0"),
+        ({"faults": [TimedFault(world_s=0.0, name="gpu_ecc", parameters={"count": 1.5})]}, "whole number"),
+        (
+            {"faults": [TimedFault(world_s=0.0, name="gpu_ecc", parameters={"count": 1, "corrected": 2})]},
+            "corrected = 2",
+        ),
+        ({"faults": [TimedFault(world_s=0.0, name="gpu_xid", parameters={"xid": 70_000})]}, "xid = 70000"),
+        ({"faults": [TimedFault(world_s=0.0, name="gpu_xid", parameters={"code": 1})]}, "code: unknown"),
+        ({"faults": [TimedFault(world_s=0.0, name="probe_silent", parameters={"x": 1})]}, "known are none"),
         ({"eps": {"capacity_wh": -1.0}}, "capacity_wh"),
         ({"eps": {"colour": 1.0}}, "colour"),
     ],
