@@ -270,14 +270,20 @@ class Daemon:
 
 
 def load_durable(store: Store) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """What the store has of the core's durable facts, and what is wrong with their copies."""
+    """What the store has of the core's durable facts, and what is wrong with their copies.
+
+    A bad copy is written anew from the good one at once: two copies are the point of the store.
+    """
     found: dict[str, bytes] = {}
     faults: list[str] = []
     for key in DURABLE_KEYS:
         loaded = store.load(key)
         faults += loaded.faults
-        if loaded.payload is not None:
-            found[key] = loaded.payload
+        if loaded.payload is None:
+            continue
+        found[key] = loaded.payload
+        if loaded.faults and (fault := store.save(key, loaded.payload)):
+            faults.append(fault)
     return found, tuple(faults)
 
 
