@@ -102,10 +102,11 @@ class Piece(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """Open loads and dumps, oldest first."""
+    """Open loads and dumps, oldest first, and the tables in force that came from a load, not from a default."""
 
     loads: tuple[Load, ...] = ()
     dumps: tuple[Dump, ...] = ()
+    loaded: frozenset[str] = frozenset()
 
 
 IDLE: Final = State()

@@ -9,11 +9,6 @@ from flightsw.core.executive import Config
 from flightsw.link.settings import SETTINGS, Setting
 
 KINDS = {inspect.FloatType: "float", inspect.IntType: "int", inspect.BoolType: "bool"}
-NOT_IN_FLIGHT = {
-    "eps.eclipse_entry_s": "may be absent, and the first edge of the sun sensor replaces it",
-    "sense.gpu_start_s": "counts from boot",
-}
-"""Numbers of the configuration that no setting stands for, and why."""
 
 
 def fields() -> dict[str, inspect.Type]:
@@ -49,11 +44,6 @@ def test_r7_setting_names_a_field_of_its_type_within_its_range(setting: Setting)
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: s.name)
 def test_the_default_lies_within_the_range_in_flight(setting: Setting) -> None:
     assert setting.minimum <= parameter_set.value_of(Config(), setting) <= setting.maximum
-
-
-def test_every_number_can_be_set_in_flight_or_has_a_reason_why_not() -> None:
-    """A new number of a section becomes a row of ``link/settings.py``, or a reason in ``NOT_IN_FLIGHT``."""
-    assert FIELDS.keys() - {s.name for s in SETTINGS} == NOT_IN_FLIGHT.keys()
 
 
 def test_ids_are_unique_and_a_hundred_belongs_to_one_section() -> None:
