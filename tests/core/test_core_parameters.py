@@ -13,7 +13,6 @@ from flightsw.core.events import Event
 from flightsw.core.job import JobConfig
 from flightsw.core.parameter_set import CHANGES_TOLD, flown
 from flightsw.core.table_handler import Handler
-from flightsw.core.table_kinds import put_in_force
 from flightsw.core.vehicle import start
 from flightsw.link.codec import HousekeepingBody, decode_telemetry
 from flightsw.link.dictionary import APID_HK_SLOW
@@ -304,7 +303,7 @@ def test_shipped_limits_follow_the_parameters_until_others_are_loaded(
     watchpoints, parameter_table = TABLE_BY_NAME["watchpoints"], TABLE_BY_NAME["parameters"]
 
     def put(vehicle, table, image):
-        return put_in_force(vehicle, CONFIG, table, image, 1.0)
+        return table_kinds.put_in_force(vehicle, CONFIG, table, image, 1.0)
 
     vehicle, _ = put(desk.vehicle, watchpoints, None)
     assert vehicle.boot_count == 80
