@@ -155,7 +155,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(1502, "sequence.in_flight_max", "int", 1, 512, "", "Stored commands dispatched and not complete"),
     Setting(1503, "sequence.late_max_s", "float", 0.5, 3600.0, "s", "An absolute step later than this is skipped"),
     Setting(1401, "durable.persist_interval_s", "float", 1.0, 3600.0, "s", "Least time between two writes of what may wait"),
-    Setting(1501, "gpu_health.xid_hold_s", "float", 1.0, 86_400.0, "s", "The parameter gpu.xid shows an XID for this long"),
+    Setting(1901, "gpu_health.xid_hold_s", "float", 1.0, 86_400.0, "s", "The parameter gpu.xid shows an XID for this long"),
 )
 # fmt: on
 SETTING_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
