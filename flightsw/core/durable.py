@@ -5,12 +5,13 @@ The facts of this module have the key "vehicle":
 
 - SAFE, with its cause and the event that led into it, so that a restart is no way out of SAFE;
 - the mission time since the ground was last heard;
+- how often the restart ladder has restarted the daemon, and the time without trouble since;
 - the final outcomes of the last ``COMMANDS_MAX`` telecommands, so that a command whose report was lost is answered
   and not executed again, above all ``daemon.restart`` itself.
 
-*Wear.* Flash dies of being written. What must never be lost (SAFE) is written in the frame in which it changes;
-everything else at most every ``persist_interval_s``, at a restart, and at an orderly end. Never per command: a
-crash costs at most that interval of silence, and the outcomes of the commands in it.
+*Wear.* Flash dies of being written. What must never be lost (SAFE, the ladder's count) is written in the frame in
+which it changes; everything else at most every ``persist_interval_s``, at a restart, and at an orderly end. Never
+per command: a crash costs at most that interval of silence, and the outcomes of the commands in it.
 
 A payload that does not decode is told by an event and the defaults stand.
 """
@@ -27,10 +28,11 @@ from flightsw.link.dictionary import EVENT_BY_NAME, TELECOMMAND_BY_NAME
 from flightsw.link.schema import FailureCode, Mode, Stage
 from flightsw.link.tables import LOADABLE
 
-from . import contact_loss
+from . import contact_loss, ladder
 from .commanding import Verification
 from .effects import Persist
 from .events import Event
+from .ladder import RESTARTS_COUNTED_MAX
 from .mode import CAUSES
 from .mode import State as ModeState
 from .sequence_durable import SEQUENCES_KEY
@@ -67,11 +69,14 @@ class VehicleFacts(Struct, frozen=True, kw_only=True):
     safe_cause: str = ""
     safe_event: str = ""
     silence_s: Annotated[float, Meta(ge=0.0)] = 0.0
+    ladder_restarts: Annotated[int, Meta(ge=0, le=RESTARTS_COUNTED_MAX)] = 0
+    ladder_quiet_s: Annotated[float, Meta(ge=0.0)] = 0.0
     outcomes: Annotated[tuple[Outcome, ...], Meta(max_length=COMMANDS_MAX)] = ()
 
     def __post_init__(self) -> None:
-        if self.silence_s == math.inf:
-            raise ValueError(f"silence_s = {self.silence_s:g}")
+        for name in ("silence_s", "ladder_quiet_s"):
+            if getattr(self, name) == math.inf:
+                raise ValueError(f"{name} = inf")
         if self.safe_cause and self.safe_cause not in CAUSES:
             raise ValueError(f"safe_cause {self.safe_cause!r} is unknown")
         if self.safe_event and self.safe_event not in EVENT_BY_NAME:
@@ -82,7 +87,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often durable facts are written."""
 
     persist_interval_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 60.0
-    """Least time between two writes of what may wait (machine clock); SAFE is written at once."""
+    """Least time between two writes of what may wait (machine clock); SAFE and the ladder do not wait."""
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -111,10 +116,12 @@ def decode(payload: bytes) -> VehicleFacts:
 
 def facts(vehicle: "Vehicle") -> VehicleFacts:
     """What is durable of this vehicle now."""
-    cause, event = _safe(vehicle)
+    cause, event, restarts = _urgent(vehicle)
     return VehicleFacts(
         safe_cause=cause,
         safe_event=event,
+        ladder_restarts=restarts,
+        ladder_quiet_s=vehicle.ladder.quiet_s,
         silence_s=vehicle.contact_loss.silence_s,
         outcomes=_outcomes(vehicle.commanding.history),
     )
@@ -138,6 +145,7 @@ def restore(vehicle: "Vehicle", payloads: Mapping[str, bytes]) -> tuple["Vehicle
             vehicle,
             mode=moded,
             contact_loss=contact_loss.State(silence_s=known.silence_s),
+            ladder=ladder.State(restarts=known.ladder_restarts, quiet_s=known.ladder_quiet_s),
             commanding=replace(vehicle.commanding, history=history),
             durable=replace(vehicle.durable, known=known),
         ),
@@ -151,7 +159,8 @@ def step(
     """Write what has to be written in this frame; ``now`` writes whatever has changed."""
     state = vehicle.durable
     due = now or now_s - state.written_s >= config.persist_interval_s
-    if not due and _safe(vehicle) == (state.known.safe_cause, state.known.safe_event):
+    known = state.known
+    if not due and _urgent(vehicle) == (known.safe_cause, known.safe_event, known.ladder_restarts):
         return vehicle, ()
     known = facts(vehicle)
     if known == state.known:
@@ -159,12 +168,12 @@ def step(
     return replace(vehicle, durable=State(known=known, written_s=now_s)), (Persist(VEHICLE_KEY, encode(known)),)
 
 
-def _safe(vehicle: "Vehicle") -> tuple[str, str]:
-    """Cause and event of SAFE, empty outside it; a SAFE that is only about to be resumed counts."""
-    moded = vehicle.mode
+def _urgent(vehicle: "Vehicle") -> tuple[str, str, int]:
+    """Cause and event of SAFE, empty outside it (a SAFE that is about to be resumed counts); the ladder's count."""
+    moded, restarts = vehicle.mode, vehicle.ladder.restarts
     if moded.mode is Mode.SAFE:
-        return moded.cause or "", moded.event
-    return moded.resume or "", moded.resume_event
+        return moded.cause or "", moded.event, restarts
+    return moded.resume or "", moded.resume_event, restarts
 
 
 def _outcomes(history: Mapping[int, Verification]) -> tuple[Outcome, ...]:

@@ -7,7 +7,8 @@ set-point is sent when it changes, and again every ``pace_refresh_s``.
 *Hang.* A heartbeat says that a thread lives, ``progress`` says that the work advances. The worker owes progress
 while it may work: the integral of duty over time since the last progress is the full-duty time it was given, and
 that is limited, so a throttled worker gets proportionally longer and one at duty 0 owes nothing. An inference job
-owes progress only while requests wait. No heartbeat at all is a hang too.
+owes progress only while requests wait. No heartbeat at all is a hang too. A fifth of each limit is a missed cycle
+(``supervision``): after 3 of them the worker is reported late, after 5 it is killed.
 
 The integral is kept in two parts: ``Job.owed_s`` up to the last set-point, and the duty since then
 (``Job.owed_from_s``). All timers are machine time.
@@ -19,6 +20,7 @@ from .effects import SetPace
 from .events import Event
 from .job import Config, Job, JobConfig, Outcome, fire
 from .lifecycle import Life, Trigger
+from .supervision import FAULT_CYCLES, WARN_CYCLES
 
 
 def has_work(job: Job, spec: JobConfig) -> bool:
@@ -32,13 +34,22 @@ def owed_s(job: Job, spec: JobConfig, now_s: float) -> float:
 
 
 def checked_for_hang(job: Job, config: Config, spec: JobConfig, now_s: float, out: list[Outcome]) -> Job:
-    """The running job, on its way to be killed when it owes too much progress or is silent for too long."""
+    """The running job, reported or on its way to be killed when it owes progress or is silent for too long."""
     silent_s = now_s - job.heartbeat_s
-    if silent_s <= config.heartbeat_timeout_s and owed_s(job, spec, now_s) <= config.hang_timeout_s:
-        return job
-    age_s = silent_s if silent_s > config.heartbeat_timeout_s else now_s - job.progressed_s
+    silent = silent_s / config.heartbeat_timeout_s
+    missed = max(silent, owed_s(job, spec, now_s) / config.hang_timeout_s)
+    if missed <= WARN_CYCLES / FAULT_CYCLES:
+        return replace(job, late=False) if job.late else job
+    age_s = silent_s if silent >= missed else now_s - job.progressed_s
+    if missed <= 1.0:
+        if job.late:
+            return job
+        out.append(Event("WORKER_LATE", {"job": spec.id, "age_s": age_s}))
+        return replace(job, late=True, lates=job.lates + 1)
     out.append(Event("WORKER_HUNG", {"job": spec.id, "age_s": age_s}))
-    return fire(job, spec, Trigger.HUNG, "no progress", now_s, out, broken="no progress")
+    return fire(
+        replace(job, hangs=job.hangs + 1), spec, Trigger.HUNG, "no progress", now_s, out, broken="no progress"
+    )
 
 
 def split(

@@ -133,9 +133,16 @@ class KickWatchdog(msgspec.Struct, frozen=True):
 
 
 class Restart(msgspec.Struct, frozen=True):
-    """End in an orderly way and come up again in a new process image."""
+    """End in an orderly way and come up again in a new process image; ``by_ladder`` when nobody commanded it."""
 
     reason: str
+    by_ladder: bool = False
+
+
+class CountUncleanBoots(msgspec.Struct, frozen=True):
+    """Set the number of unclean boots in a row in the boot record: 0 clears the crash loop."""
+
+    count: int
 
 
 Effect = (
@@ -155,4 +162,5 @@ Effect = (
     | Persist
     | KickWatchdog
     | Restart
+    | CountUncleanBoots
 )

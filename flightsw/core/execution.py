@@ -25,6 +25,7 @@ from . import (
     eps,
     execution_jobs,
     execution_recorder,
+    execution_restart,
     execution_sequences,
     execution_tables,
     housekeeping,
@@ -33,10 +34,7 @@ from . import (
 from .commanding import Command
 from .effects import Acknowledge
 from .execution_row import DONE, Begun, Execution, Failure, Pong, Reports
-from .vehicle import Config, RestartOrder, Vehicle
-
-RESTART_TIMEOUT_S: Final = 30.0
-"""A restart waits this long for the workers to checkpoint and go (machine clock)."""
+from .vehicle import Config, Vehicle, order_restart
 
 
 def _ping(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
@@ -137,12 +135,13 @@ def _acknowledge(vehicle: Vehicle, config: Config, command: Command, now_s: floa
 
 
 def _restart(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
-    return replace(vehicle, restart=RestartOrder("telecommand", now_s + RESTART_TIMEOUT_S)), ()
+    return order_restart(vehicle, "telecommand", now_s, by_ladder=False), ()
 
 
 EXECUTIONS: Final[dict[str, Execution]] = {
     **execution_jobs.ROWS,
     **execution_tables.ROWS,
+    **execution_restart.ROWS,
     **execution_recorder.ROWS,
     **execution_sequences.ROWS,
     "ping": Execution(_ping),
@@ -173,6 +172,7 @@ def facts(vehicle: Vehicle, config: Config, now_s: float) -> mode.Facts:
         limit_power=vehicle.fdir.orders.limit_power,
         limit_thermal=vehicle.fdir.orders.limit_thermal,
         limit=vehicle.fdir.orders.limit,
+        ladder_exhausted=vehicle.ladder.exhausted,
         contact_lost=vehicle.contact_loss.silence_s >= config.mode.loss_of_contact_s,
         jobs_wanted=vehicle.payload.wanted,
         contact=sensed.contact,

@@ -35,6 +35,7 @@ from . import (
     governor,
     gpu_health,
     housekeeping,
+    ladder,
     mode,
     payload,
     recording,
@@ -59,7 +60,7 @@ from .parameter_set import flown
 from .payload import Permit
 from .sequence_durable import SEQUENCES_KEY
 from .table_boot import restore_tables
-from .vehicle import Config, RestartOrder, Vehicle, start
+from .vehicle import Config, RestartOrder, Vehicle, order_restart, start
 
 __all__ = ["Config", "Vehicle", "accept", "boot", "shutdown", "step"]
 
@@ -159,7 +160,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if found:
         take(found)
     watched, found = supervision.step(
-        vehicle.supervision, vehicle.adapters, vehicle.health, vehicle.frame_count + 1, inputs
+        vehicle.supervision, vehicle.adapters, vehicle.health, now_s - vehicle.now_s, inputs
     )
     if found:
         take(found)
@@ -168,6 +169,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if found:
         take(found)
 
+    elapsed_s = now_s - vehicle.now_s
     vehicle = Vehicle(
         boot_count=vehicle.boot_count,
         boot_s=vehicle.boot_s,
@@ -196,6 +198,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         tables=vehicle.tables,
         parameters=vehicle.parameters,
         sequences=vehicle.sequences,
+        ladder=vehicle.ladder,
         power_on=vehicle.power_on,
         resets=vehicle.resets,
         supervision=watched,
@@ -213,6 +216,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         vehicle, done = responses.apply(vehicle, config, orders.impulses, now_s)
         take(done)
         power = vehicle.eps
+    if vehicle.restart is None:
+        vehicle = _climb(vehicle, config, elapsed_s, frame)
     seen = facts(vehicle, config, now_s)
     moded, found = mode.step(vehicle.mode, config.mode, seen, now_s)
     if found:
@@ -294,7 +299,7 @@ def _finish(vehicle: Vehicle, config: Config, frame: Frame, now_s: float) -> tup
             transmitter_on=vehicle.sense.contact or not vehicle.sense.fresh,
         )
     )
-    if supervision.adapters_alive(vehicle.supervision, vehicle.frame_count):
+    if supervision.adapters_alive(vehicle.supervision):
         packer.effects.append(KickWatchdog())
     vehicle = replace(vehicle, events=frame.events, housekeeping=schedule, downlink=link, recording=kept)
     vehicle, written = persist(vehicle, config.durable, now_s, now=restarting)
@@ -308,10 +313,21 @@ def _permit(moded: mode.State, power: eps.State, restart: RestartOrder | None) -
     return Permit.RUN if moded.payload_permitted and restart is None else Permit.STOP
 
 
+def _climb(vehicle: Vehicle, config: Config, elapsed_s: float, frame: Frame) -> Vehicle:
+    """The restart ladder after this frame's faults and their responses."""
+    rungs, reason, found = ladder.step(
+        vehicle.ladder, config.ladder, vehicle.adapters, vehicle.payload.jobs, elapsed_s
+    )
+    if found:
+        frame.take(found)
+    vehicle = replace(vehicle, ladder=rungs)
+    return order_restart(vehicle, reason, vehicle.now_s, by_ladder=True) if reason else vehicle
+
+
 def _restart(vehicle: Vehicle, frame: Frame, now_s: float) -> Vehicle:
     """Ask for the restart once the workers are gone."""
     order = vehicle.restart
     if order is None or order.sent or not (vehicle.payload.off or now_s >= order.deadline_s):
         return vehicle
-    frame.packer.effects.append(Restart(order.reason))
-    return replace(vehicle, restart=RestartOrder(order.reason, order.deadline_s, True))
+    frame.packer.effects.append(Restart(order.reason, order.by_ladder))
+    return replace(vehicle, restart=replace(order, sent=True))

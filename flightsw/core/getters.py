@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from flightsw.link.dictionary import EVENT_BY_NAME, FILTERED_GROUPS, RECORDER_GROUPS
+from flightsw.link.dictionary import EVENT_BY_NAME, FILTERED_GROUPS, RECORDER_GROUPS, RESET_CAUSES
 
 from . import recording
 from .job import Job
+from .lifecycle import Life as JobLife
 from .sequence_life import Life
 from .sequence_time import ats_next_s
 
@@ -99,6 +100,11 @@ def _xid(field: str) -> Getter:
 def _unsupported(vehicle: "Vehicle") -> float:
     sample = vehicle.sense.gpu
     return NAN if sample is None else float(len(sample.unsupported))
+
+
+def _reset_cause(vehicle: "Vehicle") -> float:
+    """Of this boot: the last of the record, NaN when there is none."""
+    return float(RESET_CAUSES.index(vehicle.resets[-1].cause)) if vehicle.resets else NAN
 
 
 def _or_nan(value: int) -> float:
@@ -251,4 +257,12 @@ GETTERS: Final[dict[str, Getter]] = {
     "sequence.dispatched": lambda v: v.sequences.dispatched,
     "sequence.failed": lambda v: v.sequences.failed,
     "sequence.skipped": lambda v: v.sequences.skipped,
+    "ladder.daemon_restarts": lambda v: v.ladder.restarts,
+    "ladder.quarantined": lambda v: sum(job.life is JobLife.QUARANTINED for job in v.payload.jobs),
+    "ladder.unclean_boots": lambda v: v.health.unclean_boots,
+    "supervision.late": lambda v: v.supervision.late + sum(job.lates for job in v.payload.jobs),
+    "supervision.stuck": lambda v: v.supervision.stuck + sum(job.hangs for job in v.payload.jobs),
+    "watchdog.kicks": lambda v: v.health.watchdog_kicks,
+    "watchdog.confirmed": lambda v: NAN if v.health.watchdog_confirmed is None else v.health.watchdog_confirmed,
+    "reset_cause": _reset_cause,
 }

@@ -8,7 +8,7 @@ Bounds: the shell passes at most ``TELECOMMANDS_PER_FRAME_MAX`` packets and ``RE
 the rest waits in its own bounded queues.
 """
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -146,7 +146,10 @@ Report = (
 
 
 class AdapterStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Supervision tier 2, seen from the core. ``executions`` moves whenever the adapter did its work."""
+    """Supervision tier 2, seen from the core. ``executions`` moves whenever the adapter did its work.
+
+    ``cycle_s`` is the longest time between two moves of a sound adapter (machine clock).
+    """
 
     name: str
     executions: int
@@ -154,6 +157,7 @@ class AdapterStatus(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool
     mandatory: bool
     reason: str = ""
+    cycle_s: float = 1.0
 
 
 class RecorderStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +185,11 @@ class RecorderStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon process as its shell measures it, refreshed about once a second."""
+    """The daemon process as its shell measures it, refreshed about once a second.
+
+    ``watchdog_kicks`` were heard since boot; ``watchdog_confirmed`` says whether the last one made a difference, as
+    far as a watchdog tells, and is None where none does. ``unclean_boots`` are those in a row up to now.
+    """
 
     frame_late_s: float = 0.0
     frames_skipped: int = 0
@@ -190,17 +198,26 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     disk_free_mb: float = float("nan")
     radio_frames_bad: int = 0
     avionics_frames_bad: int = 0
+    watchdog_kicks: int = 0
+    watchdog_confirmed: bool | None = None
+    unclean_boots: int = 0
+
+
+ResetCause = Literal[
+    "FIRST_BOOT", "POWER_ON", "CLEAN", "COMMAND", "LADDER", "UNCLEAN", "WATCHDOG", "FAILED", "RECORD_LOST"
+]
 
 
 class Reset(msgspec.Struct, frozen=True, kw_only=True):
     """One end of the daemon and the boot that followed it, as the boot record remembers it.
 
-    ``boot`` is the boot that began and ``cause`` why; the rest is about the life before: its uptime and mode when
-    it was last noted down, the cause of SAFE if it was in it, TAI then when it was known, and its last words.
+    ``boot`` is the boot that began and ``cause`` why, a state of ``RESET_CAUSES``; the rest is about the life
+    before: its uptime and mode when it was last noted down, the cause of SAFE if it was in it, TAI then when it was
+    known, and its last words.
     """
 
     boot: int
-    cause: str
+    cause: ResetCause
     uptime_s: float = 0.0
     mode: str = ""
     safe_cause: str = ""

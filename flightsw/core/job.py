@@ -68,6 +68,8 @@ class Job(Struct, frozen=True, kw_only=True):
 
     ``step``, ``loss`` and ``tokens_total`` survive the worker; ``tokens`` is the worker's own count. ``acted_s``
     is the time of the last action; ``broken`` says why the worker is being killed, empty when it stops as asked.
+    ``quarantines`` counts how often it came into quarantine since it last worked for a whole ``restart_window_s``;
+    ``lates`` and ``hangs`` how often since boot its progress was late, and was given up.
     """
 
     wanted: bool
@@ -78,6 +80,10 @@ class Job(Struct, frozen=True, kw_only=True):
     failures: tuple[float, ...] = ()
     broken: str = ""
     killed: bool = False
+    quarantines: int = 0
+    late: bool = False
+    lates: int = 0
+    hangs: int = 0
     # Set-point and progress.
     duty: float = 0.0
     paced_s: float = 0.0

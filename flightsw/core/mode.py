@@ -12,6 +12,9 @@ The causes soc_low to blind are a floor in code that no table can unload. Those 
 the active tables: an actionpoint whose response is SAFE, as limit_power, limit_thermal or limit by its domain.
 
 Payload runs in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's rail.
+loop, an exhausted restart ladder or a loss of contact ends by telecommand only, and not while another cause is
+active. An operator who commands SAFE in SAFE takes ownership. Payload runs in COMPUTE and DOWNLINK only. Power and
+thermal causes also shed the GPU's rail.
 
 SAFE outlives the daemon: its cause is a durable fact, and a boot that finds one goes from BOOT straight back into
 SAFE, with the same owner and the same exit rule (``State.resume``).
@@ -56,6 +59,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     limit_power: str = ""
     limit_thermal: str = ""
     limit: str = ""
+    ladder_exhausted: bool = False
     contact_lost: bool = False
     jobs_wanted: bool = False
     contact: bool = False
@@ -76,6 +80,7 @@ class Cause(Struct, frozen=True):
 
 BY_COMMAND: Final = "command"
 CRASH_LOOP: Final = "crash_loop"
+RESTART_LADDER: Final = "restart_ladder"
 LOSS_OF_CONTACT: Final = "loss_of_contact"
 LIMIT: Final = "limit"
 CAUSES: Final[dict[str, Cause]] = {
@@ -89,6 +94,7 @@ CAUSES: Final[dict[str, Cause]] = {
     "limit_power": Cause("FDIR_TRIPPED", "limit of power", "limit_power", True),
     "limit_thermal": Cause("FDIR_TRIPPED", "limit of heat", "limit_thermal", True),
     LIMIT: Cause("FDIR_TRIPPED", "limit", "limit", False, automatic=False),
+    RESTART_LADDER: Cause("LADDER_EXHAUSTED", "restart ladder", "ladder_exhausted", False, automatic=False),
     LOSS_OF_CONTACT: Cause("CONTACT_LOST", "loss of contact", "contact_lost", False, automatic=False),
 }
 
@@ -176,6 +182,7 @@ TRANSITIONS: Final = (
         CAUSES[LIMIT].text,
         LIMIT,
     ),
+    _safe_on(RESTART_LADDER),
     _safe_on(LOSS_OF_CONTACT),
     Transition(_from(Mode.BOOT), _while("ready"), Mode.NOMINAL, "BOOT", "sensors valid"),
     Transition(

@@ -66,8 +66,15 @@ def want(state: State, index: int, wanted: bool) -> State:
     """The operator wants a job, or no longer; wanting it anew ends its quarantine."""
     job = state.jobs[index]
     if wanted and job.life in (Life.FAILED, Life.QUARANTINED):
-        job = replace(job, failures=(), retry_s=0.0)
+        job = replace(job, failures=(), retry_s=0.0, quarantines=0)
     return _put(state, index, replace(job, wanted=wanted))
+
+
+def count_failures(state: State, index: int, count: int, now_s: float) -> State:
+    """Say that a job has failed ``count`` times just now; 0 ends its quarantine at once."""
+    job = state.jobs[index]
+    retry_s = job.retry_s if count else 0.0
+    return _put(state, index, replace(job, failures=(now_s,) * count, quarantines=0, retry_s=retry_s))
 
 
 def request(state: State, index: int, submit: SubmitRequest) -> tuple[State, tuple[SubmitRequest]]:
@@ -135,6 +142,8 @@ def _move(job: Job, config: Config, spec: JobConfig, permit: Permit, now_s: floa
                     late = f"not ready within {config.start_timeout_s:g} s"
                     return fire(job, spec, Trigger.START_OVERDUE, late, now_s, out, broken=late)
             else:
+                if job.quarantines and now_s - job.since_s >= config.restart_window_s:
+                    job = replace(job, quarantines=0)
                 return checked_for_hang(job, config, spec, now_s, out)
         case Life.STOPPING:
             if permit is Permit.CUT and not job.killed:

@@ -13,15 +13,12 @@ from msgspec.structs import replace
 
 from flightsw.link.limit_tables import Actionpoint, Response
 
-from . import checkpoint, eps, payload
+from . import checkpoint, eps, ladder, payload
 from .effects import Effect
 from .events import Event
 from .inputs import RequestReply
 from .lifecycle import Life
-from .vehicle import Config, RestartOrder, Vehicle
-
-RESTART_TIMEOUT_S: Final = 30.0
-"""A restart waits this long for the workers to checkpoint and go (machine clock)."""
+from .vehicle import Config, Vehicle
 
 Done = tuple[Vehicle, tuple[Effect | Event | RequestReply, ...]]
 
@@ -69,8 +66,7 @@ def _power_off(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: floa
 
 
 def _restart(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float) -> Done:
-    order = vehicle.restart or RestartOrder(_by(point), now_s + RESTART_TIMEOUT_S)
-    return replace(vehicle, restart=order), ()
+    return replace(vehicle, ladder=ladder.request(vehicle.ladder, _by(point))), ()
 
 
 ROWS: Final[dict[Response, Callable[[Vehicle, Config, Actionpoint, float], Done]]] = {

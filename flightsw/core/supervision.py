@@ -1,8 +1,14 @@
 """Supervision: whether the adapters work, the frames come in time, and the radio brings telecommands.
 
-*Adapters.* Liveness is progress, not a status: the watchdog may be kicked only when every mandatory adapter's
-execution counter moved within the last ``ADAPTER_FRAMES_MAX`` frames. Restarts and failures of an adapter are
-reported when they appear; the counters are compared with those of the last frame.
+*Adapters.* Liveness is progress, not a status. An adapter owes a move of its execution counter in each cycle
+(``AdapterStatus.cycle_s``); after ``WARN_CYCLES`` missed ones it is reported late, after ``FAULT_CYCLES`` stuck, as
+in F Prime's health component. The watchdog may be kicked only while no mandatory adapter is stuck. A frame adds at
+most one cycle to what is missed: when the whole daemon stood still, nobody else is to blame for it. An adapter
+that is not mandatory is watched from its first move on, because it may take its time to start. Workers have the
+same two steps in ``duty``.
+
+Restarts and failures of an adapter are reported when they appear; the counters are compared with those of the last
+frame. An adapter that is told of no longer, or that stops being mandatory, is no longer in the watchdog's way.
 
 *Frames.* Frames that the shell had to skip are reported when it tells of them.
 
@@ -18,47 +24,62 @@ from msgspec.structs import replace
 from .events import Event, Fields
 from .inputs import AdapterStatus, Health, Inputs
 
-ADAPTER_FRAMES_MAX: Final = 20
-"""A mandatory adapter must have executed within this many minor frames for the watchdog to be kicked."""
+WARN_CYCLES: Final = 3
+"""Missed cycles after which a task is reported late."""
+FAULT_CYCLES: Final = 5
+"""Missed cycles after which a task is stuck."""
 GARBAGE_INTERVAL_S: Final = 10.0
 """Least machine time between two reports of unreadable bytes."""
 
 
-class State(Struct, frozen=True):
-    """Frame in which each mandatory adapter last moved, and its counter then; the last report of garbage."""
+class Pulse(Struct, frozen=True, kw_only=True):
+    """One adapter: its counter, the time without a move of it, and how far that was reported."""
 
-    moved: dict[str, tuple[int, int]] = {}
+    executions: int
+    mandatory: bool
+    idle_s: float = 0.0
+    late: bool = False
+    stuck: bool = False
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Adapters by name; how many were late and stuck since boot; the last report of garbage."""
+
+    pulses: dict[str, Pulse] = {}
+    late: int = 0
+    stuck: int = 0
     garbage_reported: int = 0
     garbage_s: float = float("-inf")
 
 
 def step(
-    state: State, adapters: tuple[AdapterStatus, ...], health: Health, frame_count: int, inputs: Inputs
+    state: State, adapters: tuple[AdapterStatus, ...], health: Health, elapsed_s: float, inputs: Inputs
 ) -> tuple[State, tuple[Event, ...]]:
-    """Compare what the shell tells with ``adapters`` and ``health``, told in the frame before ``frame_count``."""
+    """Compare what the shell tells with ``adapters`` and ``health``, told ``elapsed_s`` of machine time ago."""
     found: list[Event] = []
     skipped = inputs.health.frames_skipped - health.frames_skipped
     if skipped > 0:
         late_ms = inputs.health.frame_late_s * 1e3
         found.append(Event("FRAME_OVERRUN", {"late_ms": late_ms, "skipped": skipped}))
-    if inputs.adapters is adapters or not inputs.adapters:
-        return state, tuple(found)
-    before = {adapter.name: adapter for adapter in adapters}
-    moved = dict(state.moved)
-    for adapter in inputs.adapters:
-        found.extend(_adapter_events(before.get(adapter.name), adapter))
-        if not adapter.mandatory:
-            continue
-        frame, executions = moved.get(adapter.name, (frame_count - 1, -1))
-        if adapter.executions != executions:
-            frame = frame_count
-        moved[adapter.name] = (frame, adapter.executions)
-    return replace(state, moved=moved), tuple(found)
+    now = inputs.adapters or adapters
+    if now is not adapters:
+        before = {adapter.name: adapter for adapter in adapters}
+        for adapter in now:
+            found.extend(_adapter_events(before.get(adapter.name), adapter))
+    pulses = {a.name: _felt(state.pulses.get(a.name), a, elapsed_s, found) for a in now}
+    names = [event.name for event in found]
+    state = replace(
+        state,
+        pulses=pulses,
+        late=state.late + names.count("ADAPTER_LATE"),
+        stuck=state.stuck + names.count("ADAPTER_STUCK"),
+    )
+    return state, tuple(found)
 
 
-def adapters_alive(state: State, frame_count: int) -> bool:
-    """Whether every mandatory adapter moved lately; true while there is none."""
-    return all(frame_count - frame < ADAPTER_FRAMES_MAX for frame, _ in state.moved.values())
+def adapters_alive(state: State) -> bool:
+    """Whether no mandatory adapter is stuck; true while there is none."""
+    return not any(pulse.stuck and pulse.mandatory for pulse in state.pulses.values())
 
 
 def garbage(state: State, count: int, now_s: float) -> tuple[State, tuple[Event, ...]]:
@@ -67,6 +88,24 @@ def garbage(state: State, count: int, now_s: float) -> tuple[State, tuple[Event,
         return state, ()
     found = Event("TC_GARBAGE", {"count": count - state.garbage_reported})
     return replace(state, garbage_reported=count, garbage_s=now_s), (found,)
+
+
+def _felt(pulse: Pulse | None, now: AdapterStatus, elapsed_s: float, found: list[Event]) -> Pulse:
+    """The pulse of an adapter after one more frame."""
+    if pulse is None or pulse.executions != now.executions:
+        if pulse is not None and pulse.late:
+            found.append(Event("ADAPTER_MOVES", {"adapter": now.name, "idle_s": pulse.idle_s}))
+        return Pulse(executions=now.executions, mandatory=now.mandatory)
+    if not (now.mandatory or now.executions):
+        return pulse
+    idle_s = pulse.idle_s + min(elapsed_s, now.cycle_s)
+    late, stuck = idle_s >= WARN_CYCLES * now.cycle_s, idle_s >= FAULT_CYCLES * now.cycle_s
+    fields: Fields = {"adapter": now.name, "idle_s": idle_s}
+    if late and not pulse.late:
+        found.append(Event("ADAPTER_LATE", fields))
+    if stuck and not pulse.stuck:
+        found.append(Event("ADAPTER_STUCK", fields))
+    return replace(pulse, mandatory=now.mandatory, idle_s=idle_s, late=late, stuck=stuck)
 
 
 def _adapter_events(before: AdapterStatus | None, now: AdapterStatus) -> tuple[Event, ...]:

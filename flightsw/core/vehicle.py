@@ -4,7 +4,10 @@
 remembered anywhere, so the same vehicle and the same inputs give the same effects, bit for bit.
 """
 
+from typing import Final
+
 from msgspec import Struct
+from msgspec.structs import replace
 
 from . import (
     checkpoint,
@@ -20,6 +23,7 @@ from . import (
     governor,
     gpu_health,
     housekeeping,
+    ladder,
     mode,
     parameter_set,
     payload,
@@ -42,6 +46,7 @@ from .housekeeping import Config as HousekeepingConfig
 from .inputs import AdapterStatus, Health, RecorderStatus, Reset
 from .job import Config as PayloadConfig
 from .job import JobConfig
+from .ladder import Config as LadderConfig
 from .link_budget import Config as DownlinkConfig
 from .mode import Config as ModeConfig
 from .recording import Config as RecorderConfig
@@ -51,6 +56,9 @@ from .sequence import Config as SequenceConfig
 from .supervision import State as SupervisionState
 from .tables import Config as TablesConfig
 from .thermal import Config as ThermalConfig
+
+RESTART_TIMEOUT_S: Final = 30.0
+"""A restart waits this long for the workers to checkpoint and go (machine clock)."""
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +100,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Pace of dumps."""
     sequence: SequenceConfig = SequenceConfig()
     """Bounds of stored sequences, and which start at boot."""
+    ladder: LadderConfig = LadderConfig()
+    """When the daemon restarts itself."""
     jobs: tuple[JobConfig, ...] = ()
     """Configured jobs; ids are unique."""
 
@@ -114,6 +124,7 @@ class RestartOrder(Struct, frozen=True):
     reason: str
     deadline_s: float
     sent: bool = False
+    by_ladder: bool = False
 
 
 class Vehicle(Struct, frozen=True, kw_only=True):
@@ -149,6 +160,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     tables: tables.State
     parameters: parameter_set.State
     sequences: sequence_life.State
+    ladder: ladder.State
     power_on: bool = True
     resets: tuple[Reset, ...] = ()
     supervision: SupervisionState = SupervisionState()
@@ -157,6 +169,14 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     recording: RecordingState = RecordingState()
     recorder: RecorderStatus = RecorderStatus()
     health: Health = Health()
+
+
+def order_restart(vehicle: Vehicle, reason: str, now_s: float, *, by_ladder: bool) -> Vehicle:
+    """The vehicle on its way to a restart of the daemon; an order that stands is kept."""
+    if vehicle.restart is not None:
+        return vehicle
+    order = RestartOrder(reason, now_s + RESTART_TIMEOUT_S, by_ladder=by_ladder)
+    return replace(vehicle, restart=order)
 
 
 def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Vehicle:
@@ -190,4 +210,5 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         tables=tables.IDLE,
         parameters=parameter_set.FILED,
         sequences=sequence_life.State(),
+        ladder=ladder.State(),
     )

@@ -6,7 +6,8 @@ A request belongs to the worker that got it: it ends with a reply, or with the w
 *Restart policy.* A worker that was asked to stop and goes leaves its job OFF, a training job that ends by itself
 with status 0 is done. Every other exit is a failure: the n-th within ``restart_window_s`` is mended after
 ``backoff_s`` · 2^(n−1), at most ``backoff_max_s``; after more than ``restarts_max`` the job is in quarantine and is
-tried every ``quarantine_retry_s``. All of it is machine time.
+tried every ``quarantine_retry_s``, one failure each, until it has worked for a whole window. All of it is machine
+time.
 """
 
 from msgspec.structs import replace
@@ -88,6 +89,7 @@ def _ready(job: Job, spec: JobConfig, report: WorkerReady, now_s: float, out: li
         owed_s=0.0,
         owed_from_s=now_s,
         progressed_s=now_s,
+        late=False,
         # Never paced: the set-point goes out in this frame.
         paced_s=float("-inf"),
         step=report.step,
@@ -115,7 +117,7 @@ def _exited(
     died: Fields = {"job": spec.id, "returncode": report.returncode, "reason": reason}
     out.append(Event("WORKER_DIED", died))
     recent = (*(t for t in job.failures if now_s - t < config.restart_window_s), now_s)
-    if len(recent) > config.restarts_max:
+    if len(recent) > config.restarts_max or job.quarantines:
         quarantine: Fields = {
             "job": spec.id,
             "restarts": len(recent) - 1,
@@ -125,7 +127,12 @@ def _exited(
         out.append(Event("WORKER_QUARANTINED", quarantine))
         held = fire(job, spec, Trigger.EXIT_TOO_OFTEN, reason, now_s, out)
         # The oldest failures fall out of the window by themselves; the bound keeps the tuple short.
-        return replace(held, failures=recent[-config.restarts_max - 1 :], retry_s=now_s + config.quarantine_retry_s)
+        return replace(
+            held,
+            failures=recent[-config.restarts_max - 1 :],
+            retry_s=now_s + config.quarantine_retry_s,
+            quarantines=job.quarantines + 1,
+        )
     pause_s = min(config.backoff_max_s, config.backoff_s * 2.0 ** (len(recent) - 1))
     failed = fire(job, spec, Trigger.EXIT_FAILED, reason, now_s, out)
     return replace(failed, failures=recent, retry_s=now_s + pause_s)

@@ -39,7 +39,16 @@ from .apids import (
     RECORDER_GROUPS,
 )
 from .event_reports import EVENTS
-from .parameters import CLOCKS, GOVERNOR_LIMITS, HOUSEKEEPING, IDENTITY, JOB_STATES, PARAMETERS, TIME_QUALITY
+from .parameters import (
+    CLOCKS,
+    GOVERNOR_LIMITS,
+    HOUSEKEEPING,
+    IDENTITY,
+    JOB_STATES,
+    PARAMETERS,
+    RESET_CAUSES,
+    TIME_QUALITY,
+)
 from .telecommands import TELECOMMANDS
 
 __all__ = [
@@ -74,6 +83,7 @@ __all__ = [
     "PRIORITY_TABLE",
     "PRIORITY_VERIFICATION",
     "RECORDER_GROUPS",
+    "RESET_CAUSES",
     "TELECOMMANDS",
     "TELECOMMAND_BY_NAME",
     "TELECOMMAND_BY_OPCODE",

@@ -102,5 +102,14 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0xC0, "RECORDER_FULL", _E, "disk full: the recorder goes on within {used_mb:.1f} MB, least important goes first", "Not the quota but the disk is the limit."),
     _event(0xC1, "RECORDER_RECOVERED", _I, "the disk has room again, the recorder holds {used_mb:.1f} MB", "The quota is the limit again."),
     _event(0xC2, "EVENTS_REPLAYED", _I, "{count} events of the ring sent again", "A replay of the ring is done."),
+    # 0xB0.. supervision and restarts
+    _event(0xB0, "ADAPTER_LATE", _W, "adapter {adapter}: no progress for {idle_s:.1f} s", "An adapter missed 3 of its cycles."),
+    _event(0xB1, "ADAPTER_STUCK", _E, "adapter {adapter}: no progress for {idle_s:.1f} s: stuck", "An adapter missed 5 of its cycles; a mandatory one holds the watchdog back."),
+    _event(0xB2, "ADAPTER_MOVES", _I, "adapter {adapter} moves again after {idle_s:.1f} s", "An adapter that was late works again."),
+    _event(0xB3, "WORKER_LATE", _W, "job {job}: no progress for {age_s:.1f} s", "A worker missed 3 of 5 cycles of its progress; after 5 it is killed."),
+    _event(0xB4, "LADDER_RESTART", _C, "the daemon restarts itself ({number} of {of}): {reason}", "Nothing below a restart of the daemon helped."),
+    _event(0xB5, "LADDER_EXHAUSTED", _C, "the daemon restarted itself {restarts} times and it did not help: {reason}", "SAFE follows instead of another restart."),
+    _event(0xB6, "LADDER_CLEARED", _I, "restart count {restarts} back to 0 after {quiet_h:.1f} h without trouble", "The restart ladder begins anew."),
+    _event(0xB7, "RESET_RECORD", _I, "boot {boot}: {cause}, after {uptime_s:.0f} s, mode {mode}, SAFE cause {safe_cause}, TAI {tai_s}, {reason}", "One of the last resets, on request."),
 )
 # fmt: on

@@ -19,6 +19,17 @@ OFF_ON: Final = ("OFF", "ON")
 JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARANTINED")
 GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR")
 TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
+RESET_CAUSES: Final = (
+    "FIRST_BOOT",
+    "POWER_ON",
+    "CLEAN",
+    "COMMAND",
+    "LADDER",
+    "UNCLEAN",
+    "WATCHDOG",
+    "FAILED",
+    "RECORD_LOST",
+)
 
 PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="boot_count", text="Boots of the daemon since its state directory was made"),
@@ -160,6 +171,16 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="sequence.dispatched", text="Stored commands dispatched since boot"),
     Parameter(name="sequence.failed", text="Steps of sequences since boot that were refused or failed"),
     Parameter(name="sequence.skipped", text="Absolute steps since boot that were too late"),
+    Parameter(name="reset_cause", states=RESET_CAUSES, text="Why this boot began; NaN is unknown"),
+    Parameter(name="ladder.daemon_restarts", text="Restarts of the daemon by the restart ladder, over restarts"),
+    Parameter(name="ladder.quarantined", text="Jobs in quarantine"),
+    Parameter(name="ladder.unclean_boots", text="Unclean boots in a row, none of which lived long enough"),
+    Parameter(name="supervision.late", text="Adapters and workers that missed 3 cycles, since boot"),
+    Parameter(name="supervision.stuck", text="Adapters and workers that missed 5 cycles, since boot"),
+    Parameter(name="watchdog.kicks", text="Kicks heard by a watchdog since boot"),
+    Parameter(
+        name="watchdog.confirmed", states=OFF_ON, text="Last kick seen to count; NaN where no watchdog tells"
+    ),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -343,6 +364,14 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "sequence.dispatched",
             "sequence.failed",
             "sequence.skipped",
+            "reset_cause",
+            "ladder.daemon_restarts",
+            "ladder.quarantined",
+            "ladder.unclean_boots",
+            "supervision.late",
+            "supervision.stuck",
+            "watchdog.kicks",
+            "watchdog.confirmed",
         ),
     ),
 )

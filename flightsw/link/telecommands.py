@@ -42,6 +42,10 @@ EVENT_RING_MAX: Final = 1000
 """Events that the recorder's ring holds, over all boots."""
 IN_SERVICE: Final = (Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
 
+LADDER_RUNGS: Final = ("task", "daemon", "crash_loop")
+RESETS_MAX: Final = 20
+"""Resets that the boot record remembers."""
+
 TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
     Telecommand(
         opcode=0x01, name="ping", service=17, subtype=1, text="Ask for one are-you-alive report (PUS 17,2)."
@@ -320,6 +324,48 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
         subtype=1,
         text="Checkpoint, stop all workers and restart the daemon process.",
         hazard=Hazard.HAZARDOUS,
+    ),
+    Telecommand(
+        opcode=0x71,
+        name="ladder.set",
+        service=8,
+        subtype=1,
+        text="Clear or raise a counter of the restart ladder.",
+        arguments=(
+            Argument(name="rung", type=ArgumentType.ENUM, choices=LADDER_RUNGS, text="Whose counter"),
+            Argument(
+                name="value",
+                type=ArgumentType.INT,
+                minimum=0,
+                maximum=100,
+                text="Failures, restarts or unclean boots to count; 0 clears",
+            ),
+            Argument(
+                name="job",
+                type=ArgumentType.TEXT,
+                minimum=0,
+                maximum=32,
+                default="",
+                text="Job of rung task; left out, every job",
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x72,
+        name="reset.report",
+        service=8,
+        subtype=1,
+        text="Report the last resets, one event each, oldest first.",
+        arguments=(
+            Argument(
+                name="count",
+                type=ArgumentType.INT,
+                minimum=1,
+                maximum=RESETS_MAX,
+                default=RESETS_MAX,
+                text="How many",
+            ),
+        ),
     ),
     Telecommand(
         opcode=0x80,

@@ -31,9 +31,12 @@ from flightsw.link.endpoint import parse_endpoint
 
 from . import boot_record
 from .avionics import Avionics
+from .boot_record import End
+from .chronicle import Chronicle
 from .clock import Beat, Metronome, now_s
 from .execute import execute
 from .health import HealthMeter
+from .last_words import STALL_FILE
 from .ports import Ports
 from .radio import Radio
 from .recorder import Recorder
@@ -74,7 +77,8 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._stop_reason = ""
-        self._restart = self._forced = False
+        self._end: End = "stop"
+        self._forced = False
         self._failure: Exception | None = None
         started_s = now_s()
         supervisor = mission.supervisor
@@ -82,7 +86,6 @@ class Daemon:
         self._avionics = avionics = Avionics(parse_endpoint(mission.avionics.endpoint))
         self._probe = probe = Probe(mission.probe, mission.worker.probe_command)
         self._workers = Workers(mission.jobs, mission.worker.command, mission.worker.nice, group)
-        self._watchdog = Watchdog(os.environ, mission.watchdog.stall_s)
         self._health = HealthMeter(mission.state_dir, started_s)
         self._recorder = Recorder(
             mission.state_dir / RECORDER_FILE,
@@ -91,9 +94,16 @@ class Daemon:
             deliver=self._deliver,
         )
         self._store = Store(mission.state_dir)
-        self._boot = boot_record.begin(
-            self._store, recorded_boot=self._recorder.open(), crash_loop_boots=supervisor.crash_loop_boots
+        self._chronicle = Chronicle(
+            self._store,
+            mission.state_dir,
+            recorded_boot=self._recorder.open(),
+            crash_loop_boots=supervisor.crash_loop_boots,
         )
+        self._boot = self._chronicle.boot
+        # After the chronicle, which reads what the last stall left in the file.
+        self._watchdog = Watchdog(os.environ, mission.watchdog.stall_s, mission.state_dir / STALL_FILE)
+        self._booted = False
         self._durable, faults = load_durable(self._store)
         self._store_writer = StoreWriter(self._store, (*self._boot.faults, *faults))
         self._good_boot_s = started_s + supervisor.crash_loop_window_s
@@ -118,11 +128,15 @@ class Daemon:
             life=self,
         )
 
-    def request_end(self, reason: str, *, restart: bool = False) -> None:
+    def request_end(self, reason: str, end: End = "stop") -> None:
         """End in an orderly way after the present frame; the first reason stands."""
         if not self._stop.is_set():
-            self._stop_reason, self._restart = reason, restart
+            self._stop_reason, self._end = reason, end
             self._stop.set()
+
+    def count_unclean_boots(self, count: int) -> None:
+        """Write the boot record with this number of unclean boots in a row."""
+        self._chronicle.count_unclean_boots(count, self._store_writer)
 
     async def run(self) -> Ending:
         """Boot, fly, end. An exception of the core ends up in the log and in the result."""
@@ -130,14 +144,15 @@ class Daemon:
         for number in SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal, signal.Signals(number).name)
         supervised = [self._group.create_task(adapter.supervise()) for adapter in self._adapters]
-        failed = True
+        failure = "cancelled"
         try:
             await self._settle()
             self._boot_core()
             await self._fly()
             await self._farewell()
-            failed = False
+            failure = ""
         except Exception as error:
+            failure = f"{type(error).__name__}: {error}"
             _log.critical(
                 "the executive failed, the daemon ends: %s: %s", type(error).__name__, error, exc_info=True
             )
@@ -146,8 +161,8 @@ class Daemon:
                 task.cancel()
             for job in self._workers.running:
                 self._workers.kill(job, "the daemon ends")
-            self._close(clean=not failed)
-        return Ending(failed, self._restart and not failed)
+            self._close(failure)
+        return Ending(bool(failure), self._end != "stop" and not failure)
 
     async def _settle(self) -> None:
         """Give the wires a moment to open, so that the boot report can be heard; fly without one that does not."""
@@ -161,14 +176,17 @@ class Daemon:
         self._vehicle, effects = executive.boot(
             self._mission.core,
             boot_count=boot.record.boot_count,
-            cause=boot.cause,
+            cause=boot_record.CAUSE_TEXTS[boot.cause],
             crash_loop=boot.crash_loop,
             config_hash=self._mission.config_hash,
             now_s=at_s,
             unclean_boots=boot.record.unclean_in_a_row,
             crash_window_s=self._mission.supervisor.crash_loop_window_s,
             durable=self._durable,
+            power_on=boot.power_on,
+            resets=boot.record.resets,
         )
+        self._booted = True
         self._execute(effects, at_s)
         self._metronome = Metronome(1.0 / self._mission.frame.rate_hz, at_s)
         # What was made so far lives as long as the process: the collector need not walk over it in a frame.
@@ -198,23 +216,27 @@ class Daemon:
                 skipped=beat.skipped,
                 radio_frames_bad=self._radio.frames_bad,
                 avionics_frames_bad=self._avionics.frames_bad,
+                watchdog_kicks=self._watchdog.kicks,
+                unclean_boots=self._chronicle.unclean_boots,
             ),
         )
         self._vehicle, effects = executive.step(self._vehicle, self._mission.core, inputs, at_s)
         self._execute(effects, at_s)
         if at_s >= self._good_boot_s:
             self._good_boot_s = float("inf")
-            self._store_writer.order(boot_record.BOOT_KEY, lambda: boot_record.good(self._store, self._boot.record))
+            self.count_unclean_boots(0)
+        self._chronicle.beat(self._vehicle, at_s, self._store_writer)
 
     def _on_telecommand(self, packet: bytes) -> None:
-        # The event loop calls this and would only log an exception: it is kept for the next frame to raise.
-        if self._failure is not None:
+        # A command that comes before the core is there is lost, and the ground repeats it.
+        if self._failure is not None or not self._booted:
             return
         at_s = now_s()
         try:
             self._vehicle, effects = executive.accept(self._vehicle, self._mission.core, packet, at_s)
             self._execute(effects, at_s)
         except Exception as error:
+            # The event loop called this and would only log it: the next frame raises it.
             self._failure = error
 
     def _deliver(self, packets: list[bytes]) -> None:
@@ -259,12 +281,16 @@ class Daemon:
         while self._workers.running and now_s() < deadline_s and not (patient and self._forced):
             self._frame(await self._metronome.wait())
 
-    def _close(self, *, clean: bool) -> None:
-        """Commit, write the clean flag, release. A disk that refuses is a line in the log."""
+    def _close(self, failure: str) -> None:
+        """Commit, write how this life ended, release. A disk that refuses is a line in the log."""
         if fault := self._recorder.close():
             _log.error("%s", fault)
         self._store_writer.close()
-        if clean and (fault := boot_record.end(self._store, self._boot.record, restart=self._restart)):
+        if failure:
+            fault = self._chronicle.close("failed", failure)
+        else:
+            fault = self._chronicle.close(self._end, self._stop_reason)
+        if fault:
             _log.error("store: %s", fault)
         self._watchdog.close()
 

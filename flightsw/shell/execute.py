@@ -70,8 +70,10 @@ def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float)
             )
         case effects.Persist(key, payload):
             ports.store.put(key, payload)
-        case effects.Restart(reason):
-            ports.life.request_end(reason, restart=True)
+        case effects.Restart(reason, by_ladder):
+            ports.life.request_end(reason, "ladder" if by_ladder else "restart")
+        case effects.CountUncleanBoots(count):
+            ports.life.count_unclean_boots(count)
         case _:
             assert_never(effect)
 

@@ -29,7 +29,16 @@ class HealthMeter:
         self._health = Health()
 
     def read(
-        self, at_s: float, *, late_s: float, skipped: int, radio_frames_bad: int, avionics_frames_bad: int
+        self,
+        at_s: float,
+        *,
+        late_s: float,
+        skipped: int,
+        radio_frames_bad: int,
+        avionics_frames_bad: int,
+        watchdog_kicks: int,
+        unclean_boots: int,
+        watchdog_confirmed: bool | None = None,
     ) -> Health:
         """Health of this frame; ``skipped`` is what this frame skipped, the result counts them all."""
         self._frames_skipped += skipped
@@ -41,6 +50,9 @@ class HealthMeter:
             frames_skipped=self._frames_skipped,
             radio_frames_bad=radio_frames_bad,
             avionics_frames_bad=avionics_frames_bad,
+            watchdog_kicks=watchdog_kicks,
+            watchdog_confirmed=watchdog_confirmed,
+            unclean_boots=unclean_boots,
         )
 
     def _renew(self, at_s: float) -> None:

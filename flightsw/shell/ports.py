@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from flightsw.core.effects import Actuate, Replay, SetRetention
 from flightsw.gpu.protocol import ToChild
 
+from .boot_record import End
 from .recorder_tables import Row
 
 
@@ -75,8 +76,11 @@ class WatchdogPort(Protocol):
 class LifePort(Protocol):
     """The daemon's own end."""
 
-    def request_end(self, reason: str, *, restart: bool) -> None:
-        """End in an orderly way, and come up again when ``restart``."""
+    def request_end(self, reason: str, end: End) -> None:
+        """End in an orderly way, and come up again unless ``end`` is "stop"."""
+
+    def count_unclean_boots(self, count: int) -> None:
+        """Set the number of unclean boots in a row."""
 
 
 class Ports(NamedTuple):

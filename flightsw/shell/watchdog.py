@@ -5,8 +5,8 @@ STOPPING=1. A kick counts only when the datagram was taken whole, so telemetry n
 watchdog healthy. Without the variable there is nothing to notify, and that is no fault.
 
 *stall timer*: ``faulthandler`` runs a timer in a C thread that does not need the interpreter. Each kick re-arms
-it; when it runs out it writes where every thread stands to the terminal and ends the process at once, without
-clean-up. The children die with the process, and the next boot knows that this one ended unclean.
+it; when it runs out it writes where every thread stands to a file and ends the process at once, without clean-up.
+The children die with the process, and the next boot finds the file, logs it and knows that this one was stuck.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import Final, TextIO
 
 KICK_INTERVAL_S: Final = 1.0
 """A kick is passed on once a second, not once a frame: each renewal of the timer costs a thread."""
@@ -24,7 +25,14 @@ KICK_INTERVAL_S: Final = 1.0
 class Watchdog:
     """Owns the notification socket and the stall timer; ``stall_s`` 0 leaves the timer off."""
 
-    def __init__(self, environment: Mapping[str, str], stall_s: float = 0.0) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], stall_s: float = 0.0, stall_file: Path | None = None
+    ) -> None:
+        """``stall_file`` gets the traces of a stall; without it, or when it cannot be made, the terminal does."""
+        self._stall_output: TextIO = sys.__stderr__ or sys.stderr
+        if stall_file is not None:
+            with contextlib.suppress(OSError):
+                self._stall_output = stall_file.open("w", encoding="utf-8")
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
         self._socket: socket.socket | None = None
         self._stall_s = stall_s
@@ -44,7 +52,7 @@ class Watchdog:
         if now_s < self._due_s:
             return True
         if self._stall_s > 0.0:
-            faulthandler.dump_traceback_later(self._stall_s, exit=True, file=sys.__stderr__ or sys.stderr)
+            faulthandler.dump_traceback_later(self._stall_s, exit=True, file=self._stall_output)
         if not self._notify("WATCHDOG=1"):
             return False
         self._due_s = now_s + KICK_INTERVAL_S
@@ -60,6 +68,8 @@ class Watchdog:
     def close(self) -> None:
         """Release the socket and the timer."""
         faulthandler.cancel_dump_traceback_later()
+        if self._stall_output is not (sys.__stderr__ or sys.stderr):
+            self._stall_output.close()
         if self._socket:
             self._socket.close()
             self._socket = None

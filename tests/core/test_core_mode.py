@@ -61,7 +61,7 @@ def test_exit_rule_of_each_cause(cause: str) -> None:
     state = in_mode(SAFE, cause=cause)
     fact = CAUSES[cause].fact
     automatic = CAUSES[cause].automatic
-    assert automatic is (cause not in ("command", "crash_loop", "loss_of_contact", "limit"))
+    assert automatic is (cause not in ("command", "crash_loop", "restart_ladder", "loss_of_contact", "limit"))
     for tick in range(400):
         now_s = tick * 0.1
         # Gone from 1 s on, back for a moment at 6 s.

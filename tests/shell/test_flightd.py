@@ -206,7 +206,7 @@ def test_a_failed_executive_ends_the_daemon_and_its_workers(launch: Launch, entr
     assert {p.identity for p in flight.packets} <= set(recorded(flight))
     flight.start()
     boot = flight.until(lambda: flight.events("BOOT", 2), what="second boot")[0]
-    assert boot.fields["cause"] == "unclean end of the last boot"
+    assert boot.fields["cause"] == "the executive failed"
 
 
 def test_a_stuck_daemon_is_ended_by_its_own_timer(launch: Launch) -> None:
@@ -218,8 +218,13 @@ def test_a_stuck_daemon_is_ended_by_its_own_timer(launch: Launch) -> None:
     flight.process = None
     flight.until(lambda: process.poll() is not None, what="the daemon ends")
     assert process.returncode == 1
-    assert "Timeout" in flight.output
+    assert "Timeout" in (flight.state / "stall").read_text()
     flight.until(lambda: not _alive(int(ready.fields["pid"])), what="the worker is gone")
+    flight.start()
+    boot = flight.until(lambda: flight.events("BOOT", 2), what="second boot")[0]
+    assert boot.fields["cause"] == "ended by a watchdog"
+    assert "its threads stood here" in flight.output
+    assert not (flight.state / "stall").read_text()
 
 
 def test_a_crash_loop_ends_in_safe(launch: Launch) -> None:
