@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 def restore_tables(
     vehicle: "Vehicle", config: "Config", payloads: Mapping[str, bytes], now_s: float
 ) -> tuple["Vehicle", Outcomes]:
-    """The vehicle with every stored table that is usable, in the order of ``TABLES``: parameters come first."""
+    """The vehicle with every stored table that is usable, in the order of ``TABLES``: parameters come first.
+
+    Refusals are told before what is in force: the rate of events must not swallow them behind seventy good tables.
+    """
+    refused: Outcomes = ()
     out: Outcomes = ()
     for table in LOADABLE:
         handler, image = handler_of(table), payloads.get(table.name, b"")
@@ -37,7 +41,7 @@ def restore_tables(
         except Exception as error:
             # A mistake of ours in a check would fail again at every boot: no table is worth the vehicle.
             reason = str(error) if isinstance(error, TableError) else f"{type(error).__name__}: {error}"
-            out += (Event("TABLE_REJECTED", {"table": table.name, "reason": reason}),)
+            refused += (Event("TABLE_REJECTED", {"table": table.name, "reason": reason}),)
         else:
             out += (activated(table, summary, image, "store"), *told)
-    return vehicle, out
+    return vehicle, refused + out

@@ -6,10 +6,11 @@ real thing is the executive, by telecommands.
 
 import zlib
 
+import pytest
 from core_tables import Operator
-from hypothesis import settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from msgspec.structs import replace
 
 from flightsw.core import executive, tables
@@ -89,6 +90,13 @@ class Protocol(RuleBasedStateMachine):
             self.sent = dict(enumerate(self.image))
             self.valid = False
 
+    @rule(image=st.sampled_from(IMAGES[:3]), crc_fault=st.sampled_from((0, 0, 1)))
+    def whole_load(self, image: bytes, crc_fault: int) -> None:
+        """What usually happens, so that the rare orders are tried from there too."""
+        self.begin(image, crc_fault)
+        self.rest()
+        self.validate()
+
     @rule(beyond=st.integers(1, 900))
     def piece_out_of_bounds(self, beyond: int) -> None:
         if self.image is not None:
@@ -149,11 +157,12 @@ class Protocol(RuleBasedStateMachine):
         else:
             assert code is F.WRONG_STATE
 
-    @rule(table=st.sampled_from(OTHERS), size=st.sampled_from((1, 131_072)))
-    def open_another(self, table: str, size: int) -> None:
-        state = tables.begin(self.desk.vehicle.tables, table, size, 0)
-        if state is not None:
-            self.desk.vehicle = replace(self.desk.vehicle, tables=state)
+    @rule(names=st.lists(st.sampled_from(OTHERS), min_size=1, max_size=7), size=st.sampled_from((1, 131_072)))
+    def open_others(self, names: list[str], size: int) -> None:
+        for name in names:
+            state = tables.begin(self.desk.vehicle.tables, name, size, 0)
+            if state is not None:
+                self.desk.vehicle = replace(self.desk.vehicle, tables=state)
 
     @rule(table=st.sampled_from(OTHERS))
     def close_another(self, table: str) -> None:
@@ -185,6 +194,41 @@ class Protocol(RuleBasedStateMachine):
         assert sum(len(load.image) for load in loads) <= MEMORY_BYTES_MAX
         assert all(load.covered.bit_length() <= load.size_bytes == len(load.image) for load in loads)
         self.desk.effects.clear()
+
+
+def keeping_the_verdict(put):
+    return lambda load, offset, data: replace(put(load, offset, data), phase=load.phase)
+
+
+def believing_any_crc(fault):
+    return lambda load: fault(replace(load, crc32=zlib.crc32(load.image)))
+
+
+def without_room(opened):
+    return lambda state, load: replace(state, loads=(*tables.closed(state, load.table).loads, load))
+
+
+def covering_too_much(put):
+    return lambda load, offset, data: put(replace(load, covered=load.covered | 1 << load.size_bytes), offset, data)
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant"),
+    [
+        ("put", keeping_the_verdict),
+        ("fault", believing_any_crc),
+        ("opened", without_room),
+        ("put", covering_too_much),
+    ],
+)
+def test_planted_bugs_are_found(monkeypatch: pytest.MonkeyPatch, name: str, mutant) -> None:
+    monkeypatch.setattr(tables, name, mutant(getattr(tables, name)))
+    found = settings(
+        max_examples=400, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+        phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    with pytest.raises((AssertionError, ValueError)):
+        run_state_machine_as_test(Protocol, settings=found)
 
 
 TestProtocol = Protocol.TestCase
