@@ -24,7 +24,7 @@ from .commanding import Command
 from .effects import Persist
 from .execution_row import Begun, Execution, Failure, Reports
 from .table_handler import Handler, activated
-from .table_kinds import handler_of, image_of, put_in_force
+from .table_kinds import handler_of, image_of
 from .tables import Load, Phase
 from .vehicle import Config, Vehicle
 
@@ -110,16 +110,17 @@ def _validate_ended(vehicle: Vehicle, config: Config, command: Command, reports:
 
 
 def _activate(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> Begun:
-    load, table = _load(vehicle, command), _table(command)
+    load, handler, table = _load(vehicle, command), _handler(command), _table(command)
     if isinstance(load, Failure):
         return load
+    assert not isinstance(handler, Failure), "begin has asked for it"
     if load.phase is not Phase.VALIDATED:
         return Failure(FailureCode.NOT_VALIDATED, f"the load of {table.name} is not validated")
     # Memory may have gone bad since, and what the table refers to may have changed.
     if fault := tables.fault(load):
         return Failure(FailureCode.INVALID_TABLE, f"{table.name}: {fault}")
     try:
-        vehicle, told = put_in_force(vehicle, config, table, load.image, now_s)
+        vehicle, told = handler.activate(vehicle, config, table, load.image, now_s)
     except TableInUseError as error:
         return Failure(FailureCode.WRONG_STATE, f"{table.name}: {error}")
     except TableError as error:
@@ -147,7 +148,7 @@ def _reset(vehicle: Vehicle, config: Config, command: Command, now_s: float) -> 
     if isinstance(handler, Failure):
         return handler
     try:
-        vehicle, told = put_in_force(vehicle, config, table, None, now_s)
+        vehicle, told = handler.activate(vehicle, config, table, None, now_s)
     except TableError as error:
         return Failure(FailureCode.WRONG_STATE, f"{table.name}: {error}")
     event = activated(table, "default", handler.image(vehicle, table), "default")

@@ -16,7 +16,7 @@ from flightsw.link.tables import LOADABLE
 from .events import Event
 from .parameter_set import flown
 from .table_handler import Outcomes, activated
-from .table_kinds import handler_of, put_in_force
+from .table_kinds import handler_of
 
 if TYPE_CHECKING:
     from .vehicle import Config, Vehicle
@@ -35,9 +35,10 @@ def restore_tables(
         handler, image = handler_of(table), payloads.get(table.name, b"")
         if handler is None or not image:
             continue
+        active = flown(vehicle, config)
         try:
-            summary = handler.check(vehicle, flown(vehicle, config), table, image)
-            vehicle, told = put_in_force(vehicle, config, table, image, now_s)
+            summary = handler.check(vehicle, active, table, image)
+            vehicle, told = handler.activate(vehicle, active, table, image, now_s)
         except Exception as error:
             # A mistake of ours in a check would fail again at every boot: no table is worth the vehicle.
             reason = str(error) if isinstance(error, TableError) else f"{type(error).__name__}: {error}"

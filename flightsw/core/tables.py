@@ -102,11 +102,10 @@ class Piece(Struct, frozen=True):
 
 
 class State(Struct, frozen=True):
-    """Open loads and dumps, oldest first, and the tables in force that came from a load, not from a default."""
+    """Open loads and dumps, oldest first."""
 
     loads: tuple[Load, ...] = ()
     dumps: tuple[Dump, ...] = ()
-    loaded: frozenset[str] = frozenset()
 
 
 IDLE: Final = State()

@@ -8,17 +8,14 @@ from core_flight import telecommand
 from core_tables import Operator, parameters
 from msgspec.structs import replace
 
-from flightsw.core import eps, executive, parameter_set, table_kinds
-from flightsw.core.events import Event
+from flightsw.core import eps, executive, parameter_set
 from flightsw.core.job import JobConfig
 from flightsw.core.parameter_set import CHANGES_TOLD, flown
-from flightsw.core.table_handler import Handler
 from flightsw.core.vehicle import start
 from flightsw.link.codec import HousekeepingBody, decode_telemetry
 from flightsw.link.dictionary import APID_HK_SLOW
 from flightsw.link.schema import FailureCode, Mode
 from flightsw.link.settings import SETTINGS, Setting
-from flightsw.link.tables import TABLE_BY_NAME, Kind
 
 CONFIG = executive.Config(jobs=(JobConfig(id="train", kind="train"),))
 F = FailureCode
@@ -283,41 +280,6 @@ def test_telemetry_tells_how_many_differ_and_which_set_is_active(desk: Operator)
     assert values["parameters.changed"] == 2
     assert values["parameters.crc32"] == zlib.crc32(image)
     assert values["tables.loads_open"] == 1
-
-
-def test_shipped_limits_follow_the_parameters_until_others_are_loaded(
-    desk: Operator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stand-in for the limits: its default is the limit of the GPU node, kept where only this test looks."""
-
-    def activate(vehicle, config, table, image, now_s):
-        value = int(config.thermal.gpu_limit_degc) if image is None else int(image)
-        return replace(vehicle, boot_count=value), (Event("PARAMETERS_CHANGED", {}),)
-
-    def image_of(vehicle, table):
-        return str(vehicle.boot_count).encode()
-
-    handler = Handler(lambda *a: "", activate, image_of)
-    monkeypatch.setitem(table_kinds.HANDLERS, Kind.WATCHPOINTS, handler)
-    monkeypatch.delitem(table_kinds.HANDLERS, Kind.ACTIONPOINTS, raising=False)
-    watchpoints, parameter_table = TABLE_BY_NAME["watchpoints"], TABLE_BY_NAME["parameters"]
-
-    def put(vehicle, table, image):
-        return table_kinds.put_in_force(vehicle, CONFIG, table, image, 1.0)
-
-    vehicle, _ = put(desk.vehicle, watchpoints, None)
-    assert vehicle.boot_count == 80
-    vehicle, told = put(vehicle, parameter_table, parameters(thermal__gpu_limit_degc=75.0))
-    assert (vehicle.boot_count, len(told)) == (75, 2)
-    vehicle, told = put(vehicle, parameter_table, parameters(thermal__gpu_limit_degc=75.4))
-    assert (vehicle.boot_count, len(told)) == (75, 1)
-    vehicle, told = put(vehicle, parameter_table, parameters(thermal__gpu_limit_degc=75.4))
-    assert (vehicle.boot_count, len(told)) == (75, 0)
-    vehicle, _ = put(vehicle, watchpoints, b"33")
-    vehicle, _ = put(vehicle, parameter_table, None)
-    assert vehicle.boot_count == 33
-    vehicle, _ = put(vehicle, watchpoints, None)
-    assert vehicle.boot_count == 80
 
 
 def test_nothing_is_built_in_an_ordinary_frame(desk: Operator) -> None:
