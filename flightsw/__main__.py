@@ -3,6 +3,9 @@
 Exit status: 0 after an orderly end, 1 when the state directory cannot be used or the daemon failed, 2 when the
 command line or the configuration is wrong. A restart by telecommand replaces the process image (``exec``), so it
 keeps its process id and works alike under systemd, on the bench and in a terminal.
+
+``--guard`` checks the configuration, then becomes the guard (``shell/guard.py``), which starts this program again
+without that word and watches over it.
 """
 
 import argparse
@@ -24,6 +27,9 @@ from flightsw.shell.state_directory import StateDirectory, StateDirectoryError
 STATUS_ENDED: Final = 0
 STATUS_FAILED: Final = 1
 STATUS_CONFIGURATION: Final = 2
+GUARD: Final = Path(__file__).with_name("shell") / "guard.py"
+GUARD_STOP_S: Final = 30.0
+"""What an orderly end may take beyond the workers: reaping, recorder, store, and being up again after a restart."""
 
 _WITHOUT_CONFIGURATION: Final = (
     "flightd: it needs a configuration: flightd --config mission.toml\n"
@@ -49,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         print(f"{options.config}: valid, {len(mission.jobs)} jobs, configuration {mission.config_hash}")
         return STATUS_ENDED
+    if options.guard:
+        _become_guard(mission)
     try:
         ending = _run(mission)
     except StateDirectoryError as error:
@@ -60,6 +68,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ending.restart:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return STATUS_FAILED if ending.failed else STATUS_ENDED
+
+
+def _become_guard(mission: config.MissionConfig) -> None:
+    """Replace this process by the guard of a daemon with the same arguments."""
+    watchdog, stop_s = mission.watchdog, mission.worker.stop_timeout_s + GUARD_STOP_S
+    limits = (
+        watchdog.timeout_s,
+        watchdog.guard_start_s,
+        stop_s,
+        watchdog.guard_restarts_max,
+        watchdog.guard_window_s,
+    )
+    daemon = [sys.executable, *(word for word in sys.orig_argv[1:] if word != "--guard")]
+    os.execv(sys.executable, [sys.executable, "-I", "-S", str(GUARD), *map(str, limits), *daemon])
 
 
 def _run(mission: config.MissionConfig) -> Ending:
@@ -97,7 +119,9 @@ def version() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="flightd", description="Flight software of a GPU compute satellite: the onboard daemon."
+        prog="flightd",
+        allow_abbrev=False,
+        description="Flight software of a GPU compute satellite: the onboard daemon.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="mission configuration (TOML)")
     parser.add_argument(
@@ -106,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="SECTION.KEY=VALUE",
         help="override one value of the configuration; for a job jobs.ID.KEY=VALUE; may be repeated",
+    )
+    parser.add_argument(
+        "--guard", action="store_true", help="fly under a guard process that restarts a dead or stuck daemon"
     )
     parser.add_argument("--check", action="store_true", help="check the configuration and end")
     parser.add_argument("--example", action="store_true", help="print a commented configuration and end")

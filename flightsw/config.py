@@ -97,10 +97,20 @@ class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class Watchdog(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The last resort against a stuck daemon, beside systemd's own watchdog."""
+    """The last resorts against a stuck daemon, beside systemd's own watchdog."""
 
     stall_s: Annotated[float, Meta(ge=0.0, le=600.0)] = 20.0
     """The process ends itself when no healthy frame completes for this long; 0 switches this off."""
+    device: str = ""
+    """Watchdog device of the kernel, such as /dev/watchdog; empty is none."""
+    timeout_s: Annotated[int, Meta(ge=1, le=10)] = 10
+    """The device, or the guard of flightd --guard, acts after this long without a kick."""
+    guard_start_s: Annotated[float, Meta(ge=1.0, le=600.0)] = 60.0
+    """flightd --guard: the daemon must be flying within this."""
+    guard_restarts_max: Annotated[int, Meta(ge=1, le=10_000)] = 60
+    """flightd --guard: restarts within guard_window_s; one more is given up."""
+    guard_window_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 3600.0
+    """flightd --guard: window in which restarts are counted."""
 
 
 class Supervisor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -188,7 +188,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon process as its shell measures it, refreshed about once a second.
 
     ``watchdog_kicks`` were heard since boot; ``watchdog_confirmed`` says whether the last one made a difference, as
-    far as a watchdog tells, and is None where none does. ``unclean_boots`` are those in a row up to now.
+    far as a watchdog tells, and is None where none does; ``watchdog_fault`` says what is wrong, or is empty.
+    ``unclean_boots`` are those in a row up to now.
     """
 
     frame_late_s: float = 0.0
@@ -200,6 +201,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     avionics_frames_bad: int = 0
     watchdog_kicks: int = 0
     watchdog_confirmed: bool | None = None
+    watchdog_fault: str = ""
     unclean_boots: int = 0
 
 

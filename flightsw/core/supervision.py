@@ -10,7 +10,8 @@ same two steps in ``duty``.
 Restarts and failures of an adapter are reported when they appear; the counters are compared with those of the last
 frame. An adapter that is told of no longer, or that stops being mandatory, is no longer in the watchdog's way.
 
-*Frames.* Frames that the shell had to skip are reported when it tells of them.
+*Frames, watchdog.* Frames that the shell had to skip, and a watchdog that is missing or does not hear, are reported
+when the shell tells of them.
 
 *Garbage.* Bytes that are no telecommand are counted on both sides of the deframer and reported at most every
 ``GARBAGE_INTERVAL_S`` of machine time, so noise on the radio cannot fill the downlink.
@@ -61,6 +62,9 @@ def step(
     if skipped > 0:
         late_ms = inputs.health.frame_late_s * 1e3
         found.append(Event("FRAME_OVERRUN", {"late_ms": late_ms, "skipped": skipped}))
+    fault = inputs.health.watchdog_fault
+    if fault and fault != health.watchdog_fault:
+        found.append(Event("WATCHDOG_FAULT", {"reason": fault}))
     now = inputs.adapters or adapters
     if now is not adapters:
         before = {adapter.name: adapter for adapter in adapters}

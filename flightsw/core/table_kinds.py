@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from flightsw.link.tables import Kind, Table
 
 from . import parameter_set, sequence_tables
@@ -9,6 +11,8 @@ from .table_handler import Handler, Image
 
 if TYPE_CHECKING:
     from .vehicle import Vehicle
+
+_encoder: Final = msgspec.msgpack.Encoder()
 
 HANDLERS: Final[dict[Kind, Handler]] = {
     Kind.PARAMETERS: parameter_set.HANDLER,
@@ -18,6 +22,7 @@ HANDLERS: Final[dict[Kind, Handler]] = {
 """Tables that can be loaded, by kind."""
 STATUSES: Final[dict[str, Image]] = {
     "sequence_status": sequence_tables.status,
+    "resets": lambda vehicle, table: _encoder.encode(vehicle.resets),
 }
 """Tables that can only be dumped, by name."""
 

@@ -111,5 +111,6 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0xB5, "LADDER_EXHAUSTED", _C, "the daemon restarted itself {restarts} times and it did not help: {reason}", "SAFE follows instead of another restart."),
     _event(0xB6, "LADDER_CLEARED", _I, "restart count {restarts} back to 0 after {quiet_h:.1f} h without trouble", "The restart ladder begins anew."),
     _event(0xB7, "RESET_RECORD", _I, "boot {boot}: {cause}, after {uptime_s:.0f} s, mode {mode}, SAFE cause {safe_cause}, TAI {tai_s}, {reason}", "One of the last resets, on request."),
+    _event(0xB8, "WATCHDOG_FAULT", _E, "watchdog: {reason}", "A watchdog is missing, does not hear, or its kicks have no effect."),
 )
 # fmt: on

@@ -31,7 +31,7 @@ class Chronicle:
     def __init__(self, store: Store, state_dir: Path, *, recorded_boot: int, crash_loop_boots: int) -> None:
         words, stall = last_words.take(os.environ, state_dir)
         if stall:
-            _log.error("the last boot was stuck and ended itself; its threads stood here:\n%s", stall)
+            _log.error("the last boot was stuck or broken; its threads stood here:\n%s", stall)
         self._store = store
         self.boot = boot_record.begin(
             store,

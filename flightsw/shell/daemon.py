@@ -2,11 +2,11 @@
 
 A minor frame collects what came, asks the core (``executive.step``) and executes what it answers. Telecommands do
 not wait for a frame: ``executive.accept`` judges each on arrival. An exception of the core is tier 1 of
-supervision: it is logged, the workers die, the process ends with status 1 and without its clean flag; the service
+supervision: it is logged, the workers die, the process ends with status 1 and the boot record says so; the service
 manager starts it again, and a repeat comes up in SAFE.
 
 An orderly end (SIGINT, SIGTERM, SIGHUP, telecommand): the core says goodbye, workers checkpoint and go while
-frames run on, what is left is killed after ``worker.stop_timeout_s``, the recorder commits, the clean flag is
+frames run on, what is left is killed after ``worker.stop_timeout_s``, the recorder commits, the end is
 written. A second signal skips the waiting.
 """
 
@@ -44,6 +44,7 @@ from .store import Store
 from .store_writer import StoreWriter
 from .supervisor import Adapter, RestartPolicy, statuses
 from .watchdog import Watchdog
+from .watchdog_device import WatchdogDevice, WatchdogDeviceError
 from .workers import Probe, Workers
 
 RECORDER_FILE: Final = "recorder.sqlite"
@@ -102,7 +103,9 @@ class Daemon:
         )
         self._boot = self._chronicle.boot
         # After the chronicle, which reads what the last stall left in the file.
-        self._watchdog = Watchdog(os.environ, mission.watchdog.stall_s, mission.state_dir / STALL_FILE)
+        device = _watchdog_device(mission.watchdog.device, mission.watchdog.timeout_s)
+        stall_file = mission.state_dir / STALL_FILE
+        self._watchdog = Watchdog(os.environ, mission.watchdog.stall_s, stall_file, device)
         self._booted = False
         self._durable, faults = load_durable(self._store)
         self._store_writer = StoreWriter(self._store, (*self._boot.faults, *faults))
@@ -217,6 +220,8 @@ class Daemon:
                 radio_frames_bad=self._radio.frames_bad,
                 avionics_frames_bad=self._avionics.frames_bad,
                 watchdog_kicks=self._watchdog.kicks,
+                watchdog_confirmed=self._watchdog.confirmed,
+                watchdog_fault=self._watchdog.fault,
                 unclean_boots=self._chronicle.unclean_boots,
             ),
         )
@@ -254,7 +259,7 @@ class Daemon:
 
     def _recorder_status(self) -> RecorderStatus:
         status = self._recorder.status()
-        fault = status.fault or self._store_writer.fault or self._watchdog.fault
+        fault = status.fault or self._store_writer.fault
         radio = self._radio
         return msgspec.structs.replace(
             status, sent=radio.sent, sent_bytes=radio.sent_bytes, playback=radio.playback, fault=fault
@@ -292,7 +297,16 @@ class Daemon:
             fault = self._chronicle.close(self._end, self._stop_reason)
         if fault:
             _log.error("store: %s", fault)
-        self._watchdog.close()
+        # The kernel's timer runs on through a restart: the next life must be there in time.
+        self._watchdog.close(orderly=not failure and self._end == "stop")
+
+
+def _watchdog_device(path: str, timeout_s: int) -> WatchdogDevice | str:
+    """The configured device, or why there is none: "" when none is wanted."""
+    try:
+        return WatchdogDevice(path, timeout_s) if path else ""
+    except WatchdogDeviceError as error:
+        return str(error)
 
 
 def load_durable(store: Store) -> tuple[dict[str, bytes], tuple[str, ...]]:

@@ -38,7 +38,8 @@ class HealthMeter:
         avionics_frames_bad: int,
         watchdog_kicks: int,
         unclean_boots: int,
-        watchdog_confirmed: bool | None = None,
+        watchdog_confirmed: bool | None,
+        watchdog_fault: str,
     ) -> Health:
         """Health of this frame; ``skipped`` is what this frame skipped, the result counts them all."""
         self._frames_skipped += skipped
@@ -52,6 +53,7 @@ class HealthMeter:
             avionics_frames_bad=avionics_frames_bad,
             watchdog_kicks=watchdog_kicks,
             watchdog_confirmed=watchdog_confirmed,
+            watchdog_fault=watchdog_fault,
             unclean_boots=unclean_boots,
         )
 

@@ -1,7 +1,7 @@
 """Last words: what those who end a daemon from outside leave for its next life.
 
     ``GPUSAT_LAST_END``    environment, set by ``flightd --guard`` when it starts the daemon again
-    ``state_dir/stall``    where every thread stood when the daemon's own stall timer ended it (``faulthandler``)
+    ``state_dir/stall``    where every thread stood when the daemon's own stall timer, or a fatal signal, ended it
     ``state_dir/last_end`` written by ``ExecStopPost`` of the systemd unit: result, code, status
 
 The first that says anything is taken, all of them are used up by reading. Words that begin with "watchdog" mean
@@ -26,8 +26,10 @@ def take(environment: MutableMapping[str, str], state_dir: Path) -> tuple[str, s
     systemd = _printable(_used_up(state_dir / SYSTEMD_FILE))
     if guard:
         return guard, stall
-    if stall:
+    if stall.startswith("Timeout"):
         return "watchdog: no healthy frame within watchdog.stall_s", stall
+    if stall:
+        return _printable(stall.partition("\n")[0]), stall
     return (f"{systemd} (systemd)" if systemd else ""), stall
 
 

@@ -12,7 +12,9 @@ from flightsw.core.job import Config as PayloadConfig
 from flightsw.core.job import Job, JobConfig
 from flightsw.core.ladder import Config, State, trouble
 from flightsw.core.lifecycle import Life
+from flightsw.core.table_kinds import image_of
 from flightsw.link.schema import Mode
+from flightsw.link.tables import TABLE_BY_NAME
 
 CONFIG = Config(adapter_failed_s=100.0, quarantine_retries=2, restarts_max=2, good_day_s=1000.0)
 MISSION = executive.Config(
@@ -269,3 +271,11 @@ def test_without_a_record_the_cause_is_unknown() -> None:
     vehicle, _ = executive.boot(MISSION, boot_count=1, cause="t", crash_loop=False, config_hash="", now_s=0.0)
     cause = GETTERS["reset_cause"](executive.step(vehicle, MISSION, Inputs(), 0.1)[0])
     assert cause != cause
+
+
+def test_r14_the_resets_are_a_table_that_can_be_dumped() -> None:
+    flight = Troubled()
+    flight.vehicle = msgspec.structs.replace(flight.vehicle, resets=(Reset(boot=20, cause="WATCHDOG"),))
+    image = image_of(flight.vehicle, TABLE_BY_NAME["resets"])
+    assert image is not None
+    assert msgspec.msgpack.decode(image, type=tuple[Reset, ...]) == flight.vehicle.resets

@@ -123,6 +123,17 @@ def test_between_two_reports_of_the_shell_the_pulse_goes_on() -> None:
     assert not supervision.adapters_alive(state)
 
 
+def test_r12_a_watchdog_that_is_missing_is_one_event() -> None:
+    state, said = State(), []
+    before = Health()
+    for fault in ("", "no device", "no device", "", "deaf"):
+        health = Health(watchdog_fault=fault)
+        state, found = supervision.step(state, (), before, 0.1, Inputs(health=health))
+        said += [event.fields["reason"] for event in found]
+        before = health
+    assert said == ["no device", "deaf"]
+
+
 # --- workers -----------------------------------------------------------------------------------------------
 
 

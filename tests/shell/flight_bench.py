@@ -125,14 +125,18 @@ class Flight:
     def state(self) -> Path:
         return self.folder / "state"
 
-    def start(self, *, prelude: str = "", **environment: str) -> None:
-        """Start the daemon; ``prelude`` is code that runs in its process first, to plant a fault in it."""
+    def start(self, *, prelude: str = "", guard: bool = False, **environment: str) -> None:
+        """Start the daemon; ``prelude`` is code that runs in its process first, to plant a fault in it.
+
+        With ``guard`` the process is ``flightd --guard``.
+        """
         program = ["-m", "flightsw"]
         if prelude:
             program = ["-c", f"{prelude}\nimport sys, flightsw.__main__\nsys.exit(flightsw.__main__.main())"]
         with self._output.open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, *program, "--config", str(self.config)],
+                [sys.executable, *program, *(("--guard",) if guard else ()), "--config", str(self.config)],
+                cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

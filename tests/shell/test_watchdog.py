@@ -1,5 +1,6 @@
 """Both watchdogs for real: datagrams on a unix socket, and a process that is stuck and gets ended."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -30,10 +31,40 @@ def test_ready_kicks_and_stopping_are_heard(manager: tuple[socket.socket, str]) 
     assert watchdog.kick(10.0)
     assert watchdog.kick(10.1)
     assert watchdog.kick(11.0)
-    assert [listener.recv(500), listener.recv(500)] == [b"WATCHDOG=1"] * 2
+    # A datagram that nobody reads: its barrier is not through, and no further one is sent.
+    assert [listener.recv(500) for _ in range(3)] == [b"WATCHDOG=1", b"BARRIER=1", b"WATCHDOG=1"]
     assert watchdog.kicks == 2
     watchdog.stopping("SIGTERM")
     assert listener.recv(500) == b"STOPPING=1\nSTATUS=SIGTERM"
+    watchdog.close()
+
+
+def test_a_kick_is_confirmed_by_the_barrier(manager: tuple[socket.socket, str]) -> None:
+    listener, name = manager
+    watchdog = Watchdog({"NOTIFY_SOCKET": name})
+    watchdog.kick(1.0)
+    assert watchdog.confirmed is None
+    for _ in range(2):
+        _, descriptors, _, _ = socket.recv_fds(listener, 500, 4)
+        for descriptor in descriptors:
+            os.close(descriptor)
+    watchdog.kick(2.0)
+    assert (watchdog.confirmed, watchdog.fault) == (True, "")
+    # From here on nobody reads.
+    for second in range(3, 9):
+        watchdog.kick(float(second))
+    assert (watchdog.confirmed, watchdog.fault) == (False, "the service manager does not read its notifications")
+    watchdog.close()
+
+
+@pytest.mark.parametrize(("usec", "kicks"), [("10000000", 3), ("2000000", 5), ("soon", 3), ("", 3)])
+def test_kicks_come_four_times_as_often_as_they_must(
+    manager: tuple[socket.socket, str], usec: str, kicks: int
+) -> None:
+    watchdog = Watchdog({"NOTIFY_SOCKET": manager[1], "WATCHDOG_USEC": usec})
+    for frame in range(21):
+        watchdog.kick(frame * 0.1)
+    assert watchdog.kicks == kicks
     watchdog.close()
 
 
