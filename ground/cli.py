@@ -3,7 +3,8 @@
     listen    run the station and watch      events    what happened            report    what an archive holds
     watch     watch a running station        query     parameters and records   commands  what can be sent
     status    the station at a glance        send      one telecommand          stop      end the station
-    sequence  stored command sequences       table     limits and other tables
+    sequence  stored command sequences       table     limits and other tables          parameter change in flight
+    resets    the last ones, and why
 
 Data go to standard output, complaints to standard error as one line; the exit code is one of ``errors.ExitCode``.
 The commands themselves are in ``following``, ``lookup``, ``reference``, ``sending`` and ``cli_…``.
@@ -14,7 +15,7 @@ from typing import Final
 
 import typer
 
-from . import cli_sequence, cli_table, following, lookup, reference, sending
+from . import cli_history, cli_parameter, cli_sequence, cli_table, following, lookup, reference, sending
 from .errors import ExitCode, GroundError
 from .screen import quiet_broken_pipe
 
@@ -24,7 +25,12 @@ app: Final = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for _name, _group in (("send", sending.app), ("sequence", cli_sequence.app), ("table", cli_table.app)):
+for _name, _group in (
+    ("send", sending.app),
+    ("sequence", cli_sequence.app),
+    ("table", cli_table.app),
+    ("parameter", cli_parameter.app),
+):
     app.add_typer(_group, name=_name)
 for _name, _command in (
     ("listen", following.listen),
@@ -34,6 +40,7 @@ for _name, _command in (
     ("events", lookup.events),
     ("query", lookup.query),
     ("report", lookup.report_command),
+    ("resets", cli_history.resets),
     ("commands", reference.commands),
     ("help", reference.help_command),
 ):

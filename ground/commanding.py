@@ -27,6 +27,7 @@ from flightsw.link.schema import ArgumentType, FailureCode, Stage, Telecommand
 
 from .acknowledgement import Range
 from .errors import ExitCode, GroundError
+from .names import likely
 from .protocol import CommandLine, CommandResult, Outcome, StageLine
 
 SOURCE_STATION: Final = 1
@@ -68,8 +69,22 @@ def validate(name: str, arguments: dict[str, Any]) -> tuple[Telecommand, dict[st
         checked = check_arguments(telecommand, arguments)
         _encode(telecommand, 2**53, checked, 0, ACK_ALL)
     except LinkError as error:
-        raise GroundError(str(error), ExitCode.USAGE) from None
+        raise GroundError(f"{error}{meant(telecommand, arguments)}", ExitCode.USAGE) from None
     return telecommand, checked
+
+
+def meant(telecommand: Telecommand, arguments: Mapping[str, Any]) -> str:
+    """The likely choices for the first one that is none; "" when nothing is like it."""
+    for argument in telecommand.arguments:
+        value = arguments.get(argument.name)
+        if (
+            argument.choices
+            and isinstance(value, str)
+            and value.casefold() not in map(str.casefold, argument.choices)
+        ):
+            meant = likely(value, argument.choices)
+            return meant if "did you mean" in meant else ""
+    return ""
 
 
 def check_timeout(timeout_s: float | None) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 from flightsw.link.limit_tables import OPERATIONS
 
-from .source import likely
+from .names import likely
 
 DEPTH_MAX: Final = 20
 """Deepest nesting that is read; a condition that fits on board needs less."""

@@ -3,7 +3,7 @@
 Pieces travel like all telemetry: those that the link loses come again by playback, and the station files each once.
 So there is nothing to ask for twice; the dump waits until the archive has the image whole. An older dump of the
 same table is told apart by mission time: what was made before the telecommand is none of its pieces, except as the
-same octets of an image of the same size and CRC.
+same octets of an image of the same size and CRC. What the archive had before is no news either.
 """
 
 import time
@@ -41,6 +41,8 @@ def dump_table(
     deadline_s = time.monotonic() + timeout_s
     try:
         before = _snapshot(connection)
+        with ArchiveReader(Path(before.status.archive)) as reader:
+            known = max(((d.boot, d.sequence) for d in reader.dumps(TABLE_BY_NAME[name].code)), default=(0, 0))
         connection.put_command(SendRequest(name="table.dump", arguments={"table": name}, timeout_s=timeout_s))
         result = connection.take_result(stages.append)
         if not result.ok:
@@ -53,7 +55,7 @@ def dump_table(
         made_s.append(before.status.world_s)
     with ArchiveReader(Path(after.status.archive)) as reader:
         while True:
-            dump = _newest(reader, name, after.status.boot, min(made_s))
+            dump = _newest(reader, name, known, after.status.boot, min(made_s))
             if dump is not None:
                 progress(dump.received, dump.total)
                 if dump.image is not None:
@@ -64,9 +66,15 @@ def dump_table(
             time.sleep(POLL_S)
 
 
-def _newest(reader: ArchiveReader, name: str, boot: int | None, since_s: float) -> Dump | None:
-    """The image whose newest piece was made last, and not before the telecommand."""
-    dumps = [d for d in reader.dumps(TABLE_BY_NAME[name].code) if d.boot == boot and d.world_s >= since_s]
+def _newest(
+    reader: ArchiveReader, name: str, known: tuple[int, int], boot: int | None, since_s: float
+) -> Dump | None:
+    """The image whose newest piece was made last: news, of this boot, and not from before the telecommand."""
+    dumps = [
+        d
+        for d in reader.dumps(TABLE_BY_NAME[name].code)
+        if d.boot == boot and d.world_s >= since_s and (d.boot, d.sequence) > known
+    ]
     return dumps[-1] if dumps else None
 
 

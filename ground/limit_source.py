@@ -45,7 +45,8 @@ from flightsw.link.limit_tables import (
 
 from .condition import ConditionError, compile_condition, condition_text
 from .moments import duration_s
-from .source import Source, likely
+from .names import likely
+from .source import Source
 from .source_fields import convert, shown
 from .toml_text import block_text, document_text
 

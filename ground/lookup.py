@@ -14,8 +14,9 @@ import typer
 
 from flightsw.link.dictionary import PARAMETER_BY_NAME, PARAMETERS
 from flightsw.link.schema import Severity
+from flightsw.link.telecommands import EVENT_RING_MAX
 
-from . import display, report, report_page
+from . import cli_history, display, report, report_page
 from .client import ArchiveReader, StationClient
 from .errors import ExitCode, GroundError
 from .following import REFRESH_S
@@ -45,10 +46,20 @@ def events(
     until: Until = None,
     last: Annotated[int, typer.Option("--last", min=0, help="Newest events only; 0 is all.")] = LAST_SHOWN,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes; needs a station.")] = False,
+    replay: Annotated[
+        int | None,
+        typer.Option(
+            "--replay", metavar="N", min=1, max=EVENT_RING_MAX, help="First have the newest N sent again."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show event reports from the archive, oldest first; with --follow from the running station."""
     least = _severity(severity)
+    if replay is not None:
+        said = cli_history.replay(socket, replay, Severity(least).name)
+        print(f"ground: replayed: {said}", file=sys.stderr)
+        last = replay
     if follow:
         with StationClient(socket_path(socket)) as client:
             follower = display.Follower(as_json, least)

@@ -17,7 +17,8 @@ from flightsw.link.errors import TableError
 from flightsw.link.settings import SETTING_BY_NAME, Number, ParameterSet
 
 from .moments import duration_s
-from .source import Source, likely
+from .names import likely
+from .source import Source
 from .source_fields import convert, shown
 from .toml_lines import Key
 from .toml_text import block_text, document_text

@@ -22,7 +22,7 @@ from flightsw.link.errors import LinkError
 from flightsw.link.schema import Argument, ArgumentType, Hazard, Telecommand
 
 from .client import ArchiveReader, CommandResult, ReplyRow, StageLine, StationClient
-from .commanding import check_timeout, shown_arguments, validate
+from .commanding import check_timeout, meant, shown_arguments, validate
 from .errors import EXIT_OF_OUTCOME, ExitCode, GroundError
 from .locations import socket_path
 from .protocol import Wait
@@ -80,7 +80,7 @@ def read_arguments(telecommand: Telecommand, pairs: list[str], options: dict[str
             for name, text in texts.items()
         }
     except LinkError as error:
-        raise GroundError(f"{telecommand.name}: {error}", ExitCode.USAGE) from None
+        raise GroundError(f"{telecommand.name}: {error}{meant(telecommand, texts)}", ExitCode.USAGE) from None
     return validate(telecommand.name, values)[1]
 
 

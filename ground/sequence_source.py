@@ -30,7 +30,8 @@ from flightsw.link.schema import Argument, ArgumentType, Telecommand
 from flightsw.link.sequence import ARM_OPCODE, Sequence, Step
 
 from .moments import duration_ds, duration_s, duration_text, tai_ds, utc_ds, utc_text
-from .source import Source, likely
+from .names import likely
+from .source import Source
 from .source_fields import convert
 from .toml_text import block_text, document_text
 

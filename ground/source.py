@@ -4,7 +4,6 @@ A complaint is one line, ``FILE:LINE: what is wrong``, and exit code 2: nothing 
 get the likely ones beside them.
 """
 
-import difflib
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import Any, Final
 from flightsw.link.render import printable
 
 from .errors import ExitCode, GroundError
+from .names import likely
 from .toml_lines import Key, key_lines, line_of
 
 SOURCE_BYTES_MAX: Final = 4 << 20
 """A full sequence of 1,000 steps is about 100 kB."""
-NAMES_SHOWN: Final = 12
-"""Longest list of names in a complaint; beyond it only likely ones are offered."""
 
 
 class Source:
@@ -53,15 +51,6 @@ class Source:
         for name in found:
             if name not in allowed:
                 raise self.fault(f"{what}: unknown key {name!r}{likely(name, allowed)}", *key, name)
-
-
-def likely(name: str, known: Collection[str]) -> str:
-    """The end of a complaint about a name: "; did you mean …?", or all that is known when that is short."""
-    folded = {other.casefold(): other for other in known}
-    close = [folded[match] for match in difflib.get_close_matches(name.casefold(), list(folded), n=3, cutoff=0.7)]
-    if close:
-        return f"; did you mean {' or '.join(close)}?"
-    return f"; allowed are {', '.join(known)}" if 0 < len(known) <= NAMES_SHOWN else ""
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[Key, int]]:

@@ -20,6 +20,7 @@ class Piece(NamedTuple):
     """One archived piece of a dump."""
 
     boot: int
+    sequence: int
     world_s: float
     offset: int
     total: int
@@ -30,10 +31,11 @@ class Piece(NamedTuple):
 class Dump(msgspec.Struct, frozen=True, kw_only=True):
     """One image of a table as far as it has come; ``image`` is None until it is whole and its CRC holds.
 
-    ``world_s`` is the mission time of its newest piece, ``boot`` the boot of that.
+    ``boot``, ``sequence`` and ``world_s`` (mission time) are those of its newest piece.
     """
 
     boot: int
+    sequence: int
     world_s: float
     total: int
     crc32: int
@@ -45,13 +47,13 @@ class TableReader(ArchiveFile):
     """Questions about dumped tables."""
 
     def dumps(self, code: int) -> list[Dump]:
-        """Every image of a table that was dumped, by boot and mission time of its newest piece."""
+        """Every image of a table that was dumped, by boot and sequence of its newest piece."""
         if self.schema < 2:
             return []
         return put_together(
-            Piece(boot, real(world_s), offset, total, crc32, bytes(data))
-            for boot, world_s, offset, total, crc32, data in self._rows(
-                "SELECT p.boot, t.world_s, t.offset, t.total, t.crc32, t.data FROM table_pieces t"
+            Piece(boot, sequence, real(world_s), offset, total, crc32, bytes(data))
+            for boot, sequence, world_s, offset, total, crc32, data in self._rows(
+                "SELECT p.boot, p.sequence, t.world_s, t.offset, t.total, t.crc32, t.data FROM table_pieces t"
                 " JOIN packets p ON p.id = t.packet WHERE t.code = ?",
                 code,
             )
@@ -73,7 +75,17 @@ def put_together(pieces: Iterable[Piece]) -> list[Dump]:
             known[piece.offset : end] = b"\x01" * len(piece.data)
         received = known.count(1)
         whole = received == total and zlib.crc32(octets) == crc32
-        boot, world_s = max((piece.boot, piece.world_s) for piece in parts)
+        boot, sequence, world_s = max(piece[:3] for piece in parts)
         image = bytes(octets) if whole else None
-        found.append(Dump(boot=boot, world_s=world_s, total=total, crc32=crc32, received=received, image=image))
-    return sorted(found, key=lambda dump: (dump.boot, dump.world_s))
+        found.append(
+            Dump(
+                boot=boot,
+                sequence=sequence,
+                world_s=world_s,
+                total=total,
+                crc32=crc32,
+                received=received,
+                image=image,
+            )
+        )
+    return sorted(found, key=lambda dump: (dump.boot, dump.sequence))

@@ -15,9 +15,10 @@ from flightsw.link.tables import IMAGE_BYTES_MAX, LOADABLE, TABLE_BY_NAME, Kind,
 from .errors import ExitCode, GroundError
 from .limit_source import actionpoints_text, compile_actionpoints, compile_watchpoints, watchpoints_text
 from .moments import duration_text, utc_text
+from .names import likely
 from .parameter_source import compile_parameters, parameters_text
 from .sequence_source import compile_sequence, sequence_text
-from .source import Source, likely
+from .source import Source
 
 NO_WATCHPOINTS: Final = WatchTable(name="none", watchpoints=())
 ARTICLE: Final = {Kind.ABSOLUTE: "an absolute", Kind.RELATIVE: "a relative"}

@@ -156,6 +156,7 @@ class SpacecraftDouble:
         self.hold: set[str] = set()
         self.lose_reports: Callable[[VerificationBody], bool] = lambda report: False
         self.ignore: Callable[[Telecommand, dict[str, Any]], bool] = lambda telecommand, args: False
+        self.replayed: list[Identity] = []
         self.tables = TableDouble(self.table_piece)
         self._sequences: Counter[int] = Counter()
         self._answers: dict[int, list[VerificationBody]] = {}
@@ -315,6 +316,11 @@ class SpacecraftDouble:
         if telecommand.name in self.hold:
             return [stage(Stage.ACCEPTANCE)]
         outcome = self.tables.obey(telecommand, args)
+        if telecommand.name == "sequence.append":
+            outcome = FailureCode.NONE, "1 steps appended"
+        if telecommand.name == "event.replay":
+            self.play_back(self.replayed)
+            outcome = FailureCode.NONE, f"{len(self.replayed)} events"
         if outcome is not None:
             return [stage(Stage.ACCEPTANCE), stage(Stage.START), stage(Stage.COMPLETION, *outcome)]
         match telecommand.name:

@@ -36,14 +36,18 @@ class TableDouble:
         self.active: dict[str, bytes] = {
             "watchpoints": limit_tables.encode(WatchTable(name="shipped", watchpoints=())),
             "actionpoints": limit_tables.encode(ActionTable(name="shipped", actionpoints=())),
+            "sequence_status": sequence.encode_status(()),
             "parameters": settings.encode(ParameterSet(name="default")),
         }
         self.loads: dict[str, Load] = {}
         self.lose_piece: Callable[[int], bool] = lambda offset: False
+        self.verdict: Callable[[str], Answer | None] = lambda name: None
         self.pieces_received = 0
 
     def obey(self, telecommand: Telecommand, args: dict[str, Any]) -> Answer | None:
         """Outcome of a telecommand on tables, None for any other."""
+        if (verdict := self.verdict(telecommand.name)) is not None:
+            return verdict
         if telecommand.name.startswith("parameter."):
             return self._parameter(telecommand.name, args)
         if not telecommand.name.startswith("table."):

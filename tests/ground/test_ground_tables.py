@@ -241,16 +241,20 @@ def test_pieces_in_any_order_and_number_make_the_image(data):
     for image in images:
         crc32 = zlib.crc32(image)
         for offset in range(0, max(1, len(image)), 7):
-            piece = Piece(1, 5.0, offset, len(image), crc32, image[offset : offset + 7])
+            piece = Piece(1, 1, 5.0, offset, len(image), crc32, image[offset : offset + 7])
             pieces += [piece] * data.draw(st.integers(1, 2))
-    junk = [Piece(1, 9.0, 90, 10, 0, b"x"), Piece(1, 9.0, -1, 10, 0, b"x"), Piece(1, 9.0, 0, 2**40, 0, b"x")]
+    junk = [
+        Piece(1, 1, 9.0, 90, 10, 0, b"x"),
+        Piece(1, 1, 9.0, -1, 10, 0, b"x"),
+        Piece(1, 1, 9.0, 0, 2**40, 0, b"x"),
+    ]
     dumps = put_together(data.draw(st.permutations(pieces + junk)))
     assert {dump.image for dump in dumps} == set(images)
 
 
 def test_a_damaged_piece_is_no_image():
     image = bytes(range(20))
-    (dump,) = put_together([Piece(1, 5.0, 0, 20, zlib.crc32(image), image[:19] + b"\xff")])
+    (dump,) = put_together([Piece(1, 1, 5.0, 0, 20, zlib.crc32(image), image[:19] + b"\xff")])
     assert (dump.received, dump.image) == (20, None)
 
 
