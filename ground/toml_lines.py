@@ -48,9 +48,13 @@ def key_lines(text: str) -> dict[Key, int]:
 
 def line_of(lines: dict[Key, int], key: Key) -> int:
     """Line of a key, or of the nearest thing around it that the text names; 1 for the whole file."""
-    while key and key not in lines:
+    while key:
+        # A table that only dotted keys make has no line of its own, but theirs.
+        found = [line for path, line in lines.items() if path[: len(key)] == key]
+        if found:
+            return lines.get(key, min(found))
         key = key[:-1]
-    return lines.get(key, 1)
+    return 1
 
 
 def _rest(text: str, position: int, line: int) -> tuple[int, int]:

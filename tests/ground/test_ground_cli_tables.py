@@ -277,13 +277,18 @@ def test_events_replay(run, udp_craft):
 def test_ctrl_c_during_a_load_discards_it(udp_station: Ground, udp_craft: SpacecraftDouble, files: Path) -> None:
     udp_craft.housekeeping()
     udp_craft.hold = {"table.validate"}
-    command = [sys.executable, "-m", "ground.cli", "sequence", "load", "rts05", str(files / "s.toml")]
+    # A test that runs in the background of a shell inherits a Ctrl-C that is ignored.
+    program = "import signal; signal.signal(2, signal.default_int_handler); from ground.cli import main; main()"
+    command = [sys.executable, "-c", program, "sequence", "load", "rts05", str(files / "s.toml")]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY, env=os.environ
     ) as process:
         assert udp_craft.wait_for(lambda: any(c.name == "table.validate" for _, c, *_ in udp_craft.received))
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert (process.returncode, out, err) == (ExitCode.INTERRUPTED, b"", b"")
     assert udp_craft.wait_for(lambda: not udp_craft.tables.loads)
     assert "rts05" not in udp_craft.tables.active
