@@ -278,7 +278,7 @@ class Packer:
         stamp = self._stamp
         group = recording.group_of(apid, priority)
         kept = self._kept(group)
-        live = stamp.live and self._paid(len(body) + TM_OVERHEAD_BYTES, priority <= PRIORITY_EVENT)
+        live = stamp.live and self._paid(len(body) + TM_OVERHEAD_BYTES, priority)
         self._deferred += kept and stamp.live and not live
         if not (kept or live):
             # Nobody would ever see it: it is not made, and takes no number.
@@ -324,8 +324,8 @@ class Packer:
         self._filtered += not kept
         return kept
 
-    def _paid(self, packet_bytes: int, urgent: bool) -> bool:
-        budget = link_budget.spend(self._budget, packet_bytes, urgent)
+    def _paid(self, packet_bytes: int, priority: int) -> bool:
+        budget = link_budget.spend(self._budget, packet_bytes, priority)
         if budget is None:
             return False
         self._budget = budget

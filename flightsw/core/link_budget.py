@@ -7,8 +7,11 @@ Two token buckets fill on the machine clock (the radio is hardware, it knows no 
               the rate is kept for these, so that live data cannot starve what is more important
 
 What is *urgent* (verification, events) goes first: it is sent even when the total is empty, down to a debt of one
-full bucket, and the debt is paid before anything else is sent. So over any time T at most
-``fill`` · rate · T + 2 · full + ``REFILL_MAX_S`` · rate bytes are sent, whatever is raised on board.
+full bucket. A routine packet may make a debt of no more than itself, so that playback, which takes all that is left
+in every frame, does not stop a long one. *Bulk* (housekeeping at the control rate) leaves one longest packet in the
+bucket, or on a slow radio the many small ones would never let a long, more important one through. Debt is paid
+before anything else is sent: over any time T at most ``fill`` · rate · (T + ``REFILL_MAX_S``) + 2 · full bytes and
+one packet are sent, whatever is raised on board.
 
 What is not sent for want of budget is recorded and comes by playback.
 """
@@ -17,10 +20,15 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
+from flightsw.link.dictionary import PRIORITY_EVENT
 from flightsw.link.packet import PACKET_BYTES_MAX
 
 FRAMING_BYTES: Final = 8
 """COBS overhead and delimiter of a packet of the longest size, rounded up."""
+URGENT_PRIORITY: Final = PRIORITY_EVENT
+"""Packets up to this priority are urgent."""
+BULK_PRIORITY: Final = 5
+"""Packets from this priority on are bulk."""
 REFILL_MAX_S: Final = 2.0
 """A frame that comes later than this is not paid for the whole of the time it slept."""
 
@@ -63,13 +71,15 @@ def filled(budget: Budget, config: Config, waiting: bool, now_s: float) -> Budge
     return Budget(min(full, budget.total_bytes) + came, min(full, budget.routine_bytes) + came * share, full, now_s)
 
 
-def spend(budget: Budget, packet_bytes: int, urgent: bool) -> Budget | None:
+def spend(budget: Budget, packet_bytes: int, priority: int) -> Budget | None:
     """The budget after one live packet, or None when it cannot be paid and has to wait in the recorder."""
     cost = packet_bytes + FRAMING_BYTES
+    urgent = priority <= URGENT_PRIORITY
     if urgent:
         payable = budget.total_bytes > -budget.full_bytes
     else:
-        payable = cost <= budget.total_bytes and cost <= budget.routine_bytes
+        left = PACKET_BYTES_MAX if priority >= BULK_PRIORITY else 0
+        payable = budget.total_bytes > 0.0 and cost + left <= budget.routine_bytes
     if not payable:
         return None
     routine = budget.routine_bytes if urgent else budget.routine_bytes - cost

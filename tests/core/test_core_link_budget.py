@@ -4,13 +4,20 @@ import msgspec
 import pytest
 from core_flight import Flight, telecommand
 
-from flightsw.core import downlink, executive, link_budget, recording
+from flightsw.core import downlink, executive, housekeeping, link_budget, recording
 from flightsw.core.effects import Playback, Telemetry
 from flightsw.core.events import Event
 from flightsw.core.inputs import Inputs, RecorderStatus, RequestReply
 from flightsw.core.link_budget import FRAMING_BYTES
 from flightsw.link.codec import HousekeepingBody, decode_telemetry
-from flightsw.link.dictionary import APID_EVENT, APID_HK_FAST, APID_HK_MAIN, APID_VERIFICATION, TIME_QUALITY
+from flightsw.link.dictionary import (
+    APID_EVENT,
+    APID_HK_FAST,
+    APID_HK_MAIN,
+    APID_HK_SLOW,
+    APID_VERIFICATION,
+    TIME_QUALITY,
+)
 from flightsw.link.packet import PACKET_BYTES_MAX
 
 CONTACT = downlink.Stamp(1, 5.0, 6.0, 2, True)
@@ -64,7 +71,7 @@ def test_r6_the_total_is_capped_at_the_link_budget(rate_bps: float, frame_s: flo
     rates = link.rates(20.0, **load)
     byte_rate = rate_bps / 8.0 * link.config.fill
     full = max(byte_rate * link.config.burst_s, 2.0 * PACKET_BYTES_MAX)
-    slack = 2.0 * full + link_budget.REFILL_MAX_S * byte_rate + PACKET_BYTES_MAX
+    slack = 2.0 * full + link_budget.REFILL_MAX_S * byte_rate + PACKET_BYTES_MAX + FRAMING_BYTES
     assert sum(rates.values()) * 20.0 <= byte_rate * 20.0 + slack
 
 
@@ -144,6 +151,32 @@ def test_r6_housekeeping_over_budget_is_recorded_and_what_is_urgent_is_sent() ->
     assert all(effect.record for effect in deferred)
     # Numbers go on over deferred packets: the ground gets them by playback.
     assert [e.sequence for e in fast] == list(range(len(fast)))
+
+
+def test_r6_many_small_packets_do_not_stop_a_long_one() -> None:
+    """Housekeeping at the control rate alone would fill this radio; the groups that matter more come through."""
+    config = executive.Config(
+        downlink=link_budget.Config(rate_bps=9_600.0), housekeeping=housekeeping.Config(slow_interval_s=5.0)
+    )
+    flight = Flight(config, passes=((0.0, 5700.0),))
+    flight.fly(60.0)
+    by_apid = pages(flight)
+    assert all(e.live for e in by_apid[APID_HK_SLOW] + by_apid[APID_HK_MAIN])
+    assert 20 < sum(e.live for e in by_apid[APID_HK_FAST]) < 400
+
+
+def test_r6_playback_does_not_stop_a_long_packet() -> None:
+    """Playback takes all that is left in each frame; the next long packet is sent on credit."""
+    flight = Flight(executive.Config(), passes=((0.0, 5700.0),))
+    flight.fly(5.0)
+    for _ in range(3):
+        vehicle = flight.vehicle
+        vehicle = msgspec.structs.replace(vehicle, housekeeping=housekeeping.request(vehicle.housekeeping, "slow"))
+        now_s = flight.now_s + 0.1
+        plant_frame = msgspec.structs.replace(vehicle.sense.frame, sequence=10**6)
+        vehicle, _ = executive.step(vehicle, flight.config, Inputs(recorder=BACKLOG, sensors=plant_frame), now_s)
+        _, effects = executive.step(vehicle, flight.config, Inputs(recorder=BACKLOG), now_s + 0.1)
+        assert all(e.live for e in effects if isinstance(e, Telemetry))
 
 
 def test_r6_utilisation_is_measured_and_telemetered() -> None:

@@ -14,6 +14,8 @@ from flightsw.shell.recorder import Recorder
 from flightsw.shell.recorder_tables import Row
 
 APIDS = {0: APID_VERIFICATION, 1: APID_EVENT, 2: APID_REPLY, 3: APID_HK_MAIN, 4: APID_HK_SLOW, 5: APID_HK_FAST}
+TAI_S = 1_900_000_000
+SEQUENCES_MAX = 1_000_000
 FOREVER = (0.0,) * 7
 
 
@@ -28,7 +30,8 @@ def retention(
     )
 
 
-def packet(sequence: int, size: int = 40, apid: int = APID_HK_MAIN) -> bytes:
+def packet(sequence: int, size: int = 40, apid: int = APID_HK_MAIN, boot: int = 1) -> bytes:
+    """A packet whose time tells its boot and its sequence (``identity``)."""
     return encode_tm(
         TmPacket(
             apid=apid,
@@ -38,7 +41,7 @@ def packet(sequence: int, size: int = 40, apid: int = APID_HK_MAIN) -> bytes:
             message_count=sequence,
             destination=0,
             time_quality=1,
-            tai_s=2e9 + sequence,
+            tai_s=TAI_S + boot * SEQUENCES_MAX + sequence,
             body=bytes([sequence % 251]) * size,
         )
     )
@@ -63,7 +66,7 @@ def row(
         priority=priority,
         world_s=float(sequence),
         sent=sent,
-        packet=packet(sequence, size, apid),
+        packet=packet(sequence, size, apid, boot),
         group=recording.group_of(apid, priority),
         severity=severity,
     )
@@ -72,6 +75,13 @@ def row(
 def event(sequence: int, severity: int = 1, boot: int = 1, size: int = 40) -> Row:
     """An event report; CRITICAL (4) and FATAL are of the first priority."""
     return row(sequence, priority=int(severity < 4), apid=APID_EVENT, boot=boot, severity=severity, size=size)
+
+
+def identity(octets: bytes) -> tuple[int, int, int]:
+    """boot, APID and sequence of a packet made here."""
+    decoded = decode_tm(octets)
+    boot, sequence = divmod(round(decoded.tai_s) - TAI_S, SEQUENCES_MAX)
+    return boot, decoded.apid, sequence
 
 
 def sequences(packets: list[bytes]) -> list[int]:
