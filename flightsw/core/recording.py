@@ -177,11 +177,6 @@ def filters(state: State, config: Config) -> dict[int, Filter]:
     return {group: filter_of(state, config, group) for group in FILTERED}
 
 
-def share_of(state: State, config: Config, group: int) -> float:
-    """The share of a group that is in force."""
-    return state.shares.get(group) or config.share(group)
-
-
 def group_of(apid: int, priority: int) -> int:
     """Group of a packet; what the table does not name is somebody's answer."""
     group = _GROUP_BY_APID.get(apid, REPLY)
