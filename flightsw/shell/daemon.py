@@ -26,6 +26,7 @@ from flightsw.core import executive
 from flightsw.core.durable import DURABLE_KEYS
 from flightsw.core.effects import Effect
 from flightsw.core.inputs import Inputs, RecorderStatus
+from flightsw.core.supervision import FAULT_CYCLES
 from flightsw.gpu.protocol import Stop
 from flightsw.link.endpoint import parse_endpoint
 
@@ -119,7 +120,15 @@ class Daemon:
         self._adapters = (
             Adapter("avionics", avionics.wire.run, lambda: avionics.wire.executions, policy, mandatory=True),
             Adapter("radio", radio.wire.run, lambda: radio.wire.executions, policy, mandatory=True),
-            Adapter("probe", probe.run, lambda: probe.executions, policy, mandatory=False),
+            Adapter(
+                "probe",
+                probe.run,
+                lambda: probe.executions,
+                policy,
+                mandatory=False,
+                # Stuck when the probe itself would be killed for its silence.
+                cycle_s=probe.silence_s / FAULT_CYCLES,
+            ),
         )
         self._ports = Ports(
             radio=radio,

@@ -67,12 +67,15 @@ class Adapter:
         policy: RestartPolicy,
         *,
         mandatory: bool,
+        cycle_s: float = 1.0,
     ) -> None:
+        """``cycle_s`` is the longest time between two moves of ``executions`` while all is well."""
         self._name = name
         self._run = run
         self._executions = executions
         self._policy = policy
         self._mandatory = mandatory
+        self._cycle_s = cycle_s
         self._history: tuple[float, ...] = ()
         self._restarts = 0
         self._attended = 0
@@ -89,6 +92,7 @@ class Adapter:
             failed=self._failed,
             mandatory=self._mandatory,
             reason=self._reason,
+            cycle_s=self._cycle_s,
         )
 
     async def supervise(self) -> None:

@@ -88,10 +88,10 @@ class Watchdog:
             return True
         if self._stall_s > 0.0:
             faulthandler.dump_traceback_later(self._stall_s, exit=True, file=self._stall_output)
-        heard = self._notify("WATCHDOG=1")
+        deaf = self._notify("WATCHDOG=1")
         fault = self._device.kick() if self._device is not None else ""
-        if not heard or fault:
-            self.fault = self.fault or fault
+        if deaf or fault:
+            self.fault = deaf or fault
             return False
         if self._socket is not None:
             self._barrier.pass_by(self._socket, self._address)
@@ -120,18 +120,17 @@ class Watchdog:
             self._socket.close()
             self._socket = None
 
-    def _notify(self, text: str) -> bool:
+    def _notify(self, text: str) -> str:
+        """Send a notification; returns why it was not heard, or ""."""
         if self._socket is None:
-            self.fault = ""
-            return True
+            return ""
         message = text.encode()
-        self.fault = "the service manager took only part of a notification"
         try:
             if self._socket.sendto(message, self._address) == len(message):
-                self.fault = ""
+                return ""
         except OSError as error:
-            self.fault = f"the service manager does not hear: {error.strerror}"
-        return not self.fault
+            return f"the service manager does not hear: {error.strerror}"
+        return "the service manager took only part of a notification"
 
 
 class _Barrier:
