@@ -81,8 +81,8 @@ class Verification(Struct, frozen=True):
 class State(Struct, frozen=True, kw_only=True):
     """Commands in flight (oldest first), latest report by id, armed opcodes with their deadline, counters.
 
-    ``heard`` counts the accepted commands that came from the ground, ``outcomes`` are the final reports of stored
-    commands that the sequences have not taken yet.
+    ``refused`` counts refusals by their code, ``heard`` the accepted commands that came from the ground;
+    ``outcomes`` are the final reports of stored commands that the sequences have not taken yet.
     """
 
     in_flight: tuple[Command, ...] = ()
@@ -90,9 +90,14 @@ class State(Struct, frozen=True, kw_only=True):
     armed: tuple[tuple[int, float], ...] = ()
     accepted: int = 0
     heard: int = 0
-    rejected: int = 0
+    refused: dict[int, int] = {}
     garbage: int = 0
     outcomes: tuple[Verification, ...] = ()
+
+    @property
+    def rejected(self) -> int:
+        """Telecommands refused since boot, for whatever reason."""
+        return sum(self.refused.values())
 
 
 Outcome = Verification | Event
@@ -113,7 +118,7 @@ def accept(
         body = unpack_command(header.body)
     except BodyError as error:
         refused = Event("TC_REFUSED", {"command": "?", "code": FailureCode.MALFORMED.name, "reason": str(error)})
-        return replace(state, rejected=state.rejected + 1), (refused,)
+        return _counted(state, FailureCode.MALFORMED), (refused,)
     if (known := state.history.get(body.id)) is not None:
         return state, ((known,) if header.ack_flags or known.code else ())
     verdict = _verdict(state, config, header, body, mode, now_s)
@@ -247,9 +252,13 @@ def _refuse(state: State, refusal: Verification, now_s: float) -> tuple[State, t
     spec = TELECOMMAND_BY_OPCODE.get(refusal.opcode)
     name = f"0x{refusal.opcode:02X}" if spec is None else spec.name
     history = state.history if refusal.code is FailureCode.BUSY else _remembered(state.history, refusal)
-    state = replace(state, rejected=state.rejected + 1, history=history)
+    state = replace(_counted(state, refusal.code), history=history)
     event = Event("TC_REFUSED", {"command": name, "code": refusal.code.name, "reason": refusal.text})
     return state, (refusal, event)
+
+
+def _counted(state: State, code: FailureCode) -> State:
+    return replace(state, refused={**state.refused, int(code): state.refused.get(code, 0) + 1})
 
 
 def _remembered(history: dict[int, Verification], latest: Verification) -> dict[int, Verification]:

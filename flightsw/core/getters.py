@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from flightsw.link.dictionary import EVENT_BY_NAME, FILTERED_GROUPS, RECORDER_GROUPS, RESET_CAUSES
+from flightsw.link.schema import FailureCode
 
 from . import recording
 from .job import Job
@@ -85,6 +86,11 @@ def _stall(vehicle: "Vehicle") -> float:
 def _cap(vehicle: "Vehicle") -> float:
     cap_w = vehicle.governor.power_cap_w
     return NAN if cap_w is None else cap_w
+
+
+def _refused(code: FailureCode) -> Getter:
+    """Telecommands refused with one code."""
+    return lambda vehicle: float(vehicle.commanding.refused.get(code, 0))
 
 
 def _xid(field: str) -> Getter:
@@ -203,6 +209,12 @@ GETTERS: Final[dict[str, Getter]] = {
     "checkpoint.stall_ms": _stall,
     "tc.accepted": lambda v: v.commanding.accepted,
     "tc.rejected": lambda v: v.commanding.rejected,
+    "tc.refused_unknown_command": _refused(FailureCode.UNKNOWN_COMMAND),
+    "tc.refused_malformed": _refused(FailureCode.MALFORMED),
+    "tc.refused_bad_argument": _refused(FailureCode.BAD_ARGUMENT),
+    "tc.refused_mode_forbids": _refused(FailureCode.MODE_FORBIDS),
+    "tc.refused_not_armed": _refused(FailureCode.NOT_ARMED),
+    "tc.refused_busy": _refused(FailureCode.BUSY),
     "tc.in_flight": lambda v: len(v.commanding.in_flight),
     "tm.sent": lambda v: v.recorder.sent,
     "tm.playback": lambda v: v.recorder.playback,

@@ -146,6 +146,17 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="gpu.xid", text="Newest grave XID of the last minute, else newest mild one; 0 is none"),
     Parameter(name="gpu.xid_count", text="XIDs reported since boot"),
     Parameter(name="gpu.throttle_reasons", text="Why the card slows its clocks: NVML's bit mask, 0 is not at all"),
+    # refusals by their code
+    Parameter(name="tc.refused_unknown_command", text="Telecommands refused since boot: not in the dictionary"),
+    Parameter(
+        name="tc.refused_malformed", text="Telecommands refused since boot: no command, or of another service"
+    ),
+    Parameter(
+        name="tc.refused_bad_argument", text="Telecommands refused since boot: arguments out of type or range"
+    ),
+    Parameter(name="tc.refused_mode_forbids", text="Telecommands refused since boot: not allowed in the mode"),
+    Parameter(name="tc.refused_not_armed", text="Telecommands refused since boot: hazardous and not armed"),
+    Parameter(name="tc.refused_busy", text="Telecommands refused since boot: too many in flight"),
     # time correlation
     Parameter(name="time.uncertainty_s", unit="s", text="Uncertainty of TAI and mission time; NaN until confirmed"),
     Parameter(name="time.steps", text="Time steps adopted since boot"),
@@ -372,6 +383,12 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "supervision.stuck",
             "watchdog.kicks",
             "watchdog.confirmed",
+            "tc.refused_unknown_command",
+            "tc.refused_malformed",
+            "tc.refused_bad_argument",
+            "tc.refused_mode_forbids",
+            "tc.refused_not_armed",
+            "tc.refused_busy",
         ),
     ),
 )
