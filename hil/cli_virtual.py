@@ -1,4 +1,4 @@
-"""The commands of ``hil`` that fly in virtual time, in this process: ``inproc`` and ``endure``.
+"""The commands of ``hil`` that fly in virtual time, in this process: ``inproc``, ``endure``, ``explore``.
 
 Exit status: 0 every requirement held · 1 one did not · 2 wrong use · 130 interrupted, what was flown is judged all
 the same.
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """Give these commands to the command line."""
     app.command()(inproc)
     app.command()(endure)
+    app.command()(explore)
 
 
 def inproc(
@@ -86,6 +87,24 @@ def endure(
     else:
         print("\n".join(lines(verdict)))
     raise typer.Exit(EXIT_INTERRUPTED if verdict.interrupted else 0 if verdict.ok else EXIT_FAIL)
+
+
+def explore(as_json: Json = False) -> None:
+    """Reach every state of mode × FDIR × payload and prove what must hold there."""
+    from . import exploration
+    from .exploration_report import lines
+
+    bar = _Progress()
+    try:
+        found = exploration.explore(progress=lambda walk, states: bar.show(0.0, f"{walk}: {states} states"))
+    finally:
+        bar.close()
+    if as_json:
+        counts = {"ok": found.ok, "states": found.states, "transitions": found.transitions}
+        print(msgspec.json.encode(msgspec.to_builtins(found) | counts).decode())
+    else:
+        print("\n".join(lines(found)))
+    raise typer.Exit(0 if found.ok else EXIT_FAIL)
 
 
 class _Progress:

@@ -1,0 +1,254 @@
+"""What every fault has to lead to, in every state that the walk has reached, and how every SAFE ends.
+
+``ANSWERS`` is a table: a fault as frames that go on until its deadline, the states in which it can be, and what has
+to be seen by then. It is tried in every reached state that it fits, so "every fault has a response" holds for the
+whole space and not for chosen cases. A fault of the tables of limits is one row for each response (``_ordered``).
+
+``leaves`` holds the exit rule of every SAFE: once the world is good, power, heat and sensor causes end by
+themselves; all others stay until the operator's telecommand, and end with it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
+
+from flightsw.core import executive
+from flightsw.core.effects import Actuate, KillWorker, SaveCheckpoint, StartWorker
+from flightsw.core.executive import Vehicle
+from flightsw.core.fdir import Truth
+from flightsw.core.lifecycle import WITH_PROCESS, Life
+from flightsw.core.mode import PAYLOAD_MODES
+from flightsw.link.limit_tables import Actionpoint, Response
+from flightsw.link.schema import Mode
+
+from .exploration_model import Moment, Node, after, said
+from .exploration_walks import ACTIONS, LONG_S, VERY_LONG_S, Choice, Walk
+
+Seen = Callable[[list[Moment]], bool]
+REPORT_S: Final = 10.0
+HARD_WORK: Final = 0.1
+AUTOMATIC: Final = frozenset(
+    ("soc_low", "undervoltage", "gpu_hot", "radiator_hot", "blind", "limit_power", "limit_thermal")
+)
+"""Causes of SAFE that end by themselves: power, heat, sensors. Stated here anew, not taken from the core."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One row: the fault, when it can be, its frames, and what is seen within them."""
+
+    fault: str
+    fits: Callable[[Vehicle], bool]
+    frames: tuple[Choice, ...]
+    seen: Seen
+    text: str
+
+
+def answers(walk: Walk) -> tuple[Answer, ...]:
+    """The rows of a walk."""
+    rows = [
+        Answer(f"{world}", _awake, (Choice(world=world),), _safe, "SAFE in the same frame") for world in walk.hard
+    ]
+    rows += [
+        Answer("sensors silent", _awake, (Choice(world="silent", frame_s=LONG_S),) * 2, _safe, "SAFE when blind"),
+        Answer("no heartbeat", _at_work, (Choice(frame_s=LONG_S),), _kills, "killed"),
+        Answer("no progress", _hard_at_work, (Choice(report="beat", frame_s=LONG_S),), _kills, "killed"),
+        Answer("never ready", _starting, (Choice(frame_s=LONG_S),), _kills, "killed"),
+        Answer("does not stop", _stopping, (Choice(world="silent", frame_s=LONG_S),) * 2, _kills, "killed"),
+        Answer("fault report", _has_process, (Choice(report="fault"),), _event("WORKER_FAULT"), "reported"),
+        Answer("worker died", _alive, (Choice(report="killed"),), _event("WORKER_DIED"), "reported"),
+        Answer(
+            "worker died, and may run",
+            _may_restart,
+            (Choice(report="killed"), Choice(), Choice(frame_s=LONG_S)),
+            _starts,
+            "another one is started",
+        ),
+        Answer("computer died", lambda v: True, (Choice(boot="killed"), Choice()), _as_before, "BOOT, SAFE kept"),
+    ]
+    if walk.silence:
+        lost = (Choice(frame_s=VERY_LONG_S),)
+        rows.append(Answer("ground silent", _awake, lost, _safe, "SAFE"))
+    if "rail off" in walk.orders:
+        off = (Choice(order="rail off", then="good"),)
+        rows.append(Answer("rail ordered off", _rail_on, off, _rail_goes, "off in the next frame, workers killed"))
+    if walk.responses:
+        rows += [_ordered(point) for point in ACTIONS if point.response in walk.responses]
+    return tuple(rows)
+
+
+def unanswered(row: Answer, node: Node, config: executive.Config) -> bool:
+    """Whether the fault in this state has not led to its answer by its deadline."""
+    moments = [Moment(node, ())]
+    for choice in row.frames:
+        moments += after(moments[-1].node, config, choice)
+    return not row.seen(moments)
+
+
+def leaves(node: Node, config: executive.Config) -> Iterator[str]:
+    """What is wrong with the end of the SAFE that this node is in; nothing when it is no SAFE."""
+    if node.vehicle.mode.mode is not Mode.SAFE:
+        return
+    cause = node.vehicle.mode.cause or ""
+    node = _recovered(node, config)
+    left = node.vehicle.mode.mode is not Mode.SAFE
+    if cause in AUTOMATIC:
+        if left:
+            return
+        # A silent ground and a stricter cause rightly hold it.
+        if node.vehicle.mode.cause == cause and not node.vehicle.contact_loss.lost:
+            yield f"SAFE by {cause} does not end though its cause is gone"
+            return
+    elif left:
+        yield f"SAFE by {cause} ended without a telecommand"
+        return
+    for choice in (Choice(order="ping", then="good"), Choice(), Choice(order="NOMINAL", then="good"), Choice()):
+        node = after(node, config, choice)[-1].node
+    if node.vehicle.mode.mode is Mode.SAFE:
+        yield f"SAFE by {cause} cannot be ended by telecommand"
+
+
+def _recovered(node: Node, config: executive.Config) -> Node:
+    """The same vehicle after the world has been good for a while, with no worker left over."""
+    for number in range(5):
+        if node.vehicle.mode.mode in PAYLOAD_MODES | {Mode.NOMINAL}:
+            break
+        alive = node.vehicle.payload.jobs[0].life in WITH_PROCESS
+        choice = Choice(report="done" if alive else "", frame_s=LONG_S if number else Choice().frame_s)
+        node = after(node, config, choice)[-1].node
+    return node
+
+
+def _ordered(point: Actionpoint) -> Answer:
+    """A limit of the tables that trips, by its response."""
+    name = f"limit: {point.response} ({point.domain})"
+    index = [action.id for action in ACTIONS if action.response is point.response].index(point.id)
+
+    def fits(vehicle: Vehicle) -> bool:
+        standing = [
+            s
+            for p, s in zip(vehicle.fdir.table.actionpoints, vehicle.fdir.standing, strict=True)
+            if p.response is point.response
+        ][index]
+        ripe = (
+            standing.truth is not Truth.TRUE
+            and not standing.tripped
+            and vehicle.now_s - standing.reported_s >= REPORT_S
+        )
+        return ripe and fit[point.response](vehicle)
+
+    fit: dict[Response, Callable[[Vehicle], bool]] = dict.fromkeys(Response, _always) | {
+        Response.SAFE: _awake,
+        Response.KILL: _has_process,
+        Response.CHECKPOINT: lambda v: v.first_train is not None and _at_work(v) and not _asked(v),
+        Response.POWER_CYCLE: _rail_on,
+        Response.POWER_OFF: _rail_on,
+    }
+    seen: dict[Response, Seen] = {
+        Response.SAFE: _safe,
+        Response.KILL: _kills,
+        Response.CHECKPOINT: lambda m: _has(m, SaveCheckpoint),
+        Response.POWER_CYCLE: _rail_goes,
+        Response.POWER_OFF: _rail_goes,
+        Response.PAUSE: lambda m: m[-1].node.vehicle.governor.duty == 0.0,
+        Response.THROTTLE: lambda m: m[-1].node.vehicle.governor.duty <= point.argument,
+        Response.RESTART: lambda m: m[-1].node.vehicle.restart is not None or _rebooted(m),
+        Response.REPORT: lambda m: True,
+        Response.SEQUENCE: lambda m: True,
+    }
+
+    def told(moments: list[Moment]) -> bool:
+        return _event("FDIR_TRIPPED")(moments) and seen[point.response](moments)
+
+    return Answer(name, fits, (Choice(free=float(point.id)),), told, "reported, and done in the same frame")
+
+
+def _always(vehicle: Vehicle) -> bool:
+    return True
+
+
+def _awake(vehicle: Vehicle) -> bool:
+    # A vehicle that is about to restart comes up again first.
+    return vehicle.mode.mode is not Mode.SAFE and vehicle.restart is None
+
+
+def _life(vehicle: Vehicle) -> Life:
+    return vehicle.payload.jobs[0].life
+
+
+def _at_work(vehicle: Vehicle) -> bool:
+    return _life(vehicle) is Life.RUNNING
+
+
+def _hard_at_work(vehicle: Vehicle) -> bool:
+    return _at_work(vehicle) and vehicle.payload.jobs[0].duty >= HARD_WORK
+
+
+def _starting(vehicle: Vehicle) -> bool:
+    return _life(vehicle) is Life.STARTING
+
+
+def _stopping(vehicle: Vehicle) -> bool:
+    return _life(vehicle) is Life.STOPPING
+
+
+def _has_process(vehicle: Vehicle) -> bool:
+    return _life(vehicle) in WITH_PROCESS
+
+
+def _alive(vehicle: Vehicle) -> bool:
+    return _life(vehicle) in (Life.STARTING, Life.RUNNING)
+
+
+def _asked(vehicle: Vehicle) -> bool:
+    return vehicle.checkpoint.rings[0].asked_s is not None
+
+
+def _may_restart(vehicle: Vehicle) -> bool:
+    orders = vehicle.fdir.orders
+    held = orders.limit or orders.limit_power or orders.limit_thermal or vehicle.restart is not None
+    wanted = vehicle.payload.jobs[0].wanted and vehicle.eps.rail_commanded and vehicle.mode.mode in PAYLOAD_MODES
+    return _alive(vehicle) and wanted and not held and vehicle.now_s >= vehicle.eps.rail_held_s
+
+
+def _rail_on(vehicle: Vehicle) -> bool:
+    return vehicle.eps.rail_on and vehicle.eps.rail_commanded
+
+
+def _has(moments: list[Moment], kind: type) -> bool:
+    return any(isinstance(effect, kind) for moment in moments for effect in moment.effects)
+
+
+def _safe(moments: list[Moment]) -> bool:
+    return moments[-1].node.vehicle.mode.mode is Mode.SAFE
+
+
+def _kills(moments: list[Moment]) -> bool:
+    return _has(moments, KillWorker)
+
+
+def _starts(moments: list[Moment]) -> bool:
+    return _has(moments, StartWorker)
+
+
+def _event(name: str) -> Seen:
+    return lambda moments: any(name == given for moment in moments for given, _ in said(moment.effects))
+
+
+def _rail_goes(moments: list[Moment]) -> bool:
+    off = any(isinstance(e, Actuate) and not e.gpu_rail_on for m in moments for e in m.effects)
+    job = moments[0].node.vehicle.payload.jobs[0]
+    # A worker that was killed before is not killed again before its time.
+    return off and (job.life not in WITH_PROCESS or job.killed or _kills(moments) or _rebooted(moments))
+
+
+def _rebooted(moments: list[Moment]) -> bool:
+    return moments[-1].node.vehicle.boot_count != moments[0].node.vehicle.boot_count
+
+
+def _as_before(moments: list[Moment]) -> bool:
+    """After a crash the vehicle is back, and in SAFE when it was in SAFE."""
+    before, vehicle = moments[0].node.vehicle, moments[-1].node.vehicle
+    if before.mode.mode is not Mode.SAFE:
+        return _rebooted(moments) and vehicle.mode.mode is not Mode.BOOT
+    return vehicle.mode.mode is Mode.SAFE and vehicle.mode.cause == before.mode.cause
