@@ -96,12 +96,12 @@ def fresh(walk: Walk, config: executive.Config) -> Node:
     vehicle, _ = executive.boot(
         config, boot_count=1, cause="first", crash_loop=False, config_hash="", now_s=1.0, power_on=True
     )
-    if walk.responses:
-        watch, actions = (
-            WatchTable(name=WALK_TABLE, watchpoints=WATCHES),
-            ActionTable(name=WALK_TABLE, actionpoints=ACTIONS),
-        )
-        vehicle = replace(vehicle, watch=watchpoints.start(watch), fdir=fdir.start(actions))
+    # The tables of the walk stand in the place of the shipped ones, empty or not.
+    points = tuple(point for point in ACTIONS if point.response in walk.responses)
+    seen = tuple(watch for watch in WATCHES if any(watch.id == point.id for point in points))
+    watch = WatchTable(name=WALK_TABLE, watchpoints=seen)
+    actions = ActionTable(name=WALK_TABLE, actionpoints=points)
+    vehicle = replace(vehicle, watch=watchpoints.start(watch), fdir=fdir.start(actions))
     return Node(vehicle, {})
 
 
@@ -198,10 +198,8 @@ def _booted(node: Node, config: executive.Config, cause: str, crash_loop: bool, 
         durable=node.durable,
         power_on=False,
     )
-    if node.vehicle.fdir.table.name == WALK_TABLE:
-        vehicle = replace(
-            vehicle, watch=watchpoints.start(node.vehicle.watch.table), fdir=fdir.start(node.vehicle.fdir.table)
-        )
+    watch, actions = node.vehicle.watch.table, node.vehicle.fdir.table
+    vehicle = replace(vehicle, watch=watchpoints.start(watch), fdir=fdir.start(actions))
     return Moment(Node(vehicle, _stored(node.durable, effects)), effects)
 
 
