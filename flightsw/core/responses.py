@@ -2,8 +2,8 @@
 
 One row for each response (``ROWS``). All of them act before the mode and the payload are moved in the same frame,
 and take the way that a telecommand takes: the rail is commanded, a checkpoint is ordered, a killed worker is
-restored by the restart policy, a restart goes up the ladder. What stands (duty ceiling, SAFE) is read by governor
-and mode from ``fdir.Orders`` themselves.
+restored by the restart policy, a restart goes up the ladder, a stored sequence is started and runs from this frame
+on. What stands (duty ceiling, SAFE) is read by governor and mode from ``fdir.Orders`` themselves.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from flightsw.link.limit_tables import Actionpoint, Response
 
-from . import checkpoint, eps, ladder, payload
+from . import checkpoint, eps, ladder, payload, sequence
 from .effects import Effect
-from .events import Event
+from .events import Event, Fields
 from .inputs import RequestReply
 from .lifecycle import Life
 from .vehicle import Config, Vehicle
@@ -69,6 +69,16 @@ def _restart(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float)
     return replace(vehicle, ladder=ladder.request(vehicle.ladder, _by(point))), ()
 
 
+def _sequence(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float) -> Done:
+    name = f"rts{int(point.argument):02}"
+    ordered = sequence.start(vehicle.sequences, name, vehicle.correlation, _by(point))
+    if isinstance(ordered, sequence.Refusal):
+        fields: Fields = {"sequence": name, "by": _by(point), "reason": ordered.text}
+        return vehicle, (Event("SEQUENCE_REFUSED", fields),)
+    state, found = ordered
+    return replace(vehicle, sequences=state), found
+
+
 ROWS: Final[dict[Response, Callable[[Vehicle, Config, Actionpoint, float], Done]]] = {
     Response.REPORT: _report,
     Response.CHECKPOINT: _checkpoint,
@@ -76,5 +86,6 @@ ROWS: Final[dict[Response, Callable[[Vehicle, Config, Actionpoint, float], Done]
     Response.POWER_CYCLE: _power_cycle,
     Response.POWER_OFF: _power_off,
     Response.RESTART: _restart,
+    Response.SEQUENCE: _sequence,
 }
 """Every response that is done once."""

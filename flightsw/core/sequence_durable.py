@@ -89,6 +89,7 @@ def restore(
     try:
         marks = _decoder.decode(payload)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        state = replace(state, written=payload, unwritten=True)
         return state, (Event("DURABLE_REFUSED", {"key": SEQUENCES_KEY, "reason": str(error)}),)
     found = []
     for mark in marks:

@@ -120,6 +120,10 @@ class Slot(Struct, frozen=True, kw_only=True):
         return self.index >= len(self.flown.steps) and not self.pending
 
 
+NOTHING: Final = b"\x90"
+"""The durable position when no absolute sequence is loaded: an empty msgpack array."""
+
+
 class State(Struct, frozen=True, kw_only=True):
     """All slots, and what is derived from them for a quick frame.
 
@@ -134,7 +138,7 @@ class State(Struct, frozen=True, kw_only=True):
     at_boot: str = ""
     closed: bool = False
     unwritten: bool = False
-    written: bytes = b""
+    written: bytes = NOTHING
     written_s: float = float("-inf")
     dispatched: int = 0
     failed: int = 0
@@ -152,7 +156,10 @@ class State(Struct, frozen=True, kw_only=True):
 
 def put(state: State, position: int, slot: Slot) -> State:
     """The state with one slot changed."""
+    before = state.slots[position]
     slots = (*state.slots[:position], slot, *state.slots[position + 1 :])
+    if slot.life is before.life and (slot.ordered_s is None) is (before.ordered_s is None):
+        return replace(state, slots=slots, unwritten=True)
     active = tuple(
         index
         for index, each in enumerate(slots)

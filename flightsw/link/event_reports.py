@@ -95,6 +95,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x96, "SEQUENCE_STEP_FAILED", _W, "{sequence} step {step}, {command}: {code}: {reason}", "A stored command was refused, failed, or was not whole."),
     _event(0x97, "SEQUENCE_SKIPPED", _W, "{sequence}: {count} steps from step {step} on skipped, {late_s:.1f} s late", "Absolute steps came too late to be dispatched."),
     _event(0x98, "SEQUENCE_APPENDED", _I, "{sequence}: {added} steps appended, {passed} in the past left out, {steps} in all", "Steps were merged into an absolute sequence."),
+    _event(0x99, "SEQUENCE_REFUSED", _W, "{sequence} not started for {by}: {reason}", "A response wanted a sequence that is not loaded or runs already."),
     # 0xA0.. time
     _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
     _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),

@@ -87,11 +87,12 @@ class Bird:
     now_s: float = BOOT_S
     boots: int = 1
     stored: dict[str, bytes] = field(default_factory=dict)
-    writes: list[tuple[float, str]] = field(default_factory=list)
+    writes: list[tuple[float, str, bytes]] = field(default_factory=list)
     acted: list[tuple[float, int]] = field(default_factory=list)
     effects: list[object] = field(default_factory=list)
     frames: int = 0
     worker_lives: bool = False
+    write_lag_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.boot()
@@ -108,10 +109,11 @@ class Bird:
             durable=self.stored,
             power_on=power_on,
         )
-        self._take(effects)
+        self.take(effects)
 
     def reboot(self, *, power_on: bool = False, crash_loop: bool = False, down_s: float = 1.0) -> None:
         """A power cut, or the end of the process; the world goes on for ``down_s``."""
+        self._store()
         self.boots += 1
         self.now_s += down_s
         self.world_s += down_s * self.warp
@@ -122,7 +124,8 @@ class Bird:
         image = encode(sequence)
         table = TABLE_BY_NAME[name]
         self.vehicle, _ = sequence_tables.activate(self.vehicle, self.config, table, image, self.now_s)
-        self.stored[name] = image
+        self.writes.append((self.now_s - self.write_lag_s, name, image))
+        self._store()
 
     def put(self, name: str, slot: Slot) -> None:
         """Change a slot behind the back of everybody."""
@@ -154,7 +157,7 @@ class Bird:
             sensors=sensors if self.sensors_on else None, telecommands=telecommands, reports=tuple(reports)
         )
         self.vehicle, effects = executive.step(self.vehicle, self.config, inputs, self.now_s)
-        self._take(effects)
+        self.take(effects)
         return effects
 
     def fly(self, duration_s: float) -> None:
@@ -194,6 +197,12 @@ class Bird:
         """Marks in the order in which they acted."""
         return [number for _, number in self.acted]
 
+    def _store(self) -> None:
+        """What has reached the disk by now: the writer is a thread of its own, and may be slow."""
+        for at_s, key, payload in self.writes:
+            if at_s + self.write_lag_s <= self.now_s:
+                self.stored[key] = payload
+
     def _heartbeat(self) -> WorkerProgress:
         return WorkerProgress(
             job="train",
@@ -206,13 +215,14 @@ class Bird:
             pending=0,
         )
 
-    def _take(self, effects: tuple[object, ...]) -> None:
+    def take(self, effects: tuple[object, ...]) -> None:
+        """What the shell does with effects, as far as it matters here."""
         for effect in effects:
             if isinstance(effect, Acknowledge):
                 self.acted.append((round(self.world_s, 6), effect.first))
             elif isinstance(effect, Persist):
-                self.stored[effect.key] = effect.payload
-                self.writes.append((self.now_s, effect.key))
+                self.writes.append((self.now_s, effect.key, effect.payload))
+                self._store()
             self.effects.append(effect)
 
 

@@ -1,13 +1,16 @@
 """R4: relative sequences and what is common to all: due times, failures, bounds, turns, arming, modes, boot."""
 
+import timeit
+
 import pytest
 from core_flight import telecommand
 from core_sequences import COMMITTED, TRAINING, Bird, after, flying, mark, relative, start, training
 from msgspec.structs import replace
 
-from flightsw.core import commanding, executive, sequence
+from flightsw.core import commanding, executive, responses, sequence
 from flightsw.core.sequence_driver import command_id, position_of
 from flightsw.core.sequence_life import NAMES, POSITION, Life
+from flightsw.link.limit_tables import Actionpoint, Response
 from flightsw.link.schema import FailureCode, Mode
 
 
@@ -361,3 +364,33 @@ def test_boot_without_sequences_starts_nothing() -> None:
     bird = flying()
     assert bird.names() == []
     assert not bird.vehicle.sequences.awake
+
+
+def test_r9_a_response_starts_a_sequence_or_tells_why_not() -> None:
+    """What FDIR orders runs from the same frame on; a sequence that is not there is told."""
+    point = Actionpoint(id=7, name="hot", condition=(1,), response=Response.SEQUENCE, argument=5.0, domain="task")
+    bird = flying()
+    vehicle, told = responses.apply(bird.vehicle, bird.config, (point,), bird.now_s)
+    assert vehicle == bird.vehicle
+    assert [(event.name, event.fields["reason"]) for event in told] == [
+        ("SEQUENCE_REFUSED", "rts05 is EMPTY; start is possible in LOADED")
+    ]
+    bird.load("rts05", relative(after(0.0, **mark(1)), after(1.0, **mark(2))))
+    bird.vehicle, told = responses.apply(bird.vehicle, bird.config, (point,), bird.now_s)
+    assert [(event.name, event.fields["by"]) for event in told] == [("SEQUENCE_STARTED", "actionpoint 7 (hot)")]
+    bird.frame()
+    assert bird.numbers == [1]
+
+
+def test_r4_nothing_to_do_costs_nothing() -> None:
+    """A frame asks one question when no sequence is under way; loaded ones do not change that."""
+    bird = flying()
+    for name in NAMES:
+        if name.startswith("rts"):
+            bird.load(name, relative(after(0.0, "ping")))
+    bird.fly(2.0)
+    state = bird.vehicle.sequences
+    assert not state.awake
+    bird.fly(1.0)
+    assert bird.vehicle.sequences is state
+    assert min(timeit.repeat(lambda: state.awake, number=1000, repeat=20)) / 1000 < 2e-6
