@@ -90,10 +90,11 @@ _DUE: Final = (
     " ORDER BY priority, sends, rowid LIMIT :limit"
 )
 _NEVER_SENT: Final = (
-    "SELECT rowid, packet FROM packets WHERE acknowledged=0 AND sends=0"
+    "SELECT rowid, packet FROM packets WHERE acknowledged=0 AND sends<1"
     " ORDER BY priority, sends, rowid LIMIT :limit"
 )
-"""The same while nothing is due again, answered from the index alone, however much is in flight."""
+"""The same while nothing is due again: the index answers it without a look at what is in flight. An equality would
+make SQLite sort by age what the index has in order."""
 _TALLIES: Final = "SELECT bytes, pending FROM tallies ORDER BY grp"
 
 

@@ -105,6 +105,18 @@ def test_an_identity_recorded_twice_is_one_packet(connection: sqlite3.Connection
     assert (left(connection), left(connection, "events"), outcome.holding.pending) == ([1, 2], [2], 2)
 
 
+@pytest.mark.parametrize("resumed_s", [0.0, 99.0])
+def test_playback_reads_the_index_in_order(connection: sqlite3.Connection, resumed_s: float) -> None:
+    """However much waits, nothing is sorted: the database is asked how it would answer."""
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    transact(connection, [row(1)], budget=COST, resumed_s=resumed_s)
+    connection.set_trace_callback(None)
+    (query,) = (s for s in statements if s.startswith("SELECT rowid, packet FROM packets"))
+    plan = [detail for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert plan == ["SCAN packets USING INDEX packets_due"]
+
+
 def test_r16_a_batch_is_one_transaction(connection: sqlite3.Connection) -> None:
     statements: list[str] = []
     connection.set_trace_callback(statements.append)
