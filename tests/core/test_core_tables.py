@@ -13,7 +13,7 @@ from flightsw.core.job import JobConfig
 from flightsw.core.table_handler import Handler, Outcomes
 from flightsw.core.tables import DUMPS_MAX, LOADS_MAX
 from flightsw.core.vehicle import Vehicle
-from flightsw.link.errors import TableError
+from flightsw.link.errors import TableError, TableInUseError
 from flightsw.link.schema import FailureCode
 from flightsw.link.tables import IMAGE_BYTES_MAX, LOADABLE, PIECE_BYTES_MAX, Kind, Table
 
@@ -29,7 +29,7 @@ class Texts:
 
     def __init__(self) -> None:
         self.active: dict[str, bytes] = {}
-        self.world_has_changed = False
+        self.refusal: TableError | None = None
 
     def check(self, vehicle: Vehicle, config: executive.Config, table: Table, image: bytes) -> str:
         if (at := image.find(b"bad")) >= 0:
@@ -41,8 +41,8 @@ class Texts:
     def activate(
         self, vehicle: Vehicle, config: executive.Config, table: Table, image: bytes | None, now_s: float
     ) -> tuple[Vehicle, Outcomes]:
-        if self.world_has_changed:
-            raise TableError("it no longer goes with the others")
+        if self.refusal is not None:
+            raise self.refusal
         self.active[table.name] = image or b""
         return vehicle, ()
 
@@ -248,14 +248,17 @@ def test_r7_memory_that_went_bad_after_validation_is_not_activated(desk: Operato
     assert texts.active == {}
 
 
-def test_r7_what_the_handler_refuses_at_the_last_moment_changes_nothing(desk: Operator, texts: Texts) -> None:
+@pytest.mark.parametrize(("error", "code"), [(TableError, F.INVALID_TABLE), (TableInUseError, F.WRONG_STATE)])
+def test_r7_what_the_handler_refuses_at_the_last_moment_changes_nothing(
+    desk: Operator, texts: Texts, error: type[TableError], code: FailureCode
+) -> None:
     desk.load("rts01", b"words")
-    texts.world_has_changed = True
-    refused = (F.INVALID_TABLE, "rts01: it no longer goes with the others")
+    texts.refusal = error("it does not go with the others now")
+    refused = (code, "rts01: it does not go with the others now")
     assert desk.send("table.activate", table="rts01") == refused
     assert desk.send("table.reset", table="rts01") == (F.WRONG_STATE, refused[1])
     assert desk.store.keys() & {"rts01"} == set()
-    texts.world_has_changed = False
+    texts.refusal = None
     assert desk.send("table.activate", table="rts01")[0] is F.NONE
 
 
