@@ -156,6 +156,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(1503, "sequence.late_max_s", "float", 0.5, 3600.0, "s", "An absolute step later than this is skipped"),
     Setting(1401, "durable.persist_interval_s", "float", 1.0, 3600.0, "s", "Least time between two writes of what may wait"),
     Setting(1901, "gpu_health.xid_hold_s", "float", 1.0, 86_400.0, "s", "The parameter gpu.xid shows an XID for this long"),
+    Setting(2001, "ladder.adapter_failed_s", "float", 1.0, 86_400.0, "s", "A mandatory adapter failed for this long is worth a restart"),
+    Setting(2002, "ladder.quarantine_retries", "int", 1, 100, "", "Slow tries that every wanted job must have failed before a restart"),
+    Setting(2003, "ladder.restarts_max", "int", 0, 100, "", "Restarts of the daemon by the ladder; the next one is SAFE"),
+    Setting(2004, "ladder.good_day_s", "float", 60.0, 31_536_000.0, "s", "Time without trouble after which the count of restarts is 0"),
 )
 # fmt: on
 SETTING_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
