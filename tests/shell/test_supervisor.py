@@ -126,15 +126,21 @@ class Notebook:
 
 
 def telemetry(live: bool) -> effects.Telemetry:
-    return effects.Telemetry(apid=33, sequence=5, priority=2, world_s=7.5, packet=b"tm", live=live)
+    return effects.Telemetry(apid=33, sequence=5, priority=2, world_s=7.5, packet=b"tm", live=live, group=3)
+
+
+def row(sent: bool) -> Row:
+    return Row(boot=4, apid=33, sequence=5, priority=2, world_s=7.5, sent=sent, packet=b"tm", group=3)
 
 
 ACTUATE = effects.Actuate(frame_count=3, gpu_rail_on=True, transmitter_on=False)
+REPLAY = effects.Replay(7, 100, Severity.WARNING)
+RETENTION = effects.SetRetention(quota_bytes=9, ack_timeout_s=8.0, shares=(0.5,), max_ages_s=(7.0,))
 GENERATE = {"request": 9, "prompt": "p", "max_tokens": 4, "temperature": 0.5, "top_k": 3, "seed": 1}
 EFFECTS: tuple[tuple[effects.Effect, bool, list[tuple[Any, ...]]], ...] = (
-    (telemetry(True), True, [("send", b"tm"), ("record", Row(4, 33, 5, 2, 7.5, 100.0, b"tm"))]),
-    (telemetry(True), False, [("send", b"tm"), ("record", Row(4, 33, 5, 2, 7.5, None, b"tm"))]),
-    (telemetry(False), True, [("record", Row(4, 33, 5, 2, 7.5, None, b"tm"))]),
+    (telemetry(True), True, [("send", b"tm"), ("record", row(True))]),
+    (telemetry(True), False, [("send", b"tm"), ("record", row(False))]),
+    (telemetry(False), True, [("record", row(False))]),
     (ACTUATE, True, [("actuate", ACTUATE)]),
     (effects.SetPace("a", 0.25), True, [("tell", "a", protocol.Pace(0.25))]),
     (effects.StartWorker("a"), True, [("start", "a")]),
@@ -143,11 +149,15 @@ EFFECTS: tuple[tuple[effects.Effect, bool, list[tuple[Any, ...]]], ...] = (
     (effects.SaveCheckpoint("a", "interval"), True, [("tell", "a", protocol.Checkpoint("interval"))]),
     (effects.SubmitRequest(job="a", **GENERATE), True, [("tell", "a", protocol.Generate(**GENERATE))]),
     (effects.Playback(900), True, [("play_back", 900)]),
+    (REPLAY, True, [("replay", REPLAY)]),
+    (RETENTION, True, [("retain", RETENTION)]),
     (effects.Acknowledge(1, 2, 3, 4), True, [("acknowledge", 1, 2, 3, 4)]),
     (effects.Announce(Severity.INFO, "BOOT", "text"), True, []),
     (effects.Persist("mode", b"x"), True, [("put", "mode", b"x")]),
     (effects.KickWatchdog(), True, [("kick", 100.0)]),
-    (effects.Restart("asked"), True, [("request_end", "asked", True)]),
+    (effects.Restart("asked"), True, [("request_end", "asked", "restart")]),
+    (effects.Restart("no way out", by_ladder=True), True, [("request_end", "no way out", "ladder")]),
+    (effects.CountUncleanBoots(2), True, [("count_unclean_boots", 2)]),
 )
 
 
@@ -204,7 +214,15 @@ def test_store_writer_is_bounded(tmp_path: Path) -> None:
 def test_health_is_read_once_a_second(tmp_path: Path) -> None:
     meter = HealthMeter(tmp_path, 0.0)
     read = lambda at_s, skipped=0: meter.read(  # noqa: E731
-        at_s, late_s=0.001, skipped=skipped, radio_frames_bad=1, avionics_frames_bad=2
+        at_s,
+        late_s=0.001,
+        skipped=skipped,
+        radio_frames_bad=1,
+        avionics_frames_bad=2,
+        watchdog_kicks=3,
+        watchdog_confirmed=True,
+        watchdog_fault="deaf",
+        unclean_boots=4,
     )
     first = read(0.0)
     assert 5.0 < first.rss_mb < 4000.0
@@ -213,6 +231,12 @@ def test_health_is_read_once_a_second(tmp_path: Path) -> None:
     assert (second.rss_mb, second.frames_skipped, second.frame_late_s) == (first.rss_mb, 2, 0.001)
     third = read(1.5, 1)
     assert third.frames_skipped == 3
+    assert (third.watchdog_kicks, third.watchdog_confirmed, third.watchdog_fault, third.unclean_boots) == (
+        3,
+        True,
+        "deaf",
+        4,
+    )
     assert third.cpu_fraction >= 0.0
 
 
