@@ -32,6 +32,7 @@ from . import contact_loss, ladder
 from .commanding import Verification
 from .effects import Persist
 from .events import Event
+from .fdir_memory import KEY as FDIR_KEY
 from .ladder import RESTARTS_COUNTED_MAX
 from .mode import CAUSES
 from .mode import State as ModeState
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from .vehicle import Vehicle
 
 VEHICLE_KEY: Final = "vehicle"
-DURABLE_KEYS: Final = (VEHICLE_KEY, SEQUENCES_KEY, *(table.name for table in LOADABLE))
+DURABLE_KEYS: Final = (VEHICLE_KEY, SEQUENCES_KEY, FDIR_KEY, *(table.name for table in LOADABLE))
 """Every key that ``boot`` takes; the shell loads them all."""
 COMMANDS_MAX: Final = 64
 TEXT_CHARACTERS_MAX: Final = 96

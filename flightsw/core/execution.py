@@ -23,6 +23,7 @@ from flightsw.link.schema import FailureCode, Hazard, HousekeepingGroup, Mode
 from . import (
     commanding,
     eps,
+    execution_fdir,
     execution_jobs,
     execution_recorder,
     execution_restart,
@@ -140,6 +141,7 @@ def _restart(vehicle: Vehicle, config: Config, command: Command, now_s: float) -
 
 EXECUTIONS: Final[dict[str, Execution]] = {
     **execution_jobs.ROWS,
+    **execution_fdir.ROWS,
     **execution_tables.ROWS,
     **execution_restart.ROWS,
     **execution_recorder.ROWS,

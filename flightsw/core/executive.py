@@ -32,6 +32,8 @@ from . import (
     eps,
     events,
     fdir,
+    fdir_memory,
+    fdir_tables,
     governor,
     gpu_health,
     housekeeping,
@@ -88,6 +90,8 @@ def boot(
     vehicle = replace(start(config, boot_count, crash_loop, now_s), power_on=power_on, resets=resets)
     vehicle, told = restore(vehicle, durable)
     vehicle, stored = restore_tables(vehicle, config, durable, now_s)
+    answer, switched = fdir_memory.restored(vehicle.fdir, durable.get(fdir_memory.KEY))
+    vehicle = replace(vehicle, fdir=answer)
     config = flown(vehicle, config)
     state, restored = sequence_durable.restore(
         vehicle.sequences,
@@ -106,7 +110,7 @@ def boot(
     found = [Event("BOOT", fields)]
     if crash_loop:
         found.append(Event("CRASH_LOOP", {"count": unclean_boots, "window_s": crash_window_s}))
-    return report(vehicle, config, (*found, *told, *stored, *restored), now_s)
+    return report(vehicle, config, (*found, *told, *stored, *switched, *restored), now_s)
 
 
 def shutdown(vehicle: Vehicle, config: Config, reason: str, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
@@ -184,6 +188,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         thermal=heat,
         watch=vehicle.watch,
         fdir=vehicle.fdir,
+        limit_tables=vehicle.limit_tables,
         mode=vehicle.mode,
         governor=vehicle.governor,
         payload=vehicle.payload,
@@ -207,10 +212,16 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         recorder=inputs.recorder,
         health=inputs.health,
     )
+    vehicle, found = fdir_tables.settled(vehicle, config)
+    if found:
+        take(found)
+    before = vehicle.fdir
     limits = watchpoints.step(vehicle.watch, vehicle, now_s)
     answer, orders, found = fdir.step(vehicle.fdir, limits, vehicle, now_s)
     if found:
         take(found)
+    if spent := fdir_memory.changes(before, answer):
+        take(spent)
     vehicle = replace(vehicle, watch=limits, fdir=answer)
     if orders.impulses:
         vehicle, done = responses.apply(vehicle, config, orders.impulses, now_s)

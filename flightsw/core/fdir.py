@@ -129,7 +129,7 @@ def activate(state: State, table: ActionTable) -> State:
     known = {point: standing for point, standing in zip(state.table.actionpoints, state.standing, strict=True)}
     fresh = start(table)
     standing = tuple(known.get(p, new) for p, new in zip(table.actionpoints, fresh.standing, strict=True))
-    return _summed(replace(state, table=table, standing=standing, results=None))
+    return summed(replace(state, table=table, standing=standing, results=None))
 
 
 def switched(state: State, index: int, switch: Switch) -> State:
@@ -172,7 +172,7 @@ def step(
             events += said
         standing.append(new)
     state = replace(state, standing=tuple(standing), results=watch.results, responses=state.responses + len(acts))
-    state = _summed(state)
+    state = summed(state)
     impulses = sorted((p for p in acts if p.response not in STANDING), key=lambda p: p.level)
     orders = replace(state.orders, impulses=tuple(impulses)) if impulses else state.orders
     return state, orders, (*found, *events)
@@ -200,18 +200,21 @@ def evaluate(condition: tuple[int | str, ...], index: dict[int, int], results: t
 
 
 def described(point: Actionpoint, watch: watchpoints.State, vehicle: "Vehicle") -> str:
-    """The condition in words, each watchpoint with its value: ``gpu.die_hot (gpu.die_degc 91.2 > 88)``."""
+    """The condition in words, each watchpoint with its value."""
     words: list[str] = []
     for token in point.condition:
         if isinstance(token, str):
             words.append(token)
             continue
-        index = watch.program.index[token]
-        limit = watch.program.points[index]
-        value = watchpoints.reading(watch, index, vehicle)
-        what = f"rate of {limit.parameter}" if limit.quantity == "rate" else limit.parameter
-        words.append(f"{limit.name} ({what} {value:.6g} {limit.operator} {limit.trip:g})")
+        words.append(limit_text(watch, watch.program.index[token], vehicle))
     return " ".join(words)
+
+
+def limit_text(watch: watchpoints.State, index: int, vehicle: "Vehicle") -> str:
+    """A watchpoint in words, with its value: ``die.hot (gpu.die_degc 91.2 > 87)``."""
+    limit, value = watch.program.points[index], watchpoints.reading(watch, index, vehicle)
+    what = f"rate of {limit.parameter}" if limit.quantity == "rate" else limit.parameter
+    return f"{limit.name} ({what} {value:.6g} {limit.operator} {limit.trip:g})"
 
 
 def _timed(old: Standing, truth: Truth, now_s: float) -> Standing:
@@ -262,7 +265,7 @@ def _release(point: Actionpoint, old: Standing, now_s: float) -> tuple[Standing,
     return new, (Event("FDIR_RELEASED", {"action": point.id, "name": point.name, "response": str(point.response)}),)
 
 
-def _summed(state: State) -> State:
+def summed(state: State) -> State:
     """The state with what follows from its actionpoints: orders that stand, and figures for telemetry."""
     ceiling, level, tripped, running = 1.0, 0, 0, False
     holds: dict[str, str] = {}
@@ -290,7 +293,7 @@ def _summed(state: State) -> State:
 def _put(state: State, index: int, standing: Standing) -> State:
     every = (*state.standing[:index], standing, *state.standing[index + 1 :])
     # Without results that were looked at, the next frame looks at all of them.
-    return _summed(replace(state, standing=every, results=None))
+    return summed(replace(state, standing=every, results=None))
 
 
 def _told_stale(state: State, watch: watchpoints.State, now_s: float) -> tuple[State, tuple[Event, ...]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from flightsw.link.dictionary import EVENT_BY_NAME, FILTERED_GROUPS, RECORDER_GROUPS, RESET_CAUSES
 from flightsw.link.schema import FailureCode
+from flightsw.link.xid import XID_MILD
 
 from . import recording
 from .job import Job
@@ -103,6 +104,21 @@ def _xid(field: str) -> Getter:
     return read
 
 
+def _excess(vehicle: "Vehicle") -> float:
+    return _power(vehicle) - vehicle.governor.power_budget_w
+
+
+def _probe_age(vehicle: "Vehicle") -> float:
+    """NaN until the first sample: a probe that never talked is another fact than one that fell silent."""
+    sensed = vehicle.sense
+    return NAN if sensed.gpu is None else vehicle.now_s - sensed.gpu_received_s
+
+
+def _xid_grave(vehicle: "Vehicle") -> float:
+    health = vehicle.gpu_health
+    return float(health.xid != 0 and health.xid not in XID_MILD) if health.xid_supported else NAN
+
+
 def _unsupported(vehicle: "Vehicle") -> float:
     sample = vehicle.sense.gpu
     return NAN if sample is None else float(len(sample.unsupported))
@@ -155,6 +171,8 @@ def _kept(name: str) -> Getter:
 
     return read
 
+
+_power: Final = _gpu("power_w")
 
 GETTERS: Final[dict[str, Getter]] = {
     "uptime_s": lambda v: v.now_s - v.boot_s,
@@ -258,6 +276,13 @@ GETTERS: Final[dict[str, Getter]] = {
     "parameters.changed": lambda v: v.parameters.changed,
     "parameters.crc32": lambda v: v.parameters.crc32,
     "tables.loads_open": lambda v: len(v.tables.loads),
+    "eps.gpu_rail_power_w": _sensor("gpu_rail_power_w"),
+    "gpu.age_s": _probe_age,
+    "gpu.xid_grave": _xid_grave,
+    "governor.excess_w": _excess,
+    "train.step_time_ratio": _job("train", lambda j: _positive(j, j.baseline.step_time_ratio)),
+    "train.loss_rise": _job("train", lambda j: _positive(j, j.baseline.loss_rise)),
+    "checkpoint.failed": _of_rings("failed"),
     "fdir.tripped": lambda v: v.fdir.tripped,
     "fdir.stale": lambda v: v.watch.stale,
     "fdir.level": lambda v: v.fdir.level,

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
+from . import anomaly
+from .anomaly import Baseline
 from .effects import KillWorker, SetPace, StartWorker, StopWorker, SubmitRequest
 from .events import Event, Fields
 from .inputs import RequestReply
@@ -99,6 +101,7 @@ class Job(Struct, frozen=True, kw_only=True):
     tokens_before: int = 0
     tokens_per_s: float = float("nan")
     micro_batch_s: float = float("nan")
+    baseline: Baseline = anomaly.NEW
     generation: int = -1
     requests: tuple[int, ...] = ()
     replies: int = 0

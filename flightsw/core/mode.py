@@ -5,16 +5,14 @@ frame. Conditions are predicates over ``Facts``, so the machine can be explored 
 
 SAFE has one owner, one reason and one exit rule per entry (``CAUSES``). Power, thermal and stale-sensor causes
 end by themselves, once the sensors are valid and the cause has been gone for ``recover_s``; a command, a crash
-loop, a loss of contact or another limit ends by telecommand only, and not while another cause is active. An
-operator who commands SAFE in SAFE takes ownership, and so does a limit whose exit rule is the stricter one.
+loop, an exhausted restart ladder, a loss of contact or another limit ends by telecommand only, and not while
+another cause is active. An operator who commands SAFE in SAFE takes ownership, and so does a limit whose exit rule
+is the stricter one.
 
 The causes soc_low to blind are a floor in code that no table can unload. Those of ``fdir`` come before it, from
 the active tables: an actionpoint whose response is SAFE, as limit_power, limit_thermal or limit by its domain.
 
 Payload runs in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's rail.
-loop, an exhausted restart ladder or a loss of contact ends by telecommand only, and not while another cause is
-active. An operator who commands SAFE in SAFE takes ownership. Payload runs in COMPUTE and DOWNLINK only. Power and
-thermal causes also shed the GPU's rail.
 
 SAFE outlives the daemon: its cause is a durable fact, and a boot that finds one goes from BOOT straight back into
 SAFE, with the same owner and the same exit rule (``State.resume``).

@@ -82,6 +82,7 @@ def _sequence(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float
 ROWS: Final[dict[Response, Callable[[Vehicle, Config, Actionpoint, float], Done]]] = {
     Response.REPORT: _report,
     Response.CHECKPOINT: _checkpoint,
+    Response.SEQUENCE: _sequence,
     Response.KILL: _kill,
     Response.POWER_CYCLE: _power_cycle,
     Response.POWER_OFF: _power_off,

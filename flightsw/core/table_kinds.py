@@ -6,7 +6,7 @@ import msgspec
 
 from flightsw.link.tables import Kind, Table
 
-from . import parameter_set, sequence_tables
+from . import fdir_tables, parameter_set, sequence_tables
 from .table_handler import Handler, Image
 
 if TYPE_CHECKING:
@@ -18,11 +18,13 @@ HANDLERS: Final[dict[Kind, Handler]] = {
     Kind.PARAMETERS: parameter_set.HANDLER,
     Kind.ABSOLUTE: sequence_tables.HANDLER,
     Kind.RELATIVE: sequence_tables.HANDLER,
+    **fdir_tables.HANDLERS,
 }
 """Tables that can be loaded, by kind."""
 STATUSES: Final[dict[str, Image]] = {
     "sequence_status": sequence_tables.status,
     "resets": lambda vehicle, table: _encoder.encode(vehicle.resets),
+    "fdir_status": fdir_tables.status,
 }
 """Tables that can only be dumped, by name."""
 

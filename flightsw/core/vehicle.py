@@ -20,6 +20,7 @@ from . import (
     events,
     fdir,
     fdir_table,
+    fdir_tables,
     governor,
     gpu_health,
     housekeeping,
@@ -147,6 +148,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     thermal: thermal.State
     watch: watchpoints.State
     fdir: fdir.State
+    limit_tables: fdir_tables.State
     mode: mode.State
     governor: governor.State
     payload: payload.State
@@ -197,6 +199,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         thermal=thermal.State(),
         watch=watchpoints.start(watch_table),
         fdir=fdir.start(action_table),
+        limit_tables=fdir_tables.State(config=config),
         mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),
         governor=governor.start(config.governor),
         payload=payload.start(config.jobs, now_s),

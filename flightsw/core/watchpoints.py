@@ -72,6 +72,7 @@ _BY_SOURCE: Final[dict[Source, tuple[str, ...]]] = {
         "eps.battery_current_a",
         "eps.battery_temp_degc",
         "eps.array_power_w",
+        "eps.gpu_rail_power_w",
         "eps.sun_fraction",
         "thermal.gpu_degc",
         "thermal.radiator_degc",
@@ -92,8 +93,17 @@ _BY_SOURCE: Final[dict[Source, tuple[str, ...]]] = {
         "gpu.xid",
         "gpu.xid_count",
         "gpu.throttle_reasons",
+        "gpu.xid_grave",
+        "governor.excess_w",
     ),
-    Source.TRAINING: ("train.step", "train.loss", "train.tokens_per_s", "train.micro_batch_ms"),
+    Source.TRAINING: (
+        "train.step",
+        "train.loss",
+        "train.tokens_per_s",
+        "train.micro_batch_ms",
+        "train.step_time_ratio",
+        "train.loss_rise",
+    ),
     Source.INFERENCE: ("infer.tokens",),
     Source.COMMIT: ("checkpoint.stall_ms",),
 }
@@ -271,7 +281,9 @@ def step(state: State, vehicle: "Vehicle", now_s: float) -> State:
                     # The usual case first; NaN differs from itself.
                     if mark is CALM and value == value and not beyond(value, trip):
                         continue
-                    mark = changed[index] = _sampled(mark, program.points[index], value, before_s, now_s)
+                    before, mark = mark, _sampled(mark, program.points[index], value, before_s, now_s)
+                    if mark is not before:
+                        changed[index] = mark
                     if not mark.stale and NEVER < mark.valid_s < valid_s[number]:
                         valid_s[number] = mark.valid_s
         if now_s - valid_s[number] > program.stale_min_s[number]:

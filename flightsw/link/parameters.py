@@ -169,6 +169,19 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="parameters.changed", text="Parameters that differ from the configuration file"),
     Parameter(name="parameters.crc32", text="CRC-32 of the active set of parameters"),
     Parameter(name="tables.loads_open", text="Loads of tables that are open"),
+    # what limits watch beside all the others
+    Parameter(name="eps.gpu_rail_power_w", unit="W", text="Power of the GPU's rail as the power board measures it"),
+    Parameter(name="gpu.age_s", unit="s", text="Machine time since the probe's last sample; NaN until the first"),
+    Parameter(name="gpu.xid_grave", states=OFF_ON, text="Whether gpu.xid speaks of the card itself"),
+    Parameter(
+        name="governor.excess_w", unit="W", text="GPU power that the card reports, over the governor's budget"
+    ),
+    Parameter(
+        name="train.step_time_ratio",
+        text="Longest micro-batch of a heartbeat over those when this worker began",
+    ),
+    Parameter(name="train.loss_rise", text="Training loss over its own slow mean"),
+    Parameter(name="checkpoint.failed", text="Checkpoints that could not be written since boot"),
     # limits
     Parameter(name="fdir.tripped", text="Actionpoints whose condition stands, passive ones too"),
     Parameter(name="fdir.stale", text="Watchpoints without valid samples"),
@@ -297,6 +310,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "time.uncertainty_s",
             "gpu.xid",
             "gpu.xid_count",
+            "eps.gpu_rail_power_w",
             "fdir.tripped",
             "fdir.stale",
             "fdir.level",
@@ -370,6 +384,12 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "parameters.changed",
             "parameters.crc32",
             "tables.loads_open",
+            "gpu.age_s",
+            "gpu.xid_grave",
+            "governor.excess_w",
+            "train.step_time_ratio",
+            "train.loss_rise",
+            "checkpoint.failed",
             "fdir.responses",
             "sequence.suspended",
             "sequence.dispatched",

@@ -45,6 +45,13 @@ IN_SERVICE: Final = (Mode.NOMINAL, Mode.COMPUTE, Mode.DOWNLINK)
 LADDER_RUNGS: Final = ("task", "daemon", "crash_loop")
 RESETS_MAX: Final = 20
 """Resets that the boot record remembers."""
+ACTION: Final = Argument(
+    name="action",
+    type=ArgumentType.INT,
+    minimum=1,
+    maximum=9999,
+    text="Id of an actionpoint of the active table",
+)
 
 TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
     Telecommand(
@@ -534,6 +541,46 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
                 choices=tuple(table.name for table in SEQUENCES if table.kind is Kind.ABSOLUTE),
                 codes=tuple(table.code for table in SEQUENCES if table.kind is Kind.ABSOLUTE),
                 text="Absolute sequence",
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0xA0,
+        name="action.state",
+        service=12,
+        subtype=128,
+        text="Switch an actionpoint; it begins anew, and what stood of it has ended. Kept over restarts.",
+        arguments=(
+            ACTION,
+            Argument(
+                name="state",
+                type=ArgumentType.ENUM,
+                choices=("ACTIVE", "PASSIVE", "DISABLED"),
+                text="ACTIVE acts, PASSIVE only reports, DISABLED is not looked at",
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0xA1,
+        name="action.reset",
+        service=12,
+        subtype=129,
+        text="Re-arm an actionpoint that acts once, clear its count, end what stands of it.",
+        arguments=(ACTION,),
+    ),
+    Telecommand(
+        opcode=0xA2,
+        name="watch.report",
+        service=12,
+        subtype=130,
+        text="Tell the value, the limit and the result of a watchpoint.",
+        arguments=(
+            Argument(
+                name="watch",
+                type=ArgumentType.INT,
+                minimum=1,
+                maximum=9999,
+                text="Id of a watchpoint of the active table",
             ),
         ),
     ),

@@ -107,6 +107,7 @@ class Flight:
     keep_effects: bool = True
     sensor_changes: dict[str, object] = field(default_factory=dict)
     sensors_on: bool = True
+    gpu_override: GpuSample | None = None
     now_s: float = 100.0
     soc_min: float = 1.0
     gpu_max_degc: float = -273.0
@@ -150,7 +151,7 @@ class Flight:
         }
         inputs = Inputs(
             sensors=sensor_frame(self._sequence, plant, self.warp, **changes) if self.sensors_on else None,
-            gpu=GpuSample(sequence=self._sequence, source="sim", power_w=gpu_w, die_degc=60.0),
+            gpu=self.gpu_override or GpuSample(sequence=self._sequence, source="sim", power_w=gpu_w, die_degc=60.0),
             telecommands=telecommands,
             reports=(*self._worker_reports(), *reports),
         )
