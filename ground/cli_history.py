@@ -1,8 +1,8 @@
 """What the satellite remembers of itself: its last resets (``ground resets``), and its ring of events
 (``ground events --replay``).
 
-Both are asked for with a telecommand and come as event reports. Those of the ring are the old packets themselves,
-marked as playback: the archive keeps the ones that it lacked, and knows the others already.
+The resets are dumped like a table. Events of the ring come as the old packets themselves, marked as playback: the
+archive keeps the ones that it lacked, and knows the others already.
 """
 
 import math
@@ -10,22 +10,23 @@ import time
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import msgspec
 import typer
 
 from flightsw.link import leap
+from flightsw.link.bodies import Scalar
 
-from .client import ArchiveReader, StationClient
-from .errors import outcome_error
+from .cli_onboard import fetch
+from .client import StationClient
+from .errors import GroundError, outcome_error
 from .locations import socket_path
 from .options import Json, Socket
-from .protocol import EventLine, StageLine
 from .screen import clip, print_json, table
 
 RESETS_MAX: Final = 20
-SETTLE_S: Final = 0.5
-"""Reports of one answer follow each other closely; after this long without another one, all have come."""
 WAIT_S: Final = 5.0
 POLL_S: Final = 0.05
+_resets: Final = msgspec.msgpack.Decoder(list[dict[str, Scalar]])
 
 
 def resets(
@@ -33,16 +34,19 @@ def resets(
     socket: Socket = None,
     as_json: Json = False,
 ) -> None:
-    """Ask for the last resets: when, why, after how long, and in which mode."""
+    """Show the last resets: when, why, and what the satellite did before each."""
     with StationClient(socket_path(socket)) as client:
-        rows = _reported(client, "reset.report", {"count": last}, "RESET_RECORD")
-    records = [row.fields for row in rows]
+        image = fetch(client, "resets")
+    try:
+        records = _resets.decode(image)[-last:]
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise GroundError(f"resets: cannot be read with this dictionary: {error}") from None
     if as_json:
         print_json(records)
     elif not records:
         print("no reset is recorded")
     else:
-        header = ("boot", "UTC", "cause", "uptime s", "mode", "SAFE cause", "reason")
+        header = ("boot", "UTC before", "cause", "uptime s", "mode", "SAFE cause", "last words")
         print(table(header, map(_reset_row, records), frozenset((0, 3))))
 
 
@@ -59,26 +63,6 @@ def replay(socket: Path | None, count: int, severity: str) -> str:
     return clip(result.stages[-1].text, 200) if result.stages else ""
 
 
-def _reported(client: StationClient, name: str, arguments: dict[str, Any], event: str) -> list[EventLine]:
-    """The event reports that a telecommand made, once no more come; raises ``GroundError`` when it fails."""
-    before = client.status()
-    stages: list[StageLine] = []
-    result = client.send(name, arguments, on_stage=stages.append)
-    if result.outcome != "completed":
-        raise outcome_error(result, name.partition(".")[0])
-    after = client.status()
-    since_s = min([stage.world_s for stage in stages] + ([before.world_s] if before.world_s is not None else []))
-    with ArchiveReader(Path(after.archive)) as reader:
-        found: list[EventLine] = []
-        settled_s = deadline_s = time.monotonic() + WAIT_S
-        while time.monotonic() < min(settled_s, deadline_s):
-            rows = [e for e in reader.events(since=since_s) if e.name == event and e.boot == after.boot]
-            if len(rows) > len(found):
-                found, settled_s = rows, time.monotonic() + SETTLE_S
-            time.sleep(POLL_S)
-        return found
-
-
 def _reset_row(fields: dict[str, Any]) -> tuple[str, ...]:
     return (
         _text(fields, "boot"),
@@ -92,7 +76,8 @@ def _reset_row(fields: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
-    return clip(str(fields.get(name, "–")), 60)
+    """Text of a field; "–" where there is none."""
+    return clip(str(fields.get(name) or "–"), 60)
 
 
 def _number(value: Any) -> str:

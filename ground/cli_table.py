@@ -22,7 +22,7 @@ from .locations import socket_path
 from .options import Json, Socket
 from .screen import print_json, table
 from .source import Source
-from .table_source import compile_image, find_table, image_text, summary
+from .table_source import REPORTS, compile_image, find_table, image_text, summary
 
 app: Final = typer.Typer(
     no_args_is_help=True, help="Tables on board: limits, responses, parameters; check, load, dump, compare, reset."
@@ -61,12 +61,10 @@ def list_command(as_json: Json = False) -> None:
         print_json([{"name": t.name, "code": t.code, "kind": str(t.kind), "text": t.text} for t in TABLES])
         return
     rows = [
-        (t.name, "" if t in LOADABLE else "dump only", t.text)
-        for t in TABLES
-        if t.kind not in (Kind.ABSOLUTE, Kind.RELATIVE)
+        (t.name, REPORTS.get(t.name, ""), t.text) for t in TABLES if t.kind not in (Kind.ABSOLUTE, Kind.RELATIVE)
     ]
     rows += [("ats1, ats2", "", "Absolute time sequences"), ("rts01 to rts64", "", "Relative time sequences")]
-    print(table(("name", "", "what it holds"), rows))
+    print(table(("name", "shown by", "what it holds"), rows))
 
 
 @app.command()

@@ -21,18 +21,24 @@ from .sequence_source import compile_sequence, sequence_text
 from .source import Source
 
 NO_WATCHPOINTS: Final = WatchTable(name="none", watchpoints=())
+REPORTS: Final = {
+    "fdir_status": "ground limits",
+    "sequence_status": "ground sequence list",
+    "resets": "ground resets",
+}
+"""Tables that can only be dumped, and which command shows them."""
 ARTICLE: Final = {Kind.ABSOLUTE: "an absolute", Kind.RELATIVE: "a relative"}
 
 
-def find_table(name: str, *, loadable: bool = True) -> Table:
-    """The table of a name in any case; raises ``GroundError`` (usage) with the likely ones."""
+def find_table(name: str) -> Table:
+    """The table of a name in any case, if it has a source; raises ``GroundError`` (usage) with the likely ones."""
     # A sequence may be written without its zero: rts5 is rts05.
     numbered = re.fullmatch(r"rts(\d)", name.casefold())
     table = TABLE_BY_NAME.get(f"rts0{numbered[1]}" if numbered else name.casefold())
     if table is None:
         raise GroundError(f"no table {name!r}{likely(name, TABLE_BY_NAME)}", ExitCode.USAGE)
-    if loadable and table not in LOADABLE:
-        raise GroundError(f"{table.name} is a report: it can be dumped, not loaded", ExitCode.USAGE)
+    if table not in LOADABLE:
+        raise GroundError(f"{table.name} is a report and has no source: see {REPORTS[table.name]}", ExitCode.USAGE)
     return table
 
 

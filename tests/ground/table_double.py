@@ -36,6 +36,7 @@ class TableDouble:
         self.active: dict[str, bytes] = {
             "watchpoints": limit_tables.encode(WatchTable(name="shipped", watchpoints=())),
             "actionpoints": limit_tables.encode(ActionTable(name="shipped", actionpoints=())),
+            "resets": b"\x90",
             "sequence_status": sequence.encode_status(()),
             "parameters": settings.encode(ParameterSet(name="default")),
         }

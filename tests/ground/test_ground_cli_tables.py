@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from conftest import Ground
 from spacecraft_double import SpacecraftDouble
@@ -202,7 +203,7 @@ MISTAKES = (
     (["sequence", "load", "ats1", "a.toml", "--append", "--no-activate"], "choose one"),
     (["sequence", "start", "rts"], "no table 'rts'"),
     (["sequence", "run"], "No such command 'run'"),
-    (["table", "load", "resets", "l.toml"], "resets is a report: it can be dumped, not loaded"),
+    (["table", "load", "resets", "l.toml"], "resets is a report and has no source: see ground resets"),
     (["table", "load", "watchpoint", "l.toml"], "no table 'watchpoint'; did you mean watchpoints"),
     (["table", "check", "watchpoints", "s.toml"], "s.toml:1: a limit table: unknown key 'sequence'"),
     (["parameter", "set", "eps.soc_saf=1"], "no parameter 'eps.soc_saf' that can be changed in flight; did"),
@@ -263,6 +264,25 @@ def test_a_refusal_has_its_exit_code_and_reason(run, udp_craft):
     code, out, err = run("table", "dump", "watchpoints")
     assert (code, out) == (ExitCode.ERROR, "")
     assert err.startswith("ground: watchpoints: cannot be read with this dictionary: is no image of watchpoints")
+
+
+def test_r14_the_last_resets(run, udp_craft):
+    assert run("resets")[:2] == (0, "no reset is recorded\n")
+    udp_craft.world_s += 1
+    record = {"boot": 7, "cause": "WATCHDOG", "uptime_s": 81.25, "mode": "SAFE", "safe_cause": "SOC_LOW"}
+    rows = [
+        record | {"boot": 6, "tai_s": None, "reason": ""},
+        record | {"tai_s": 2_174_097_637.0, "reason": "stuck"},
+    ]
+    udp_craft.tables.active["resets"] = msgspec.msgpack.encode(rows)
+    code, out, _ = run("resets")
+    assert code == 0
+    assert re.search(r"\n +6 +– +WATCHDOG +81\.2 +SAFE +SOC_LOW +–\n", out)
+    assert re.search(r"\n +7 +2026-11-23T04:00:00Z +WATCHDOG +81\.2 +SAFE +SOC_LOW +stuck\n", out)
+    assert [row["boot"] for row in json.loads(run("resets", "--last", "1", "--json")[1])] == [7]
+    udp_craft.tables.active["resets"] = b"\xc1"
+    udp_craft.world_s += 1
+    assert run("resets")[2].startswith("ground: resets: cannot be read with this dictionary: ")
 
 
 def test_events_replay(run, udp_craft):
