@@ -4,7 +4,7 @@
     watch     watch a running station        query     parameters and records   commands  what can be sent
     status    the station at a glance        send      one telecommand          stop      end the station
     sequence  stored command sequences       table     limits and other tables          parameter change in flight
-    resets    the last ones, and why
+    resets    the last ones, and why         limits    what they say now                action    switch a response
 
 Data go to standard output, complaints to standard error as one line; the exit code is one of ``errors.ExitCode``.
 The commands themselves are in ``following``, ``lookup``, ``reference``, ``sending`` and ``cli_…``.
@@ -15,7 +15,7 @@ from typing import Final
 
 import typer
 
-from . import cli_history, cli_parameter, cli_sequence, cli_table, following, lookup, reference, sending
+from . import cli_history, cli_limits, cli_parameter, cli_sequence, cli_table, following, lookup, reference, sending
 from .errors import ExitCode, GroundError
 from .screen import quiet_broken_pipe
 
@@ -41,6 +41,8 @@ for _name, _command in (
     ("query", lookup.query),
     ("report", lookup.report_command),
     ("resets", cli_history.resets),
+    ("limits", cli_limits.limits),
+    ("action", cli_limits.action),
     ("commands", reference.commands),
     ("help", reference.help_command),
 ):

@@ -1,6 +1,7 @@
 """The operator's commands against the real daemon over pty's: what is loaded acts, and survives a restart."""
 
 import contextlib
+import json
 import re
 import signal
 from collections.abc import Callable, Iterator
@@ -79,6 +80,29 @@ def test_r4_a_sequence_is_loaded_runs_and_is_dumped(operator, eventually, tmp_pa
     operator("sequence show rts07 -o back.toml")
     assert "the same" in operator("table diff rts07 back.toml")
     assert "the same" in operator("table diff rts07 hello.toml")
+
+
+def test_r8_limits_are_loaded_trip_and_are_switched(operator, eventually, tmp_path):
+    """A limit that the bench's state of charge of 0.95 is past: its response is seen, then switched off."""
+    text = operator("table dump watchpoints")
+    more = 'id = 9001\nname = "test.soc"\nparameter = "eps.soc_fraction"\noperator = "<"\ntrip = 0.99\n'
+    (tmp_path / "w.toml").write_text(f"{text}\n[[watchpoint]]\n{more}")
+    operator("table load watchpoints w.toml")
+    text = operator("table dump actionpoints")
+    more = 'id = 9002\nname = "test.report"\nwhen = "test.soc"\nresponse = "report"\ndomain = "power"\n'
+    (tmp_path / "a.toml").write_text(f"{text}\n[[actionpoint]]\n{more}")
+    operator("table load actionpoints a.toml")
+    eventually(lambda: any("test.report" in text for text in operator.events("FDIR_TRIPPED")), 10, "the response")
+    shown = operator("limits --tripped")
+    assert re.search(r"9001 +test\.soc +TRIPPED +0\.95 +< 0\.99", shown)
+    assert re.search(r"9002 +test\.report +active +1 +report +1 ", shown)
+    operator("action test.report disabled")
+    told = json.loads(operator("limits --json"))
+    assert next(a for a in told["actionpoints"] if a["id"] == 9002)["state"] == "disabled"
+    assert "the same" in operator("table diff actionpoints a.toml")
+    operator("table reset actionpoints")
+    operator("table reset watchpoints")
+    assert "test.soc" not in operator("table dump watchpoints")
 
 
 def test_r7_parameters_change_together_and_outlive_a_restart(operator, eventually):

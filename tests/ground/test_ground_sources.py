@@ -630,18 +630,25 @@ def test_check_a_limit_table_on_the_command_line(tmp_path, capsys):
     assert cli.run(["table", "check", "actionpoints", str(rest), "--watchpoints", str(path)]) == 0
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_example_compiles_and_reads_back(path, tmp_path, capsys):
-    source = Source(path)
-    if "sequence" in source.data:
-        assert cli.run(["sequence", "check", str(path), "--steps"]) == 0
-        made = compile_sequence(source)
-        (tmp_path / path.name).write_text(sequence_text(made))
-        assert compile_sequence(Source(tmp_path / path.name)) == made
-    else:
-        assert cli.run(["table", "check", "watchpoints", str(path)]) == 0
-        assert cli.run(["table", "check", "actionpoints", str(path)]) == 0
+@pytest.mark.parametrize("name", ["night-pass", "power-on", "warm-reset", "imaging-window"])
+def test_every_example_of_a_sequence_compiles_and_reads_back(name, tmp_path, capsys):
+    path = EXAMPLES / f"{name}.toml"
+    assert cli.run(["sequence", "check", str(path), "--steps"]) == 0
     assert " ok: " in capsys.readouterr().out
+    made = compile_sequence(Source(path))
+    (tmp_path / path.name).write_text(sequence_text(made))
+    assert compile_sequence(Source(tmp_path / path.name)) == made
+
+
+def test_every_example_is_checked_and_packaged():
+    limits = {"watchpoints", "actionpoints"}
+    sequences = {"night-pass", "power-on", "warm-reset", "imaging-window"}
+    assert {path.stem for path in EXAMPLES.glob("*")} == sequences | limits
+    for name in limits:
+        options = ["--watchpoints", str(EXAMPLES / "watchpoints.toml")]
+        assert cli.run(["table", "check", name, str(EXAMPLES / f"{name}.toml"), *options]) == 0
+    setuptools = pytest.importorskip("setuptools", reason="only a build needs it")
+    assert "ground.examples" in setuptools.find_namespace_packages(str(EXAMPLES.parents[1]), include=["ground*"])
 
 
 def test_r23_a_moment_in_a_leap_second():
