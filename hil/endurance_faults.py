@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from . import endurance_faults_bus, endurance_faults_link, endurance_faults_work
+from . import endurance_faults_bus, endurance_faults_fdir, endurance_faults_link, endurance_faults_work
 from .endurance_fault import Fault
 from .endurance_world import World
 
 FAULTS: Final[tuple[Fault, ...]] = (
     *endurance_faults_bus.ROWS,
     *endurance_faults_work.ROWS,
+    *endurance_faults_fdir.ROWS,
     *endurance_faults_link.ROWS,
 )
 

@@ -11,9 +11,13 @@ until they are taken back, over restarts of the worker, because most real causes
     runaway     the pace is ignored: the card draws what it can
     rotten      the newest checkpoint is corrupt: the next start finds out and takes the one before
     frail       the worker dies as soon as it is ready
+    diverging   the loss is far over what it was; a restored checkpoint is sound again
+    slow        each micro-batch takes ten times as long
 """
 
 from typing import Final
+
+from msgspec.structs import replace
 
 from flightsw.core.effects import Effect, SaveCheckpoint, StopWorker
 from flightsw.core.inputs import (
@@ -28,7 +32,9 @@ from flightsw.core.inputs import (
 
 from .inproc_payload import START_S, SimulatedJob
 
-SWITCHES: Final = ("stuck", "mute", "late", "deaf", "unwritable", "runaway", "rotten", "frail")
+DIVERGENCE: Final = 10.0
+SLOWER: Final = 10.0
+SWITCHES: Final = ("stuck", "mute", "late", "deaf", "unwritable", "runaway", "rotten", "frail", "diverging", "slow")
 
 
 class FaultyJob(SimulatedJob):
@@ -65,7 +71,10 @@ class FaultyJob(SimulatedJob):
         busy, told = super().advance(dt_s, now_s)
         if "mute" in on:
             told = [report for report in told if not isinstance(report, WorkerProgress)]
+        if on & {"diverging", "slow"}:
+            told = [self._distorted(report) for report in told]
         if any(isinstance(report, WorkerReady) for report in told):
+            on.discard("diverging")
             if "rotten" in on:
                 on.discard("rotten")
                 told = [*self._rejected(), *told]
@@ -86,6 +95,13 @@ class FaultyJob(SimulatedJob):
     def vanish(self) -> None:
         """The process is gone and nobody is left to be told: the daemon went with it."""
         self._alive = False
+
+    def _distorted(self, report: Report) -> Report:
+        if not isinstance(report, WorkerProgress):
+            return report
+        loss = report.loss + DIVERGENCE if "diverging" in self.switches else report.loss
+        slower = SLOWER if "slow" in self.switches else 1.0
+        return replace(report, loss=loss, micro_batch_s=slower * report.micro_batch_s)
 
     def _rejected(self) -> list[Report]:
         if self.generation < 0:
