@@ -218,6 +218,9 @@ class World(Flight):
     ) -> executive.Vehicle:
         for job in self.jobs.values():
             job.vanish()
+        # The probe is a child of the daemon: it counts from its own beginning what the driver reports.
+        self.card.health.xids, self.card.health.xid_count = (), 0
+        self.health_now = Health()
         self.seen.booted = True
         self.seen.mode = Mode.BOOT.name
         return super()._boot(cause, now_s, crash_loop=crash_loop, power_on=power_on)
