@@ -57,8 +57,8 @@ def limits(
     print(table(("id", "watchpoint", "result", "value", "limit", "age s", "parameter"), rows, frozenset((0, 3, 5))))
     rows = [_action_row(a, response_of.get(a.id), names) for a in action]
     header = ("id", "actionpoint", "state", "level", "response", "count", "now", "when")
-    print()
-    print(table(header, rows, frozenset((0, 3, 5))))
+    if rows:
+        print(f"\n{table(header, rows, frozenset((0, 3, 5)))}")
     print(f"\n{_summary(status)}")
 
 

@@ -231,7 +231,7 @@ def completion_request(line: str) -> dict[str, str]:
 
 
 COMPLETIONS = (
-    ("ground li", ["listen"]),
+    ("ground lis", ["listen"]),
     ("ground send job.i", ["job.infer"]),
     ("ground send job.", ["job.start", "job.stop", "job.checkpoint", "job.infer"]),
     ("ground send job.infer m", ["max_tokens="]),
