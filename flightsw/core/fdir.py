@@ -53,7 +53,7 @@ class Truth(IntEnum):
     TRUE = 2
 
 
-_TRUTH: Final = {Result.CLEAR: Truth.FALSE, Result.TRIPPED: Truth.TRUE, Result.STALE: Truth.UNKNOWN}
+TRUTH_OF: Final = {Result.CLEAR: Truth.FALSE, Result.TRIPPED: Truth.TRUE, Result.STALE: Truth.UNKNOWN}
 SAFE_FACTS: Final = {"power": "limit_power", "thermal": "limit_thermal"}
 """Cause of SAFE by the domain of the actionpoint; every other domain is "limit", left by telecommand only."""
 STANDING: Final = frozenset((Response.THROTTLE, Response.PAUSE, Response.SAFE))
@@ -185,7 +185,7 @@ def evaluate(condition: tuple[int | str, ...], index: dict[int, int], results: t
     for token in condition:
         if isinstance(token, int):
             before = index[token]
-            stack.append(_TRUTH[results[before]])
+            stack.append(TRUTH_OF[results[before]])
         elif token == "and":
             right = stack.pop()
             stack[-1] = min(stack[-1], right)

@@ -134,10 +134,16 @@ def _rung(point: Actionpoint) -> str:
 
 
 def _response(point: Actionpoint) -> str:
-    words = point.response.value.replace("_", " ")
-    if point.response is Response.SAFE:
-        return "SAFE"
-    return f"{words} {point.argument:g}" if point.argument else words
+    match point.response:
+        case Response.SAFE:
+            return "SAFE"
+        case Response.THROTTLE:
+            return f"throttle to {point.argument:g}"
+        case Response.POWER_CYCLE:
+            return f"power cycle of {point.argument:g} s"
+        case Response.SEQUENCE:
+            return f"sequence rts{int(point.argument):02}"
+    return point.response.value.replace("_", " ")
 
 
 def _chain(rungs: list[Actionpoint], points: dict[int, Watchpoint]) -> list[str]:
@@ -147,7 +153,7 @@ def _chain(rungs: list[Actionpoint], points: dict[int, Watchpoint]) -> list[str]
     lines = [f'    {before}["{_escaped(_condition(first, points))}"]']
     for point in rungs:
         node = f"a{point.id}"
-        lines.append(f'    {before} -->|"{point.persistence_s:g} s"| {node}(["{_response(point)}"])')
+        lines.append(f'    {before} -->|"after {point.persistence_s:g} s"| {node}(["{_response(point)}"])')
         before = node
     return lines
 

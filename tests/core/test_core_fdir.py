@@ -131,11 +131,16 @@ def test_r8_persistence_at_two_frame_rates(frame_s: float, persistence_s: float)
     ],
 )
 def test_r8_persistence_and_release(letters: str, expected: str) -> None:
+    assert done(letters) == expected
+
+
+def done(letters: str) -> str:
+    """Where the throttle stands, one frame a second, with 3 s of persistence and 2 s of release."""
     run, found = Run(act(persistence_s=3.0, release_s=2.0)), ""
     for letter in letters:
         run.see(letter)
         found += "#" if run.orders.ceiling == 0.5 else "."
-    assert found == expected
+    return found
 
 
 def test_a_frame_without_news_costs_nothing() -> None:
@@ -340,3 +345,29 @@ def test_activation_keeps_what_is_the_same() -> None:
     assert [standing.count for standing in run.state.standing] == [1, 0, 1]
     assert [standing.live for standing in run.state.standing] == [False, True, True]
     assert run.see("t").orders.ceiling == 0.5
+
+
+# --- planted bugs -------------------------------------------------------------------------------------------
+
+
+def _stale_is_a_pass(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(fdir.TRUTH_OF, Result.STALE, FALSE)
+
+
+def _stale_is_an_alarm(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(fdir.TRUTH_OF, Result.STALE, TRUE)
+
+
+def _nothing_stands(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fdir, "summed", lambda state: replace(state, orders=fdir.Orders()))
+
+
+def _timers_run_early(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fdir, "TIMER_SLACK_S", 1.0)
+
+
+@pytest.mark.parametrize("plant", [_stale_is_a_pass, _stale_is_an_alarm, _nothing_stands, _timers_run_early])
+def test_planted_bugs_are_found(plant: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    rows = (("ttsssstt", ".......#"), ("ttttcsscc", "...#####."))
+    assert [done(letters) for letters, _ in rows] != [expected for _, expected in rows]

@@ -1,6 +1,7 @@
 """The handbook's pictures are those of the tables."""
 
 import pytest
+from msgspec.structs import replace
 
 from flightsw.core import executive
 from flightsw.core.fdir_table import shipped
@@ -42,9 +43,11 @@ def test_conditions_in_words() -> None:
     )
     condition = (1, "not", 2, "stale", "or")
     point = Actionpoint(id=1, name="x", condition=condition, response=Response.KILL, domain="gpu")
-    action = ActionTable(name="a", actionpoints=(point,))
+    start = replace(point, id=2, name="y", persistence_s=5.0, response=Response.SEQUENCE, argument=7.0)
+    action = ActionTable(name="a", actionpoints=(point, start))
     drawn = diagrams.limits(watch, action)
-    assert "| not (gpu.power_w > 9 (until 8), 2 samples) or gpu.age_s is stale | 0 s: **kill** (1) |" in drawn
+    when = "not (gpu.power_w > 9 (until 8), 2 samples) or gpu.age_s is stale"
+    assert f"| {when} | 0 s: **kill** (1)<br>5 s: **sequence rts07** (2) |" in drawn
 
 
 @pytest.mark.parametrize("marker", ["<!-- generated: modes -->", "<!-- end of limits -->"])
@@ -56,6 +59,6 @@ def test_a_handbook_without_its_markers_is_refused(marker: str) -> None:
 
 def test_a_planted_difference_is_found() -> None:
     text = diagrams.README.read_text(encoding="utf-8")
-    changed = text.replace("throttle 0.25", "throttle 0.26", 1)
+    changed = text.replace("throttle to 0.25", "throttle to 0.26", 1)
     assert changed != text
     assert diagrams.written(changed) == text
