@@ -5,13 +5,14 @@ to be seen by then. It is tried in every reached state that it fits, so "every f
 whole space and not for chosen cases. A fault of the tables of limits is one row for each response (``_ordered``).
 
 ``leaves`` holds the exit rule of every SAFE: once the world is good, power, heat and sensor causes end by
-themselves; all others stay until the operator's telecommand, and end with it.
+themselves; every other one ends with the operator's telecommand.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from flightsw.core import executive
 from flightsw.core.effects import Actuate, KillWorker, SaveCheckpoint, StartWorker
@@ -23,15 +24,12 @@ from flightsw.link.limit_tables import Actionpoint, Response
 from flightsw.link.schema import Mode
 
 from .exploration_model import Moment, Node, after, said
+from .exploration_rules import AUTOMATIC
 from .exploration_walks import ACTIONS, LONG_S, VERY_LONG_S, Choice, Walk
 
 Seen = Callable[[list[Moment]], bool]
 REPORT_S: Final = 10.0
 HARD_WORK: Final = 0.1
-AUTOMATIC: Final = frozenset(
-    ("soc_low", "undervoltage", "gpu_hot", "radiator_hot", "blind", "limit_power", "limit_thermal")
-)
-"""Causes of SAFE that end by themselves: power, heat, sensors. Stated here anew, not taken from the core."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -86,35 +84,32 @@ def unanswered(row: Answer, node: Node, config: executive.Config) -> bool:
 
 
 def leaves(node: Node, config: executive.Config) -> Iterator[str]:
-    """What is wrong with the end of the SAFE that this node is in; nothing when it is no SAFE."""
+    """What is wrong with the end of the SAFE that this node is in; nothing when it is no SAFE.
+
+    That no other SAFE ends by itself is a rule of every frame (``exploration_rules``).
+    """
     if node.vehicle.mode.mode is not Mode.SAFE:
         return
     cause = node.vehicle.mode.cause or ""
-    node = _recovered(node, config)
-    left = node.vehicle.mode.mode is not Mode.SAFE
     if cause in AUTOMATIC:
-        if left:
-            return
-        # A silent ground and a stricter cause rightly hold it.
-        if node.vehicle.mode.cause == cause and not node.vehicle.contact_loss.lost:
+        node = _flown(node, config, (Choice(), *(Choice(frame_s=LONG_S),) * 4))
+        # A silent ground and a stricter cause rightly hold it, until the operator ends it.
+        held = node.vehicle.contact_loss.lost or node.vehicle.mode.cause != cause
+        if node.vehicle.mode.mode is Mode.SAFE and not held:
             yield f"SAFE by {cause} does not end though its cause is gone"
             return
-    elif left:
-        yield f"SAFE by {cause} ended without a telecommand"
-        return
-    for choice in (Choice(order="ping", then="good"), Choice(), Choice(order="NOMINAL", then="good"), Choice()):
-        node = after(node, config, choice)[-1].node
-    if node.vehicle.mode.mode is Mode.SAFE:
+    orders = (Choice(), Choice(), Choice(order="ping", then="good"), Choice(order="NOMINAL", then="good"), Choice())
+    if _flown(node, config, orders).vehicle.mode.mode is Mode.SAFE:
         yield f"SAFE by {cause} cannot be ended by telecommand"
 
 
-def _recovered(node: Node, config: executive.Config) -> Node:
-    """The same vehicle after the world has been good for a while, with no worker left over."""
-    for number in range(5):
-        if node.vehicle.mode.mode in PAYLOAD_MODES | {Mode.NOMINAL}:
+def _flown(node: Node, config: executive.Config, frames: tuple[Choice, ...]) -> Node:
+    """The vehicle after these frames, with workers that go when asked, or as soon as it is in service."""
+    for choice in frames:
+        if node.vehicle.mode.mode not in (Mode.SAFE, Mode.BOOT):
             break
-        alive = node.vehicle.payload.jobs[0].life in WITH_PROCESS
-        choice = Choice(report="done" if alive else "", frame_s=LONG_S if number else Choice().frame_s)
+        if node.vehicle.payload.jobs[0].life in WITH_PROCESS:
+            choice = replace(choice, report="done")
         node = after(node, config, choice)[-1].node
     return node
 
@@ -144,7 +139,7 @@ def _ordered(point: Actionpoint) -> Answer:
         Response.POWER_CYCLE: _rail_on,
         Response.POWER_OFF: _rail_on,
     }
-    seen: dict[Response, Seen] = {
+    seen: dict[Response, Seen] = dict.fromkeys(Response, _always_seen) | {
         Response.SAFE: _safe,
         Response.KILL: _kills,
         Response.CHECKPOINT: lambda m: _has(m, SaveCheckpoint),
@@ -152,18 +147,23 @@ def _ordered(point: Actionpoint) -> Answer:
         Response.POWER_OFF: _rail_goes,
         Response.PAUSE: lambda m: m[-1].node.vehicle.governor.duty == 0.0,
         Response.THROTTLE: lambda m: m[-1].node.vehicle.governor.duty <= point.argument,
-        Response.RESTART: lambda m: m[-1].node.vehicle.restart is not None or _rebooted(m),
-        Response.REPORT: lambda m: True,
-        Response.SEQUENCE: lambda m: True,
+        Response.RESTART: lambda m: m[-1].node.vehicle.restart is not None or _rebooted(m) or _safe(m),
     }
 
     def told(moments: list[Moment]) -> bool:
         return _event("FDIR_TRIPPED")(moments) and seen[point.response](moments)
 
-    return Answer(name, fits, (Choice(free=float(point.id)),), told, "reported, and done in the same frame")
+    frames: tuple[Choice, ...] = (Choice(free=float(point.id)),)
+    if point.response is Response.RESTART:
+        frames += (Choice(),)  # The ladder decides in the next frame; the last rung is SAFE.
+    return Answer(name, fits, frames, told, "reported, and done at once")
 
 
 def _always(vehicle: Vehicle) -> bool:
+    return True
+
+
+def _always_seen(moments: list[Moment]) -> bool:
     return True
 
 

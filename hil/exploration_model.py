@@ -30,6 +30,7 @@ SECTIONS: Final[dict[str, dict[str, Any]]] = {
     "durable": {"persist_interval_s": 1.0},
     "eps": {"trip_s": 0.0},
     "thermal": {"trip_s": 0.0},
+    "ladder": {"restarts_max": 1, "quarantine_retries": 100},
     "mode": {"recover_s": 10.0, "stale_safe_s": 40.0, "loss_of_contact_s": SILENCE_MAX_S},
     "payload": {
         "start_timeout_s": 10.0,
@@ -144,6 +145,9 @@ def essence(node: Node) -> Key:
         vehicle.durable.known.silence_s >= SILENCE_MAX_S,
         vehicle.durable.known.safe_cause,
         vehicle.restart is not None,
+        vehicle.ladder.restarts,
+        vehicle.ladder.exhausted,
+        bool(vehicle.ladder.requested),
         job.life,
         job.wanted,
         job.killed and job.life is Life.STOPPING,

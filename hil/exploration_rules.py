@@ -2,7 +2,8 @@
 
 *Payload off.* Outside COMPUTE and DOWNLINK nothing starts, runs, is paced or is started; nothing starts without its
 rail; a cause that sheds the rail has it off as soon as no worker is left; no job ever has two processes; a worker
-that was asked to stop and goes is no casualty; no pace exceeds the ceiling that the tables of limits order.
+that was asked to stop and goes is no casualty; a SAFE that waits for the operator does not end without him; no
+pace exceeds the ceiling that the tables of limits order.
 
 *Power positive.* In SAFE the load is the bus, the transmitter, and the idle card while its rail is on. Over an
 orbit it has to fit what the worst array gives, losses of the battery included:
@@ -33,6 +34,8 @@ WORST_ARRAY: Final = 0.5
 TRANSMITTER_W: Final = 10.0
 SHEDDING: Final = frozenset(("soc_low", "undervoltage", "gpu_hot", "radiator_hot", "limit_power", "limit_thermal"))
 """Causes of SAFE that switch the rail off: power and heat. Stated here anew, not taken from the core."""
+AUTOMATIC: Final = SHEDDING | {"blind"}
+"""Causes of SAFE that end by themselves: power, heat, sensors."""
 GONE: Final = ("killed", "done")
 AT_WORK: Final = (Life.STARTING, Life.RUNNING)
 PACE_SLACK: Final = 1e-9
@@ -96,6 +99,8 @@ def broken(before: Node, choice: Choice, moment: Moment, power: Power) -> Iterat
     if asked and choice.report in GONE and "WORKER_DIED" in [name for name, _ in said(effects)]:
         yield "a worker that was asked to stop and went is reported as dead"
     if where is not Mode.SAFE:
+        if old.mode.mode is Mode.SAFE and old.mode.cause not in AUTOMATIC and choice.order != "NOMINAL":
+            yield f"SAFE by {old.mode.cause} ended without a telecommand"
         return
     shed = old.mode.mode is Mode.SAFE and old.payload.off and vehicle.mode.cause in SHEDDING
     if shed and any(isinstance(effect, Actuate) and effect.gpu_rail_on for effect in effects):

@@ -147,7 +147,16 @@ WALKS: Final = (
         hard=("GPU hot",),
         worlds=("good", "silent"),
         orders=("NOMINAL", "rail on"),
-        responses=frozenset(responses.ROWS),
+        responses=frozenset(responses.ROWS) - {Response.RESTART},
+    ),
+    Walk(
+        name="restart ladder",
+        kind="train",
+        retries=True,
+        hard=("soc low",),
+        worlds=("good", "silent"),
+        orders=("NOMINAL", "start"),
+        responses=frozenset((Response.RESTART,)),
     ),
 )
 Domain = Literal["power", "thermal", "gpu"]
