@@ -2,13 +2,14 @@
 has been seen to fail: a core with one response taken out leaves the faults unanswered that it answered.
 """
 
+import itertools
 import json
 
 import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from flightsw.core import duty, eps, executive, governor, limits, mode, payload, supervision
+from flightsw.core import duty, eps, executive, fdir, governor, limits, mode, payload, supervision
 from flightsw.core.lifecycle import LIFECYCLE, Life, Trigger
 from flightsw.core.mode import PAYLOAD_MODES
 from flightsw.link.schema import Mode
@@ -70,6 +71,10 @@ def test_ten_hertz_flies_the_same_faults() -> None:
     assert [r.name for r in fast.faults] == [r.name for r in slow.faults]
 
 
+def _no_fdir(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fdir, "step", lambda state, *how: (state, state.orders, ()))
+
+
 def _no_limits(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(limits, "step", lambda watch, limit, value, now_s: watch)
 
@@ -96,7 +101,7 @@ def _no_kill(patch: pytest.MonkeyPatch) -> None:
 
 
 def _always_alive(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(supervision, "adapters_alive", lambda state, frame_count: True)
+    patch.setattr(supervision, "adapters_alive", lambda *how: True)
 
 
 def _deaf_to_noise(patch: pytest.MonkeyPatch) -> None:
@@ -104,7 +109,7 @@ def _deaf_to_noise(patch: pytest.MonkeyPatch) -> None:
 
 
 def _rail_stays(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(eps, "switch_rail", lambda state, shed, reason: (state, ()))
+    patch.setattr(eps, "switch_rail", lambda state, *how: (state, ()))
 
 
 def _spends_blindly(patch: pytest.MonkeyPatch) -> None:
@@ -154,13 +159,15 @@ def test_a_duty_in_safe_breaks_a_standing_rule(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_battery_run_down_breaks_a_standing_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     _no_limits(monkeypatch)
+    _no_fdir(monkeypatch)
     _spends_blindly(monkeypatch)
     verdict = fly(hours=2.0, seed=1, faults=[ROWS["tc_unarmed"]])
     assert "true charge under its floor" in {violation.rule for violation in verdict.violations}
 
 
 def test_an_unkicked_watchdog_breaks_a_standing_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervision, "adapters_alive", lambda state, frame_count: frame_count % 100 > 0)
+    frames = itertools.count()
+    monkeypatch.setattr(supervision, "adapters_alive", lambda state: next(frames) % 100 > 0)
     verdict = alone("tc_unarmed")
     assert {violation.rule for violation in verdict.violations} == {"watchdog not kicked"}
 
