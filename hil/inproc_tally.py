@@ -4,8 +4,7 @@ Numbers only: nothing of the core is needed to count what a frame has shown. Ext
 plant's truth, at every frame, not of what the executive was told.
 """
 
-import heapq
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection
 from typing import Final
 
@@ -18,11 +17,14 @@ PENDING_MAX: Final = 500_000
 
 
 class Recorder:
-    """Store and forward as numbers: what was sent live, what waits, most important first, then oldest."""
+    """Store and forward as numbers: what was sent live, what waits, most important first, then oldest.
+
+    What waits is kept in runs of packets of one size, because a day of housekeeping is a few sizes.
+    """
 
     def __init__(self) -> None:
-        self.live = self.playback = self.shed = self.made = self.sent_bytes = self.replayed = 0
-        self._pending: list[tuple[int, int, int]] = []
+        self.live = self.playback = self.shed = self.made = self.sent_bytes = self.replayed = self.pending = 0
+        self._runs: dict[int, deque[list[int]]] = {}
 
     def take(self, priority: int, size_bytes: int, *, live: bool, in_contact: bool, record: bool) -> None:
         """Send a packet when ``live``, and record it when ``record``; in contact the station has it at once."""
@@ -32,23 +34,31 @@ class Recorder:
             self.live += 1
         elif not record:
             return
-        elif len(self._pending) < PENDING_MAX:
-            heapq.heappush(self._pending, (priority, self.made, size_bytes))
+        elif self.pending < PENDING_MAX:
+            self.pending += 1
+            runs = self._runs.setdefault(priority, deque())
+            if runs and runs[-1][0] == size_bytes:
+                runs[-1][1] += 1
+            else:
+                runs.append([size_bytes, 1])
         else:
             self.shed += 1
 
     def play(self, budget_bytes: int) -> None:
         """Play back up to this many bytes."""
-        while self._pending and self._pending[0][2] <= budget_bytes:
-            size_bytes = heapq.heappop(self._pending)[2]
-            budget_bytes -= size_bytes
-            self.sent_bytes += size_bytes
-            self.playback += 1
-
-    @property
-    def pending(self) -> int:
-        """Packets that wait."""
-        return len(self._pending)
+        for priority in sorted(self._runs):
+            runs = self._runs[priority]
+            while runs:
+                size_bytes, count = runs[0]
+                played = min(count, budget_bytes // size_bytes)
+                budget_bytes -= played * size_bytes
+                self.sent_bytes += played * size_bytes
+                self.playback += played
+                self.pending -= played
+                if played < count:
+                    runs[0][1] -= played
+                    return
+                runs.popleft()
 
 
 class Tally:

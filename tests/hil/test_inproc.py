@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from hil.cli import app
 from hil.inproc import ORBIT_S, mission, run_inproc
 from hil.inproc_evidence import Evidence, TimedCommand, TimedFault
+from hil.inproc_tally import Recorder
 from hil.plant.eps import EpsConfig
 from hil.plant.plant import Plant, PlantConfig
 
@@ -254,3 +255,16 @@ def test_the_command_prints_evidence():
 
 def test_event_times_never_go_back(orbit):
     assert all(a.world_s <= b.world_s for a, b in pairwise(orbit.events))
+
+
+def test_the_recorder_plays_the_most_important_first_then_the_oldest():
+    recorder = Recorder()
+    for priority, size_bytes in ((3, 100), (1, 50), (3, 100), (1, 60), (3, 40)):
+        recorder.take(priority, size_bytes, live=False, in_contact=True, record=True)
+    recorder.play(109)  # The second of priority 1 does not fit any more, and nothing overtakes it.
+    assert (recorder.playback, recorder.pending, recorder.sent_bytes) == (1, 4, 50)
+    recorder.play(260)
+    assert (recorder.playback, recorder.pending, recorder.sent_bytes) == (4, 1, 310)
+    recorder.take(3, 40, live=True, in_contact=True, record=True)
+    recorder.take(3, 40, live=False, in_contact=False, record=False)
+    assert (recorder.live, recorder.pending, recorder.made) == (1, 1, 7)
