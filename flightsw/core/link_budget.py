@@ -6,12 +6,13 @@ Two token buckets fill on the machine clock (the radio is hardware, it knows no 
     routine   what housekeeping and replies may take of it: while packets wait for playback, ``playback_share`` of
               the rate is kept for these, so that live data cannot starve what is more important
 
-What is *urgent* (verification, events) goes first: it is sent even when the total is empty, down to a debt of one
-full bucket. A routine packet may make a debt of no more than itself, so that playback, which takes all that is left
-in every frame, does not stop a long one. *Bulk* (housekeeping at the control rate) leaves one longest packet in the
-bucket, or on a slow radio the many small ones would never let a long, more important one through. Debt is paid
-before anything else is sent: over any time T at most ``fill`` · rate · (T + ``REFILL_MAX_S``) + 2 · full bytes and
-one packet are sent, whatever is raised on board.
+What is *urgent* (verification, events) goes first: it is sent even when the total is empty, down to a debt of
+one full bucket. A routine packet may make a debt of no more than itself in either bucket, so that neither
+playback, which takes all that is left in every frame, nor a shorter packet that is due in the same frame stops
+a long one. *Bulk* (housekeeping at the control rate) leaves one longest packet in the bucket, or on a slow
+radio the many small ones would never let a long, more important one through. Debt is paid before anything else
+is sent: over any time T at most ``fill`` · rate · (T + ``REFILL_MAX_S``) + 2 · full bytes and one packet are
+sent, whatever is raised on board.
 
 What is not sent for want of budget is recorded and comes by playback.
 """
@@ -78,8 +79,8 @@ def spend(budget: Budget, packet_bytes: int, priority: int) -> Budget | None:
     if urgent:
         payable = budget.total_bytes > -budget.full_bytes
     else:
-        left = PACKET_BYTES_MAX if priority >= BULK_PRIORITY else 0
-        payable = budget.total_bytes > 0.0 and cost + left <= budget.routine_bytes
+        needed = cost + PACKET_BYTES_MAX if priority >= BULK_PRIORITY else 1.0
+        payable = budget.total_bytes > 0.0 and needed <= budget.routine_bytes
     if not payable:
         return None
     routine = budget.routine_bytes if urgent else budget.routine_bytes - cost
