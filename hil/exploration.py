@@ -25,7 +25,7 @@ from flightsw.core.mode import PAYLOAD_MODES
 
 from .exploration_answers import answers, leaves, unanswered
 from .exploration_coverage import UNREACHABLE, rows, taken
-from .exploration_model import Key, Node, after, configuration, essence, fresh
+from .exploration_model import Key, Node, after, configuration, essence, fresh, store_key
 from .exploration_report import ExploreReport, Violation, WalkReport
 from .exploration_rules import broken, power_of
 from .exploration_walks import WALKS, Choice, Walk, choices
@@ -72,12 +72,17 @@ class Graph:
         start = fresh(self.walk, self.config)
         self._add(essence(start), start, None)
         frontier = deque([0])
+        boots: dict[Key, int] = {}
         while frontier:
             here = frontier.popleft()
             node = self.nodes[here]
             leads: list[int] = []
             for choice in self.possible(node):
                 self.transitions += 1
+                boot = (choice.boot, store_key(node))
+                if choice.boot and boot in boots:
+                    leads.append(boots[boot])
+                    continue
                 before = node
                 for moment in after(node, self.config, choice):
                     for rule in broken(before, choice, moment, self.power):
@@ -93,6 +98,8 @@ class Graph:
                 elif self.transitions % SAMPLE_EVERY == 0 and len(self.samples) < SAMPLES_MAX:
                     self.samples.append((known, before))
                 leads.append(known)
+                if choice.boot:
+                    boots[boot] = known
             self.next[here] = leads
             if progress is not None and here % 100 == 0:
                 progress(self.walk.name, len(self.nodes))
@@ -167,8 +174,14 @@ def _explored(walk: Walk, progress: Progress | None) -> tuple[WalkReport, list[V
     tried = exits = 0
     if not found:
         table = answers(walk)
+        booted: set[Key] = set()
         for number, node in enumerate(graph.nodes):
             for row in table:
+                if row.boots:
+                    key = (node.vehicle.mode.mode, node.vehicle.mode.cause, store_key(node))
+                    if key in booted:
+                        continue
+                    booted.add(key)
                 if row.fits(node.vehicle):
                     tried += 1
                     if unanswered(row, node, graph.config):

@@ -18,18 +18,29 @@ from flightsw.core import executive
 from flightsw.core.effects import Actuate, KillWorker, SaveCheckpoint, StartWorker
 from flightsw.core.executive import Vehicle
 from flightsw.core.fdir import Truth
-from flightsw.core.lifecycle import WITH_PROCESS, Life
-from flightsw.core.mode import PAYLOAD_MODES
+from flightsw.core.lifecycle import WITH_PROCESS
 from flightsw.link.limit_tables import Actionpoint, Response
 from flightsw.link.schema import Mode
 
 from .exploration_model import Moment, Node, after, said
 from .exploration_rules import AUTOMATIC
+from .exploration_states import (
+    alive,
+    always,
+    asked,
+    at_work,
+    awake,
+    hard_at_work,
+    has_process,
+    may_restart,
+    rail_on,
+    starting,
+    stopping,
+)
 from .exploration_walks import ACTIONS, LONG_S, VERY_LONG_S, Choice, Walk
 
 Seen = Callable[[list[Moment]], bool]
 REPORT_S: Final = 10.0
-HARD_WORK: Final = 0.1
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -41,23 +52,28 @@ class Answer(msgspec.Struct, frozen=True):
     seen: Seen
     text: str
 
+    @property
+    def boots(self) -> bool:
+        """Whether it begins with a boot, which sees only the store: one state for each store is enough."""
+        return bool(self.frames[0].boot)
+
 
 def answers(walk: Walk) -> tuple[Answer, ...]:
     """The rows of a walk."""
     rows = [
-        Answer(f"{world}", _awake, (Choice(world=world),), _safe, "SAFE in the same frame") for world in walk.hard
+        Answer(f"{world}", awake, (Choice(world=world),), _safe, "SAFE in the same frame") for world in walk.hard
     ]
     rows += [
-        Answer("sensors silent", _awake, (Choice(world="silent", frame_s=LONG_S),) * 2, _safe, "SAFE when blind"),
-        Answer("no heartbeat", _at_work, (Choice(frame_s=LONG_S),), _kills, "killed"),
-        Answer("no progress", _hard_at_work, (Choice(report="beat", frame_s=LONG_S),), _kills, "killed"),
-        Answer("never ready", _starting, (Choice(frame_s=LONG_S),), _kills, "killed"),
-        Answer("does not stop", _stopping, (Choice(world="silent", frame_s=LONG_S),) * 2, _kills, "killed"),
-        Answer("fault report", _has_process, (Choice(report="fault"),), _event("WORKER_FAULT"), "reported"),
-        Answer("worker died", _alive, (Choice(report="killed"),), _event("WORKER_DIED"), "reported"),
+        Answer("sensors silent", awake, (Choice(world="silent", frame_s=LONG_S),) * 2, _safe, "SAFE when blind"),
+        Answer("no heartbeat", at_work, (Choice(frame_s=LONG_S),), _kills, "killed"),
+        Answer("no progress", hard_at_work, (Choice(report="beat", frame_s=LONG_S),), _kills, "killed"),
+        Answer("never ready", starting, (Choice(frame_s=LONG_S),), _kills, "killed"),
+        Answer("does not stop", stopping, (Choice(world="silent", frame_s=LONG_S),) * 2, _kills, "killed"),
+        Answer("fault report", has_process, (Choice(report="fault"),), _event("WORKER_FAULT"), "reported"),
+        Answer("worker died", alive, (Choice(report="killed"),), _event("WORKER_DIED"), "reported"),
         Answer(
             "worker died, and may run",
-            _may_restart,
+            may_restart,
             (Choice(report="killed"), Choice(), Choice(frame_s=LONG_S)),
             _starts,
             "another one is started",
@@ -66,10 +82,10 @@ def answers(walk: Walk) -> tuple[Answer, ...]:
     ]
     if walk.silence:
         lost = (Choice(frame_s=VERY_LONG_S),)
-        rows.append(Answer("ground silent", _awake, lost, _safe, "SAFE"))
+        rows.append(Answer("ground silent", awake, lost, _safe, "SAFE"))
     if "rail off" in walk.orders:
         off = (Choice(order="rail off", then="good"),)
-        rows.append(Answer("rail ordered off", _rail_on, off, _rail_goes, "off in the next frame, workers killed"))
+        rows.append(Answer("rail ordered off", rail_on, off, _rail_goes, "off in the next frame, workers killed"))
     if walk.responses:
         rows += [_ordered(point) for point in ACTIONS if point.response in walk.responses]
     return tuple(rows)
@@ -132,12 +148,12 @@ def _ordered(point: Actionpoint) -> Answer:
         )
         return ripe and fit[point.response](vehicle)
 
-    fit: dict[Response, Callable[[Vehicle], bool]] = dict.fromkeys(Response, _always) | {
-        Response.SAFE: _awake,
-        Response.KILL: _has_process,
-        Response.CHECKPOINT: lambda v: v.first_train is not None and _at_work(v) and not _asked(v),
-        Response.POWER_CYCLE: _rail_on,
-        Response.POWER_OFF: _rail_on,
+    fit: dict[Response, Callable[[Vehicle], bool]] = dict.fromkeys(Response, always) | {
+        Response.SAFE: awake,
+        Response.KILL: has_process,
+        Response.CHECKPOINT: lambda v: v.first_train is not None and at_work(v) and not asked(v),
+        Response.POWER_CYCLE: rail_on,
+        Response.POWER_OFF: rail_on,
     }
     seen: dict[Response, Seen] = dict.fromkeys(Response, _always_seen) | {
         Response.SAFE: _safe,
@@ -159,60 +175,8 @@ def _ordered(point: Actionpoint) -> Answer:
     return Answer(name, fits, frames, told, "reported, and done at once")
 
 
-def _always(vehicle: Vehicle) -> bool:
-    return True
-
-
 def _always_seen(moments: list[Moment]) -> bool:
     return True
-
-
-def _awake(vehicle: Vehicle) -> bool:
-    # A vehicle that is about to restart comes up again first.
-    return vehicle.mode.mode is not Mode.SAFE and vehicle.restart is None
-
-
-def _life(vehicle: Vehicle) -> Life:
-    return vehicle.payload.jobs[0].life
-
-
-def _at_work(vehicle: Vehicle) -> bool:
-    return _life(vehicle) is Life.RUNNING
-
-
-def _hard_at_work(vehicle: Vehicle) -> bool:
-    return _at_work(vehicle) and vehicle.payload.jobs[0].duty >= HARD_WORK
-
-
-def _starting(vehicle: Vehicle) -> bool:
-    return _life(vehicle) is Life.STARTING
-
-
-def _stopping(vehicle: Vehicle) -> bool:
-    return _life(vehicle) is Life.STOPPING
-
-
-def _has_process(vehicle: Vehicle) -> bool:
-    return _life(vehicle) in WITH_PROCESS
-
-
-def _alive(vehicle: Vehicle) -> bool:
-    return _life(vehicle) in (Life.STARTING, Life.RUNNING)
-
-
-def _asked(vehicle: Vehicle) -> bool:
-    return vehicle.checkpoint.rings[0].asked_s is not None
-
-
-def _may_restart(vehicle: Vehicle) -> bool:
-    orders = vehicle.fdir.orders
-    held = orders.limit or orders.limit_power or orders.limit_thermal or vehicle.restart is not None
-    wanted = vehicle.payload.jobs[0].wanted and vehicle.eps.rail_commanded and vehicle.mode.mode in PAYLOAD_MODES
-    return _alive(vehicle) and wanted and not held and vehicle.now_s >= vehicle.eps.rail_held_s
-
-
-def _rail_on(vehicle: Vehicle) -> bool:
-    return vehicle.eps.rail_on and vehicle.eps.rail_commanded
 
 
 def _has(moments: list[Moment], kind: type) -> bool:

@@ -162,6 +162,12 @@ def essence(node: Node) -> Key:
     )
 
 
+def store_key(node: Node) -> Key:
+    """What of the store decides about a boot; a boot sees nothing else of the life before it."""
+    known = node.vehicle.durable.known
+    return (known.safe_cause, known.silence_s >= SILENCE_MAX_S, known.ladder_restarts, bool(node.durable))
+
+
 def said(effects: tuple[Effect, ...]) -> list[tuple[str, str]]:
     """Events among the effects: name and text."""
     return [(effect.name, effect.text) for effect in effects if isinstance(effect, Announce)]

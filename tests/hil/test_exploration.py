@@ -52,7 +52,7 @@ def test_a_small_walk_is_proved() -> None:
     assert report.states > 200
     assert report.transitions > 4000
     (walk,) = report.walks
-    assert walk.faults_tried > 500
+    assert walk.faults_tried > 300
     assert walk.exits_tried > 100
     assert walk.samples > 3
 
