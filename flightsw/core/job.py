@@ -153,7 +153,8 @@ def fire(
         life=target,
         since_s=since_s,
         acted_s=now_s,
-        broken=broken or job.broken,
+        # A new process begins with a clean record, however the one before it ended.
+        broken="" if action is Action.START else broken or job.broken,
         # Every way into a new process passes through START.
         killed=action is Action.KILL or (job.killed and action is not Action.START),
         duty=0.0,

@@ -155,6 +155,6 @@ def _move(job: Job, config: Config, spec: JobConfig, permit: Permit, now_s: floa
             if not job.wanted:
                 return fire(job, spec, Trigger.STOP, "not wanted", now_s, out)
             if permit is Permit.RUN and now_s >= job.retry_s:
-                restarted = replace(job, restarts=job.restarts + 1, broken="")
+                restarted = replace(job, restarts=job.restarts + 1)
                 return fire(restarted, spec, Trigger.RETRY, f"restart {restarted.restarts}", now_s, out)
     return job

@@ -19,10 +19,10 @@ from flightsw.link.schema import Mode
 from hil import exploration, exploration_model
 from hil.cli import app
 from hil.exploration import explore
-from hil.exploration_model import configuration, essence, fresh
+from hil.exploration_model import after, configuration, essence, fresh, said
 from hil.exploration_report import ExploreReport, lines
 from hil.exploration_rules import least_share, power_of
-from hil.exploration_walks import ACTIONS, ORDERS, WALKS, WORLDS, Walk, choices
+from hil.exploration_walks import ACTIONS, LONG_S, ORDERS, WALKS, WORLDS, Choice, Walk, choices
 
 SMALL = Walk(
     name="small",
@@ -214,3 +214,20 @@ def test_command_reports_and_has_its_status(monkeypatch: pytest.MonkeyPatch) -> 
     result = CliRunner().invoke(app, ["explore", "--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout)["rows_missed"] == ["job: X"]
+
+
+def test_a_job_that_was_stopped_and_started_anew_owes_nothing_to_its_last_failure() -> None:
+    """A hang, then stopped and started by the operator: the new worker that goes when asked is no casualty."""
+    walk, long = WALKS[0], Choice(frame_s=LONG_S)
+    config = configuration(walk)
+    node, events = fresh(walk, config), []
+    ready, order = Choice(report="ready"), lambda name: Choice(order=name, then="good")
+    hung = (Choice(), Choice(), ready, long, order("SAFE"), Choice(report="killed"))
+    mended = (order("stop"), order("NOMINAL"), order("start"), Choice(), ready)
+    for choice in (*hung, *mended, order("SAFE"), Choice(report="done")):
+        moments = after(node, config, choice)
+        node = moments[-1].node
+        events += [name for moment in moments for name, _ in said(moment.effects)]
+    assert events.count("WORKER_READY") == 2
+    assert events.count("WORKER_DIED") == 1
+    assert node.vehicle.payload.jobs[0].life is Life.OFF
