@@ -63,6 +63,37 @@ def test_tests_never_sleep() -> None:
     assert not calls, "tests wait for conditions, not for time: " + ", ".join(calls)
 
 
+EXCLUSION = re.compile(r"#\s*pragma:\s*no (?:cover|branch)\b(?P<rest>.*)")
+REASON = re.compile(r" - \w+ \w+")
+
+
+def test_what_coverage_leaves_out_says_why() -> None:
+    unsaid = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in SOURCES
+        if path.is_relative_to(ROOT / "flightsw")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if (found := EXCLUSION.search(line)) and not REASON.match(found["rest"])
+    ]
+    assert not unsaid, "write `# pragma: no cover - reason`:\n" + "\n".join(unsaid)
+
+
+@pytest.mark.parametrize(
+    ("comment", "says_why"),
+    [
+        ("# pragma: no cover", False),
+        ("# pragma: no branch", False),
+        ("# pragma: no cover - ", False),
+        ("#pragma: no cover", False),
+        ("# pragma: no cover - it ends the process.", True),
+    ],
+)
+def test_a_reason_is_words(comment: str, says_why: bool) -> None:
+    found = EXCLUSION.search(comment)
+    assert found is not None
+    assert bool(REASON.match(found["rest"])) is says_why
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_module_opens_with_its_purpose(path: Path) -> None:
     text = path.read_text()

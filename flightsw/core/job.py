@@ -137,7 +137,7 @@ def fire(
             out.append(StopWorker(spec.id))
         case Action.KILL:
             out.append(KillWorker(spec.id, reason))
-        case Action.NONE:
+        case _:
             pass
     if target is not job.life:
         fields: Fields = {

@@ -151,7 +151,7 @@ def _move(job: Job, config: Config, spec: JobConfig, permit: Permit, now_s: floa
             patience_s = config.kill_timeout_s if job.killed else config.stop_timeout_s
             if now_s - job.acted_s > patience_s:
                 return fire(job, spec, Trigger.STOP_OVERDUE, "did not stop in time", now_s, out)
-        case Life.FAILED | Life.QUARANTINED:
+        case Life.FAILED | Life.QUARANTINED:  # pragma: no branch - no life is left that has no case.
             if not job.wanted:
                 return fire(job, spec, Trigger.STOP, "not wanted", now_s, out)
             if permit is Permit.RUN and now_s >= job.retry_s:

@@ -4,9 +4,9 @@ import msgspec
 import pytest
 from core_flight import Flight, telecommand
 
-from flightsw.core import eps, executive
+from flightsw.core import commanding, eps, executive, payload
 from flightsw.core.effects import Acknowledge, Actuate, Announce, KillWorker, Restart, Telemetry
-from flightsw.core.inputs import AdapterStatus, Health, Inputs
+from flightsw.core.inputs import AdapterStatus, CheckpointFailed, Health, Inputs, RequestReply
 from flightsw.core.job import Config as PayloadConfig
 from flightsw.core.job import JobConfig
 from flightsw.core.lifecycle import Life
@@ -180,6 +180,128 @@ def test_worker_that_dies_fails_what_waits_for_it(name: str, extra: dict[str, ob
     assert desk.reports(9)[-1][:2] == (C, FailureCode.EXECUTION_FAILED)
 
 
+# --- what a telecommand meets after its acceptance -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "text"),
+    [
+        ("job.checkpoint", {"job": "train"}, "job train is OFF, not RUNNING"),
+        ("job.infer", {"job": "infer", "prompt": "x"}, "job infer is OFF, not RUNNING"),
+    ],
+)
+def test_work_is_refused_by_a_job_that_does_not_run(name: str, arguments: dict[str, object], text: str) -> None:
+    desk = Desk()
+    assert desk.send("job.stop", job=arguments["job"]) == DONE
+    assert desk.send(name, **arguments) == [(A, OK), (S, FailureCode.EXECUTION_FAILED)]
+    assert desk.reports(desk.number)[-1][2] == text
+
+
+@pytest.mark.parametrize(
+    ("first", "meanwhile", "text"),
+    [
+        ("job.start", "job.stop", "the job was stopped meanwhile, or is complete"),
+        ("job.stop", "job.start", "the job was started meanwhile"),
+    ],
+)
+def test_the_later_wish_for_a_job_ends_the_earlier(first: str, meanwhile: str, text: str) -> None:
+    desk = Desk(executive.Config(jobs=(JobConfig(id="train", kind="train", autostart=first == "job.stop"),)))
+    desk.frame(telecommand(first, 900, job="train"))
+    desk.frame(telecommand(meanwhile, 901, job="train"))
+    desk.fly(3.0)
+    assert desk.reports(900)[-1] == (C, FailureCode.EXECUTION_FAILED, text)
+    assert desk.reports(901)[-1] == (C, OK, "")
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_with_the_workers_reason() -> None:
+    desk = Desk()
+    desk.frame(telecommand("job.checkpoint", 900, job="train"))
+    desk.workers["train"].commits_s = []
+    desk.frame(reports=(CheckpointFailed(job="infer", reason="not this one"),))
+    assert desk.reports(900)[-1][:2] == (S, OK)
+    desk.frame(reports=(CheckpointFailed(job="train", reason="no space left"),))
+    assert desk.reports(900)[-1] == (C, FailureCode.EXECUTION_FAILED, "no space left")
+
+
+def reply(request: int, finish: str, text: str) -> RequestReply:
+    return RequestReply(
+        job="infer", request=request, text=text, tokens=0, finish=finish, generation=-1, duration_s=0.1
+    )
+
+
+def test_an_inference_that_fails_says_the_workers_reason() -> None:
+    desk = Desk()
+    assert desk.send("governor.cap", power_cap_w=0.0) == DONE
+    desk.frame(telecommand("job.infer", 900, job="infer", prompt="x"))
+    desk.frame(reports=(reply(901, "failed", "another request"),))
+    assert desk.reports(900)[-1][:2] == (S, OK)
+    desk.frame(reports=(reply(900, "failed", "prompt too long"),))
+    assert desk.reports(900)[-1] == (C, FailureCode.EXECUTION_FAILED, "prompt too long")
+
+
+def test_requests_that_wait_are_bounded() -> None:
+    """With the GPU idle nobody answers; the request over the bound is refused, and taken once one was answered."""
+    desk = Desk(executive.Config(jobs=JOBS, commanding=commanding.Config(in_flight_max=2 * payload.REQUESTS_MAX)))
+    assert desk.send("governor.cap", power_cap_w=0.0) == DONE
+    desk.fly(1.0)
+    first = 900
+    over = first + payload.REQUESTS_MAX
+    desk.frame(*(telecommand("job.infer", n, job="infer", prompt="x") for n in range(first, over + 1)))
+    assert [desk.reports(n)[-1][:2] for n in range(first, over)] == [(S, OK)] * payload.REQUESTS_MAX
+    assert desk.reports(over)[-1][:2] == (S, FailureCode.BUSY)
+    assert f"{payload.REQUESTS_MAX} requests are waiting" in desk.reports(over)[-1][2]
+    desk.frame(reports=(reply(first, "length", "words"),))
+    desk.frame(telecommand("job.infer", over + 1, job="infer", prompt="x"))
+    assert desk.reports(over + 1)[-1][:2] == (S, OK)
+
+
+def test_a_command_is_refused_when_the_mode_changed_after_its_acceptance() -> None:
+    desk = Desk(executive.Config(jobs=(JobConfig(id="train", kind="train", autostart=False),)))
+    desk.frame(telecommand("mode.set", 900, mode="SAFE"))
+    desk.vehicle, _ = executive.accept(
+        desk.vehicle, desk.config, telecommand("job.start", 901, job="train"), desk.now_s
+    )
+    assert len(desk.vehicle.commanding.in_flight) == 2
+    out = desk.frame()
+    verdict = [
+        (Stage(b.stage), FailureCode(b.code), b.text)
+        for b in (decode_telemetry(e.packet).body for e in out if isinstance(e, Telemetry))
+        if isinstance(b, VerificationBody) and b.id == 901
+    ]
+    assert verdict == [(S, FailureCode.MODE_FORBIDS, "the mode became SAFE meanwhile")]
+    assert not desk.vehicle.payload.wanted
+
+
+def test_the_way_out_of_safe_is_closed_by_a_cause_that_comes_up() -> None:
+    """The cause trips in the frame between the start of the command and the step of the mode."""
+    desk = Desk()
+    assert desk.send("mode.set", mode="SAFE") == DONE
+    # Another cause by the first frame in which the request is looked at.
+    desk.frame(telecommand("mode.set", 900, mode="NOMINAL"))
+    assert desk.reports(900)[-1][:2] == (S, OK)
+    desk.now_s += CONFIG.mode.stale_safe_s + 1.0
+    desk.sensors_on = False
+    desk.frame()
+    assert desk.reports(900)[-1] == (C, FailureCode.EXECUTION_FAILED, "a cause of SAFE came up meanwhile")
+    assert desk.vehicle.mode.mode is Mode.SAFE
+
+
+def test_the_rail_cannot_be_switched_on_while_safe_sheds_it() -> None:
+    desk = Desk()
+    desk.send("arm", opcode=0x31)
+    assert desk.send("gpu.rail", on=False) == DONE
+    desk.sensor_changes["soc_fraction"] = 0.70
+    desk.fly(3.0)
+    assert desk.vehicle.mode.event == "SOC_LOW"
+    desk.send("arm", opcode=0x31)
+    assert desk.send("gpu.rail", on=True) == [(A, OK), (S, OK), (C, FailureCode.EXECUTION_FAILED)]
+    assert desk.reports(desk.number)[-1][2] == "SAFE sheds the rail; it will be on afterwards"
+    assert not desk.rail_on
+    desk.sensor_changes["soc_fraction"] = 0.80
+    desk.fly(15.0)
+    assert desk.rail_on
+
+
 def test_command_without_an_end_times_out() -> None:
     desk = Desk()
     desk.workers["train"].silent = True
@@ -299,6 +421,15 @@ def test_low_battery_sheds_the_rail_and_recovers_by_itself() -> None:
     assert desk.rail_on
     assert (desk.vehicle.mode.mode, desk.life()) == (Mode.COMPUTE, Life.RUNNING)
     assert [fields["state"] for _, _, fields in desk.events("RAIL_SWITCHED")] == ["OFF", "ON"]
+
+
+@pytest.mark.parametrize(("field", "event"), [("gpu_temp_degc", "GPU_HOT"), ("radiator_temp_degc", "RADIATOR_HOT")])
+def test_heat_is_reported_once_and_sheds_the_rail(field: str, event: str) -> None:
+    desk = Desk()
+    desk.sensor_changes[field] = 95.0
+    desk.fly(3.0)
+    assert [fields["temp_degc"] for _, _, fields in desk.events(event)] == [95.0]
+    assert (desk.vehicle.mode.event, desk.rail_on) == (event, False)
 
 
 def test_silent_sensors_idle_the_gpu_then_safe_then_back() -> None:

@@ -137,6 +137,21 @@ def test_stop_and_kill_have_deadlines() -> None:
     assert run.life is Life.OFF
 
 
+@pytest.mark.parametrize(("deaths", "life"), [(1, Life.FAILED), (CONFIG.restarts_max + 1, Life.QUARANTINED)])
+def test_a_broken_job_that_is_no_longer_wanted_is_off_for_good(deaths: int, life: Life) -> None:
+    run = Run().running()
+    for _ in range(deaths - 1):
+        run.step(DIED)
+        assert run.effects(after_s=CONFIG.backoff_max_s) == [StartWorker("train")]
+        run.step(ready())
+    run.step(DIED)
+    assert run.life is life
+    run.state = payload.want(run.state, 0, False)
+    assert run.effects() == []
+    assert run.life is Life.OFF
+    assert run.effects(after_s=2 * CONFIG.quarantine_retry_s) == []
+
+
 def test_start_has_a_deadline() -> None:
     run = Run()
     run.step()
@@ -396,6 +411,13 @@ def test_once_before_each_eclipse() -> None:
     assert ring.at(60.0, remaining_s=50.0) == []
     assert ring.at(120.0, eclipse=True, remaining_s=2000.0) == []
     assert ring.at(200.0, remaining_s=90.0) == ["eclipse ahead"]
+
+
+def test_news_of_an_unknown_job_changes_no_ring() -> None:
+    ring = Ring()
+    before = ring.state
+    assert ring.at(10.0, msgspec.structs.replace(committed(9), job="ghost")) == []
+    assert ring.state == before
 
 
 def test_before_eclipse_can_be_switched_off() -> None:

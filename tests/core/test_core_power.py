@@ -69,6 +69,15 @@ def test_edges_teach_phase_period_and_length(orbit_s: float, eclipse_s: float) -
     assert orbits.names == ["ECLIPSE_ENTERED", "ECLIPSE_LEFT"] * 2
 
 
+@pytest.mark.parametrize(("orbit_s", "believed_s"), [(6100.0, 6100.0), (6400.0, 5700.0), (5000.0, 5700.0)])
+def test_a_period_that_no_orbit_has_is_not_learned(orbit_s: float, believed_s: float) -> None:
+    """Two entries seen more than a tenth of the configured 5700 s off set the phase, and not the period."""
+    orbits = Orbits(eps.Config(eclipse_entry_s=None), orbit_s=orbit_s, phase_s=orbit_s - 3000.0)
+    state = orbits.until(3000.0 + 2 * orbit_s)
+    assert orbits.names.count("ECLIPSE_ENTERED") >= 2
+    assert state.period_s == pytest.approx(believed_s, abs=10.0)
+
+
 def test_a_tumble_is_dark_but_not_learned() -> None:
     orbits = Orbits(eps.Config(eclipse_entry_s=3600.0))
     orbits.until(1000.0)

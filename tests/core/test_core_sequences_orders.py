@@ -394,6 +394,27 @@ def test_r4_append_drops_no_arming_from_before_a_hazardous_step_that_it_keeps() 
     assert [step.op for step in bird.slot("ats1").flown.steps][:3] == [step.op for step in steps[:3]]
 
 
+def test_r4_append_keeps_the_arming_of_a_passed_hazardous_step_that_it_keeps() -> None:
+    """A passed hazardous step lies in the window of the next one and stays: so does its own, older arming."""
+    bird = flying(frame_s=1.0)
+    steps = [
+        at(10.0, **mark(1)),
+        at(80.0, "arm", opcode=0x31),
+        at(120.0, "gpu.rail", on=True),
+        at(130.0, "arm", opcode=0x31),
+        at(140.0, **mark(2)),
+        at(180.0, "gpu.rail", on=True),
+    ]
+    bird.load("ats1", absolute(*steps))
+    start(bird, "ats1")
+    bird.fly(150.0 - bird.world_s)
+    assert appended(bird, at(200.0, **mark(3))) == (F.NONE, "")
+    assert [step.at_ds for step in bird.slot("ats1").flown.steps[:-1]] == [step.at_ds for step in steps[1:]]
+    bird.fly(60.0)
+    assert bird.numbers == [1, 2, 3]
+    assert bird.vehicle.sequences.failed == 0
+
+
 APPEND_REFUSALS = {
     "no load": (None, F.NOT_STAGED, "no load of ats1 is open"),
     "not validated": (Phase.STAGED, F.NOT_VALIDATED, "the load of ats1 is not validated"),
