@@ -89,7 +89,7 @@ def boot(
     """
     vehicle = replace(start(config, boot_count, crash_loop, now_s), power_on=power_on, resets=resets)
     vehicle, told = restore(vehicle, durable)
-    vehicle, stored = restore_tables(vehicle, config, durable, now_s)
+    vehicle, stored = restore_tables(vehicle, config, durable, now_s, crash_loop=crash_loop)
     answer, switched = fdir_memory.restored(vehicle.fdir, durable.get(fdir_memory.KEY))
     vehicle = replace(vehicle, fdir=answer)
     config = flown(vehicle, config)

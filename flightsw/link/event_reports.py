@@ -81,6 +81,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x70, "TABLE_ACTIVATED", _I, "table {table} from {source}: {content}, CRC-32 {crc32}", "A table is in force from now on; the source is ground, store or default."),
     _event(0x71, "TABLE_REJECTED", _E, "stored table {table} is unusable, the default stands: {reason}", "What a former boot stored is refused."),
     _event(0x72, "PARAMETERS_CHANGED", _I, "{count} parameters changed: {changes}", "Values of the configuration changed together."),
+    _event(0x73, "TABLES_SET_ASIDE", _E, "crash loop: {count} stored tables are not flown, the defaults stand: {names}", "A table may be what crashes the daemon; the next boot outside a crash loop takes them up again."),
     # 0xD0.. limits
     _event(0xD0, "FDIR_TRIPPED", _W, "actionpoint {action} ({name}, level {level}, time {count}): {response}: {condition}", "A condition held long enough; the response is done in the same frame."),
     _event(0xD1, "FDIR_RELEASED", _I, "actionpoint {action} ({name}) released after {response}", "The condition has been gone for long enough."),

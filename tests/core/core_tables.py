@@ -78,14 +78,14 @@ class Operator(Flight):
         assert {body.crc32 for body in bodies} == {zlib.crc32(image)}
         return image, answer
 
-    def reboot(self) -> list[str]:
+    def reboot(self, *, crash_loop: bool = False) -> list[str]:
         """A new life on what was persisted; the event texts of its boot."""
         self.workers.clear()
         self.vehicle, effects = executive.boot(
             self.config,
             boot_count=self.vehicle.boot_count + 1,
             cause="test",
-            crash_loop=False,
+            crash_loop=crash_loop,
             config_hash="cafe",
             now_s=self.now_s,
             durable=self.store,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from flightsw.core import executive, table_kinds, tables
 from flightsw.core.durable import DURABLE_KEYS
 from flightsw.core.job import JobConfig
+from flightsw.core.parameter_set import flown
 from flightsw.core.table_handler import Handler, Outcomes
 from flightsw.core.tables import DUMPS_MAX, LOADS_MAX
 from flightsw.core.vehicle import Vehicle
@@ -330,6 +331,21 @@ def test_r7_what_was_activated_outlives_a_reboot_and_a_reset_does_too(desk: Oper
     texts.active.clear()
     desk.reboot()
     assert texts.active == {"ats2": b"other words"}
+
+
+def test_r11_in_a_crash_loop_no_stored_parameter_acts_and_none_is_lost(desk: Operator, texts: Texts) -> None:
+    assert desk.send("parameter.stage", parameter="mode.recover_s", value=33.0)[0] is F.NONE
+    desk.send("table.validate", table="parameters")
+    assert desk.send("table.activate", table="parameters")[0] is F.NONE
+    told = [e for e in desk.reboot(crash_loop=True) if e.startswith("TABLE")]
+    assert told == ["TABLES_SET_ASIDE crash loop: 1 stored tables are not flown, the defaults stand: parameters"]
+    assert flown(desk.vehicle, desk.config).mode.recover_s == desk.config.mode.recover_s
+    assert any(e.startswith("TABLE_ACTIVATED table parameters from store") for e in desk.reboot())
+    assert flown(desk.vehicle, desk.config).mode.recover_s == 33.0
+
+
+def test_r11_a_crash_loop_without_stored_tables_has_nothing_to_tell(desk: Operator) -> None:
+    assert not [e for e in desk.reboot(crash_loop=True) if e.startswith("TABLE")]
 
 
 def test_an_open_load_does_not_outlive_a_reboot(desk: Operator) -> None:
