@@ -33,6 +33,8 @@ state_dir = "state"
 endpoint = "{avionics}"
 [radio]
 endpoint = "{radio}"
+# The wire is a pseudo-terminal: pings one after another would fill a slower radio, and its queue be measured.
+rate_bps = 10000000
 [probe]
 source = "none"
 [log]
