@@ -180,7 +180,8 @@ class _Load:
             raise outcome_error(result, self._name)
         while time.monotonic() - self._moved_s < self._patience_s:
             if self._contact():
-                time.sleep(PAUSE_S if result.code == "BUSY" else 0.0)
+                if result.code == "BUSY":
+                    time.sleep(PAUSE_S)
                 return
             self._tell(result.name, silent=True)
             time.sleep(PAUSE_S)

@@ -41,19 +41,15 @@ class Instrument(Protocol):
     @property
     def health(self) -> CardHealth | None:
         """What ails the card, where it is simulated; nothing can be injected into a real one."""
-        ...
 
     def power_w(self, dt_s: float, now_s: float, rail_on: bool) -> float | None:
         """Watts that the plant is fed now; None when the instrument gives no value."""
-        ...
 
     def show(self, truth: Truth) -> None:
         """Let the card's own sensors show this truth, where they are simulated."""
-        ...
 
     def close(self) -> None:
         """Release it."""
-        ...
 
 
 class SimulatedCard:
