@@ -17,7 +17,7 @@ RADIATOR_LIMITS: Final = Limits(yellow_high=58.0, red_high=60.0)
 MODES: Final = tuple(m.name for m in Mode)
 OFF_ON: Final = ("OFF", "ON")
 JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARANTINED")
-GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR")
+GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR", "PLAN")
 TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
 RESET_CAUSES: Final = (
     "FIRST_BOOT",
