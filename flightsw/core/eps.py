@@ -7,23 +7,23 @@ is not learned. ``eclipse`` is true when darkness is *seen or forecast*: in a di
 wins, which costs a little work and never charge (power-thermal-orbit reference, section 6.8, "failure
 directions").
 
-Array. The believed array power matters for spending in sunlight. Measured power is what the array *can* give only
-while nothing curtails it, that is while the battery neither is full nor charges at its limit. Then the
-measurement is learned, down or up; otherwise it only raises the estimate.
+Charge and array are estimates, each with its σ: ``charge`` and ``array_model``. What the bus itself says stays in
+sight: the thresholds of SAFE look at the gauge *and* at the estimate, and the worse one counts.
 
 All durations of arcs are mission time; persistence of limits is machine time.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from . import limits, sense
+from flightsw.link.avionics import SensorFrame
+
+from . import array_model, charge, limits, sense
 from .events import Event, Fields
 from .limits import CLEAR, NEVER, Limit, Watch
 
-J_PER_WH: Final = 3600.0
 DARK_BELOW: Final = 0.4
 LIT_ABOVE: Final = 0.6
 """Sun sensor levels that switch between lit and dark; between them the last verdict stands."""
@@ -31,28 +31,21 @@ PERIOD_TOLERANCE: Final = 0.1
 """A period between two entries that differs more than this from the configured one is not learned."""
 ECLIPSE_PLAUSIBLE: Final = 0.2
 """Darkness shorter than this part of the configured eclipse is not learned."""
-CURTAILED_SOC: Final = 0.97
-CURTAILED_CHARGE: Final = 0.85
-"""Above this charge, or this part of the charge limit, the array may be giving less than it could."""
 
 
-class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(charge.Config, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Battery, array and orbit as believed, and the thresholds of SAFE."""
 
-    capacity_wh: Annotated[float, Meta(gt=0.0, le=1e6)] = 700.0
-    """Battery capacity."""
     dod_max: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.30
     """Deepest allowed depth of discharge; the floor of the state of charge is 1 − dod_max."""
-    charge_efficiency: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.95
-    """Stored energy per energy into the battery."""
-    discharge_efficiency: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.95
-    """Energy out of the battery per stored energy."""
-    charge_power_max_w: Annotated[float, Meta(gt=0.0, le=1e6)] = 350.0
-    """Charge limit on the bus side (C/2)."""
-    bus_power_w: Annotated[float, Meta(ge=0.0, le=1e6)] = 60.0
-    """Load of everything but the GPU."""
     array_power_w: Annotated[float, Meta(ge=0.0, le=1e6)] = 1200.0
     """Array power in full sun, until it has been measured."""
+    array_sigma: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
+    """Relative standard uncertainty of that."""
+    array_gain_sigma: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.005
+    """Relative error of gain of the array's sensor, standard uncertainty."""
+    array_regulation: Literal["shunt", "series"] = "shunt"
+    """Shunt: the sensor sees all that the array can give; series (MPPT): what is taken of it."""
     orbit_period_s: Annotated[float, Meta(ge=600.0, le=1e6)] = 5700.0
     """Orbital period (mission time)."""
     eclipse_s: Annotated[float, Meta(ge=0.0, le=1e6)] = 2100.0
@@ -71,6 +64,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A threshold must be passed for this long (machine clock)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.eclipse_s >= self.orbit_period_s:
             raise ValueError(
                 f"eclipse_s = {self.eclipse_s:g} must be shorter than orbit_period_s = {self.orbit_period_s:g}"
@@ -84,20 +78,25 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             )
 
     @property
-    def capacity_j(self) -> float:
-        """Battery capacity in joules."""
-        return self.capacity_wh * J_PER_WH
-
-    @property
     def soc_floor(self) -> float:
         """Lowest allowed state of charge."""
         return 1.0 - self.dod_max
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """Power as known now; ``entry_s`` is the latest forecast entry, ``seen_entry_s`` the latest observed one."""
+    """Power as known now; ``entry_s`` is the latest forecast entry, ``seen_entry_s`` the latest observed one.
 
-    array_power_w: float
+    ``soc_fraction`` is the best estimate and ``soc_sigma`` its standard uncertainty, ``gauge_soc_fraction`` what
+    the gauge reads; all NaN while unknown or stale. ``battery`` and ``array`` are the estimators, ``taken_s`` and
+    ``received_s`` when the last frame came (mission and machine time).
+    """
+
+    array: array_model.State
+    battery: charge.State = charge.COLD
+    taken_s: float = NEVER
+    received_s: float = NEVER
+    soc_sigma: float = float("nan")
+    gauge_soc_fraction: float = float("nan")
     period_s: float
     eclipse_s: float
     entry_s: float | None
@@ -114,11 +113,21 @@ class State(Struct, frozen=True, kw_only=True):
     rail_held_s: float = NEVER
     rail_on: bool = True
 
+    @property
+    def array_power_w(self) -> float:
+        """Array power in full sun, as learned."""
+        return self.array.power_w
+
+    @property
+    def array_sigma_w(self) -> float:
+        """Standard uncertainty of ``array_power_w``."""
+        return self.array.sigma_w
+
 
 def start(config: Config) -> State:
     """State at boot: everything as configured."""
     return State(
-        array_power_w=config.array_power_w,
+        array=array_model.start(config),
         period_s=config.orbit_period_s,
         eclipse_s=config.eclipse_s,
         entry_s=config.eclipse_entry_s,
@@ -133,30 +142,34 @@ def step(
     found: tuple[Event, ...] = ()
     if frame is None:
         return state, found
+    estimate, array, taken_s = state.battery, state.array, state.taken_s
+    if sensed.received_s != state.received_s:
+        dt_s = max(0.0, world_s - taken_s) if taken_s != NEVER else 0.0
+        estimate, found = charge.step(estimate, config, frame, dt_s)
+        array = array_model.step(array, config, frame, estimate.soc_fraction, dt_s)
+        taken_s = world_s
     soc_low, undervoltage = state.soc_low, state.undervoltage
-    soc = frame.soc_fraction if sensed.fresh else float("nan")
+    soc = soc_sigma = gauge = float("nan")
     if sensed.fresh:
+        soc, soc_sigma, gauge = estimate.soc_fraction, estimate.soc_sigma, frame.soc_fraction
         sun = frame.sun_fraction
         if sun < DARK_BELOW and state.dark is not True:
-            state, found = _entry(state, config, world_s, soc)
+            state, edge = _entry(state, config, world_s, soc)
+            found += edge
         elif sun > LIT_ABOVE and state.dark is not False:
-            state, found = _exit(state, config, world_s, soc)
-        soc_low = limits.step(soc_low, Limit(config.soc_safe, config.soc_recovered, config.trip_s), soc, now_s)
-        undervoltage = limits.step(
-            undervoltage,
-            Limit(config.bus_undervoltage_v, config.bus_recovered_v, config.trip_s),
-            frame.bus_voltage_v,
-            now_s,
-        )
-        if soc_low.active and not state.soc_low.active:
-            found += (Event("SOC_LOW", {"soc": soc, "limit": config.soc_safe}),)
-        if undervoltage.active and not state.undervoltage.active:
-            fields: Fields = {"voltage_v": frame.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
-            found += (Event("BUS_UNDERVOLTAGE", fields),)
+            state, edge = _exit(state, config, world_s, soc)
+            found += edge
+        soc_low, undervoltage, crossed = _floor(state, config, frame, soc, now_s)
+        found += crossed
     eclipse, remaining_s = _arc(state, state.dark is True and sensed.fresh, world_s)
     return (
         State(
-            array_power_w=_array(state, config, sensed),
+            array=array,
+            battery=estimate,
+            taken_s=taken_s,
+            received_s=sensed.received_s,
+            soc_sigma=soc_sigma,
+            gauge_soc_fraction=gauge,
             period_s=state.period_s,
             eclipse_s=state.eclipse_s,
             entry_s=state.entry_s,
@@ -175,6 +188,28 @@ def step(
         ),
         found,
     )
+
+
+def _floor(
+    state: State, config: Config, frame: SensorFrame, soc: float, now_s: float
+) -> tuple[Watch, Watch, tuple[Event, ...]]:
+    """The thresholds of SAFE: of gauge and estimate the lower one counts, and one that is missing does not."""
+    gauge = frame.soc_fraction
+    lowest = gauge if gauge < soc or soc != soc else soc
+    soc_low = limits.step(state.soc_low, Limit(config.soc_safe, config.soc_recovered, config.trip_s), lowest, now_s)
+    undervoltage = limits.step(
+        state.undervoltage,
+        Limit(config.bus_undervoltage_v, config.bus_recovered_v, config.trip_s),
+        frame.bus_voltage_v,
+        now_s,
+    )
+    found: tuple[Event, ...] = ()
+    if soc_low.active and not state.soc_low.active:
+        found += (Event("SOC_LOW", {"soc": lowest, "limit": config.soc_safe}),)
+    if undervoltage.active and not state.undervoltage.active:
+        fields: Fields = {"voltage_v": frame.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
+        found += (Event("BUS_UNDERVOLTAGE", fields),)
+    return soc_low, undervoltage, found
 
 
 def command_rail(state: State, on: bool, by: str, off_until_s: float = NEVER) -> State:
@@ -230,17 +265,3 @@ def _arc(state: State, dark: bool, world_s: float) -> tuple[bool, float]:
     if dark or phase_s < state.eclipse_s:
         return True, (state.eclipse_s - phase_s) % state.period_s
     return False, state.period_s - phase_s
-
-
-def _array(state: State, config: Config, sensed: sense.State) -> float:
-    frame = sensed.frame
-    if frame is None or not sensed.fresh or not frame.sun_fraction > LIT_ABOVE:
-        return state.array_power_w
-    measured_w = frame.array_power_w
-    charge_w = frame.battery_voltage_v * frame.battery_current_a
-    if measured_w != measured_w or charge_w != charge_w:
-        return state.array_power_w
-    limit_w = CURTAILED_CHARGE * config.charge_power_max_w
-    if frame.soc_fraction < CURTAILED_SOC and charge_w < limit_w:
-        return max(0.0, measured_w)
-    return max(measured_w, state.array_power_w)

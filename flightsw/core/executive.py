@@ -156,7 +156,9 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     power, found = eps.step(vehicle.eps, config.eps, sensed, clock.steady_s, now_s)
     if found:
         take(found)
-    heat, found = thermal.step(vehicle.thermal, config.thermal, sensed, now_s)
+    heat, found = thermal.step(
+        vehicle.thermal, config.thermal, sensed, clock.steady_s, now_s, config.eps.bus_power_w
+    )
     if found:
         take(found)
     reading = sensed.gpu if sensed.gpu is not vehicle.sense.gpu else None

@@ -6,9 +6,9 @@ does.
 
 *When a change acts.* Everything that a subsystem reads from its ``Config`` acts in the next frame. What a subsystem
 took from it at boot and has changed since (``_adopted``) is taken anew, when and only when its own parameter
-changes: array power, orbit and eclipse replace what was observed, ``events.severity_min`` the filter, and a
-housekeeping interval the schedule of its group. Deadlines that run already (armed opcodes, commands, back-off)
-stand.
+changes: array power, conductance, orbit and eclipse replace what was observed, ``events.severity_min`` the filter,
+and a housekeeping interval the schedule of its group. Deadlines that run already (armed opcodes, commands,
+back-off) stand.
 
 *Staging.* ``parameter.stage`` edits an open load of the table, which begins as the active set; validating and
 activating are those of every table.
@@ -28,7 +28,7 @@ from flightsw.link.errors import TableError
 from flightsw.link.settings import SETTING_BY_NAME, Number, ParameterSet, Setting
 from flightsw.link.tables import TABLE_BY_NAME, Table
 
-from . import housekeeping, tables
+from . import array_model, heat_model, housekeeping, tables
 from .events import Event, Fields
 from .table_handler import Handler, Outcomes
 from .tables import Load
@@ -193,10 +193,13 @@ def _adopted(vehicle: "Vehicle", changes: tuple[Setting, ...], config: "Config",
     names = {setting.name for setting in changes}
     power = vehicle.eps
     if "eps.array_power_w" in names:
-        power = replace(power, array_power_w=config.eps.array_power_w)
+        power = replace(power, array=array_model.start(config.eps))
     if names & {"eps.orbit_period_s", "eps.eclipse_s"}:
         # Both, so that an eclipse that was observed never outlasts an orbit that was set.
         power = replace(power, period_s=config.eps.orbit_period_s, eclipse_s=config.eps.eclipse_s)
+    heat = vehicle.thermal
+    if "thermal.conductance_w_k" in names:
+        heat = replace(heat, model=heat_model.start(config.thermal))
     events = vehicle.events
     if "events.severity_min" in names:
         events = replace(events, severity_min=config.events.severity_min)
@@ -210,4 +213,4 @@ def _adopted(vehicle: "Vehicle", changes: tuple[Setting, ...], config: "Config",
             if interval_s:
                 schedule = housekeeping.set_interval(schedule, group.name, interval_s, longest_s, now_s)
             schedule = housekeeping.enable(schedule, group.name, interval_s > 0.0, now_s)
-    return replace(vehicle, eps=power, events=events, housekeeping=schedule)
+    return replace(vehicle, eps=power, thermal=heat, events=events, housekeeping=schedule)

@@ -1,28 +1,32 @@
 """Thermal control: the two nodes that the mission flies on, and the thresholds of SAFE.
 
 The GPU node passes its heat through a conductance to the radiator node, which radiates it (power-thermal-orbit
-reference, section 6.1). Both are read by the bus. The card's own die temperature protects the card and is another
-parameter; on a bench that runs the world faster than the machine the two differ by design.
+reference, section 6.1). Both are read by the bus, filtered and explained by ``heat_model``. The card's own die
+temperature protects the card and is another parameter; on a bench that runs the world faster than the machine the
+two differ by design.
+
+The thresholds of SAFE look at the readings *and* at the estimates, and the hotter one counts.
 """
 
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from . import limits, sense
+from flightsw.link.avionics import SensorFrame
+
+from . import heat_model, limits, sense
 from .events import Event
-from .limits import CLEAR, Limit, Watch
+from .limits import CLEAR, NEVER, Limit, Watch
+from .plan import HeatPath
 
 
-class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Config(heat_model.Config, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Heat path as believed, and temperature limits."""
 
     gpu_limit_degc: Annotated[float, Meta(ge=-50.0, le=150.0)] = 80.0
     """Limit of the GPU node; SAFE above it."""
     radiator_limit_degc: Annotated[float, Meta(ge=-50.0, le=150.0)] = 60.0
     """Limit of the radiator node; SAFE above it."""
-    conductance_w_k: Annotated[float, Meta(gt=0.0, le=1e4)] = 14.0
-    """Conductance from the GPU node to the radiator node."""
     clear_k: Annotated[float, Meta(gt=0.0, le=100.0)] = 10.0
     """SAFE may end when the node is this far below its limit."""
     trip_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 0.5
@@ -30,23 +34,76 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class State(Struct, frozen=True, kw_only=True):
-    """Node temperatures (NaN while stale or unknown) and watchpoints."""
+    """Node temperatures as estimated, their standard uncertainties (NaN while stale or unknown), and watchpoints.
 
+    ``model`` holds the filter and the heat path as learned; ``taken_s`` and ``received_s`` say when the last frame
+    came (mission and machine time).
+    """
+
+    model: heat_model.State
+    taken_s: float = NEVER
+    received_s: float = NEVER
     gpu_degc: float = float("nan")
     radiator_degc: float = float("nan")
+    gpu_sigma_k: float = float("nan")
+    radiator_sigma_k: float = float("nan")
     gpu_hot: Watch = CLEAR
     radiator_hot: Watch = CLEAR
 
+    @property
+    def heat(self) -> HeatPath:
+        """The heat path as learned."""
+        return self.model.heat
 
-COLD = State()
+
+def start(config: Config) -> State:
+    """State at boot: the heat path as configured, temperatures unknown."""
+    return State(model=heat_model.start(config))
 
 
-def step(state: State, config: Config, sensed: sense.State, now_s: float) -> tuple[State, tuple[Event, ...]]:
-    """Thermal state after this frame's sensing."""
-    frame = sensed.frame
+def step(
+    state: State, config: Config, sensed: sense.State, world_s: float, now_s: float, bus_power_w: float
+) -> tuple[State, tuple[Event, ...]]:
+    """Thermal state after this frame's sensing; ``world_s`` is mission time that does not jump.
+
+    ``bus_power_w`` is what everything but the GPU draws and leaves in the radiator.
+    """
+    frame, model, taken_s = sensed.frame, state.model, state.taken_s
+    if frame is not None and sensed.received_s != state.received_s:
+        dt_s = max(0.0, world_s - taken_s) if taken_s != NEVER else 0.0
+        model = heat_model.step(model, config, frame, bus_power_w, dt_s)
+        taken_s = world_s
     if frame is None or not sensed.fresh:
-        return State(gpu_hot=state.gpu_hot, radiator_hot=state.radiator_hot), ()
+        return State(
+            model=model,
+            taken_s=taken_s,
+            received_s=sensed.received_s,
+            gpu_hot=state.gpu_hot,
+            radiator_hot=state.radiator_hot,
+        ), ()
+    gpu_hot, radiator_hot, found = _ceiling(state, config, frame, model, now_s)
+    return State(
+        model=model,
+        taken_s=taken_s,
+        received_s=sensed.received_s,
+        gpu_degc=model.gpu_degc,
+        radiator_degc=model.radiator_degc,
+        gpu_sigma_k=model.gpu_sigma_k,
+        radiator_sigma_k=model.radiator_sigma_k,
+        gpu_hot=gpu_hot,
+        radiator_hot=radiator_hot,
+    ), found
+
+
+def _ceiling(
+    state: State, config: Config, frame: SensorFrame, model: heat_model.State, now_s: float
+) -> tuple[Watch, Watch, tuple[Event, ...]]:
+    """The thresholds of SAFE: of reading and estimate the hotter one counts, and one that is missing does not."""
     gpu, radiator = frame.gpu_temp_degc, frame.radiator_temp_degc
+    if model.gpu_degc > gpu or gpu != gpu:
+        gpu = model.gpu_degc
+    if model.radiator_degc > radiator or radiator != radiator:
+        radiator = model.radiator_degc
     gpu_limit = Limit(config.gpu_limit_degc, config.gpu_limit_degc - config.clear_k, config.trip_s)
     radiator_limit = Limit(config.radiator_limit_degc, config.radiator_limit_degc - config.clear_k, config.trip_s)
     gpu_hot = limits.step(state.gpu_hot, gpu_limit, gpu, now_s)
@@ -56,4 +113,4 @@ def step(state: State, config: Config, sensed: sense.State, now_s: float) -> tup
         found += (Event("GPU_HOT", {"temp_degc": gpu, "limit_degc": config.gpu_limit_degc}),)
     if radiator_hot.active and not state.radiator_hot.active:
         found += (Event("RADIATOR_HOT", {"temp_degc": radiator, "limit_degc": config.radiator_limit_degc}),)
-    return State(gpu_degc=gpu, radiator_degc=radiator, gpu_hot=gpu_hot, radiator_hot=radiator_hot), found
+    return gpu_hot, radiator_hot, found

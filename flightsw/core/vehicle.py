@@ -196,7 +196,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         correlation=correlation.start(now_s),
         gpu_health=gpu_health.State(),
         eps=eps.start(config.eps),
-        thermal=thermal.State(),
+        thermal=thermal.start(config.thermal),
         watch=watchpoints.start(watch_table),
         fdir=fdir.start(action_table),
         limit_tables=fdir_tables.State(config=config),

@@ -37,6 +37,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x12, "SENSORS_STALE", _E, "no valid sensor frame for {age_s:.1f} s", "Avionics are silent."),
     _event(0x13, "SENSORS_RECOVERED", _I, "sensor frames are back after {age_s:.1f} s", "Avionics talk again."),
     _event(0x14, "SENSOR_INVALID", _W, "{sensor} reads {value:g}: outside its physical range", "A reading was ignored."),
+    _event(0x19, "CHARGE_CONTRADICTED", _W, "gauge says {gauge:.3f}, voltage {voltage:.3f}: the lower one is believed", "Fuel gauge and battery voltage do not fit together."),
     # 0x20.. power and heat
     _event(0x20, "ECLIPSE_ENTERED", _I, "eclipse entry, SoC {soc:.3f}", "The sun is gone."),
     _event(0x21, "ECLIPSE_LEFT", _I, "eclipse exit, SoC {soc:.3f}", "The sun is back."),
@@ -46,6 +47,10 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x25, "RADIATOR_HOT", _C, "radiator {temp_degc:.1f} degC over {limit_degc:.1f}", "The radiator is too hot."),
     _event(0x26, "GOVERNOR_LIMIT", _D, "governor bound by {limit}, budget {budget_w:.0f} W", "What binds the power budget changed."),
     _event(0x27, "RAIL_SWITCHED", _W, "GPU rail {state}: {reason}", "The GPU's power rail was switched."),
+    _event(0x2C, "BATTERY_FULL", _D, "battery full, estimated at {soc:.4f} with sigma {sigma:.4f}", "The battery refuses charge: its state of charge is known."),
+    _event(0x2D, "GAUGE_REFUSED", _W, "fuel gauge not believed: it would mean {gauge:.3f}, counted is {soc:.3f}", "The gauge contradicts the counted charge."),
+    _event(0x2E, "GAUGE_HEARD", _I, "fuel gauge agrees again after {refused_s:.0f} s of mission time", "The gauge takes part in the estimate again."),
+    _event(0x2F, "CHARGE_RESET", _W, "counted charge {soc:.3f} given up, gauge reads {gauge:.3f}", "Gauge and voltage agreed against the counted charge for long."),
     # 0x30.. payload
     _event(0x30, "JOB_STATE", _I, "job {job}: {old} → {new}: {reason}", "A job changed its state."),
     _event(0x31, "WORKER_READY", _I, "job {job}: pid {pid} on {device}, resumed at step {step}, generation {generation}", "A worker is up; generation −1 is a fresh start."),

@@ -44,7 +44,7 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="mode_reason", text="Event id that caused the present mode; 0 is none"),
     Parameter(name="contact", states=OFF_ON, text="Radio carrier lock"),
     # power
-    Parameter(name="eps.soc_fraction", limits=SOC_LIMITS, text="Battery state of charge (fuel gauge)"),
+    Parameter(name="eps.soc_fraction", limits=SOC_LIMITS, text="Battery state of charge, best estimate"),
     Parameter(name="eps.bus_voltage_v", unit="V", text="Main bus voltage"),
     Parameter(name="eps.bus_current_a", unit="A", text="Main bus load current"),
     Parameter(name="eps.battery_voltage_v", unit="V", text="Battery terminal voltage"),
@@ -205,6 +205,19 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(
         name="watchdog.confirmed", states=OFF_ON, text="Last kick seen to count; NaN where no watchdog tells"
     ),
+    # estimates and their standard uncertainties
+    Parameter(name="eps.soc_sigma", text="Standard uncertainty of the state of charge"),
+    Parameter(name="eps.gauge_soc_fraction", text="State of charge as the fuel gauge reads it"),
+    Parameter(name="eps.gauge_bias", text="What the fuel gauge reads too much, as learned"),
+    Parameter(name="eps.array_estimate_w", unit="W", text="Array power in full sun, as learned"),
+    Parameter(name="eps.array_sigma_w", unit="W", text="Its standard uncertainty"),
+    Parameter(name="eps.battery_full", states=OFF_ON, text="The battery refuses charge: it is full"),
+    Parameter(name="thermal.gpu_sigma_k", unit="K", text="Standard uncertainty of the GPU node's temperature"),
+    Parameter(name="thermal.radiator_sigma_k", unit="K", text="Standard uncertainty of the radiator's temperature"),
+    Parameter(name="thermal.conductance_w_k", unit="W/K", text="GPU node to radiator, as learned"),
+    Parameter(name="thermal.radiator_capacity_j_k", unit="J/K", text="Heat capacity of the radiator, as learned"),
+    Parameter(name="thermal.absorbed_w", unit="W", text="Heat that the radiator absorbs in the dark, as learned"),
+    Parameter(name="thermal.absorbed_sun_w", unit="W", text="What it absorbs more in sunlight, as learned"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -317,6 +330,11 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "fdir.duty_ceiling",
             "sequence.running",
             "sequence.ats_next_s",
+            "eps.soc_sigma",
+            "eps.gauge_soc_fraction",
+            "eps.array_estimate_w",
+            "eps.battery_full",
+            "thermal.gpu_sigma_k",
         ),
     ),
     HousekeepingGroup(
@@ -409,6 +427,13 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "tc.refused_mode_forbids",
             "tc.refused_not_armed",
             "tc.refused_busy",
+            "eps.gauge_bias",
+            "eps.array_sigma_w",
+            "thermal.radiator_sigma_k",
+            "thermal.conductance_w_k",
+            "thermal.radiator_capacity_j_k",
+            "thermal.absorbed_w",
+            "thermal.absorbed_sun_w",
         ),
     ),
 )

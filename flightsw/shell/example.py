@@ -42,13 +42,20 @@ def render() -> str:
 
 
 def docs(kind: type[Any]) -> dict[str, str]:
-    """Docstring under each field of a struct, by field name."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(tree, ast.ClassDef)
-    found = {}
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            found[field.target.id] = str(ast.literal_eval(text.value))
+    """Docstring under each field of a struct and of those it extends, by field name."""
+    found: dict[str, str] = {}
+    for part in kind.__mro__:
+        if not issubclass(part, msgspec.Struct) or part is msgspec.Struct:
+            continue
+        tree = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for field, text in zip(tree.body, tree.body[1:], strict=False):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+            ):
+                found.setdefault(field.target.id, str(ast.literal_eval(text.value)))
     return found
 
 

@@ -15,6 +15,8 @@ import msgspec
 from msgspec import inspect
 
 VALUE_CHARACTERS_MAX: Final = 60
+LIST_CHARACTERS_MAX: Final = 300
+"""As much of the allowed keys as a complaint lists."""
 
 
 class Complaint(msgspec.Struct, frozen=True):
@@ -79,8 +81,11 @@ def shown(value: object) -> str:
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest of ``names``, or the list of them when none is near."""
     known = sorted(names)
+    told = ", ".join(known)
+    if len(told) > LIST_CHARACTERS_MAX:
+        told = f"{told[:LIST_CHARACTERS_MAX].rpartition(', ')[0]} and others, {len(known)} in all"
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; allowed are {', '.join(known)}"
+    return f"; did you mean {near[0]!r}?" if near else f"; allowed are {told}"
 
 
 def allowed(kind: Any) -> str:

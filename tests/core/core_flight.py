@@ -46,22 +46,23 @@ PASSES_S = ((1200.0, 1800.0), (4300.0, 4900.0))
 def sensor_frame(sequence: int, plant: Plant, warp: float = 1.0, **changes: object) -> SensorFrame:
     """What the bus would measure now; ``changes`` override fields."""
     sun = plant.sun
+    voltage_v = plant.battery_voltage_v
     fields: dict[str, object] = {
         "sequence": sequence,
         "world_s": plant.time_s,
         "tai_s": TAI_AT_ZERO_S + plant.time_s,
         "warp": warp,
-        "bus_voltage_v": 28.0,
-        "bus_current_a": 5.0,
+        "bus_voltage_v": voltage_v,
+        "bus_current_a": (plant.gpu_w + plant.bus_w) / voltage_v,
         "array_power_w": plant.array_w * sun,
-        "battery_voltage_v": 28.0,
-        "battery_current_a": 0.0,
+        "battery_voltage_v": voltage_v,
+        "battery_current_a": plant.battery_w / voltage_v,
         "battery_temp_degc": 15.0,
         "soc_fraction": plant.energy_j / plant.capacity_j,
         "sun_fraction": sun,
         "gpu_temp_degc": plant.gpu_k - KELVIN,
         "radiator_temp_degc": plant.radiator_k - KELVIN,
-        "gpu_rail_power_w": 100.0,
+        "gpu_rail_power_w": plant.gpu_w,
         "gpu_rail_on": True,
         "latitude_deg": 10.0,
         "longitude_deg": 20.0,
@@ -137,7 +138,7 @@ class Flight:
         duty = min(1.0, sum(w.duty for w in self.workers.values() if w.ready_s is not None))
         plant = self.plant
         gpu_w = plant.idle_w + duty * (plant.max_w - plant.idle_w) if self.rail_on else 0.0
-        charge_w = plant.step(world_dt_s, gpu_w)
+        plant.step(world_dt_s, gpu_w)
         soc = plant.energy_j / plant.capacity_j
         self.soc_min = min(self.soc_min, soc)
         self.gpu_max_degc = max(self.gpu_max_degc, plant.gpu_k - KELVIN)
@@ -145,7 +146,6 @@ class Flight:
         self._sequence += 1
         orbit_s = plant.time_s % plant.orbit_s
         changes = {
-            "battery_current_a": charge_w / 28.0,
             "radio_lock": any(start_s <= orbit_s < end_s for start_s, end_s in self.passes),
             **self.sensor_changes,
         }

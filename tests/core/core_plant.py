@@ -4,12 +4,14 @@ It is the truth of the tests in this folder: rectangular eclipse, battery with e
 thermal nodes. Symbols and nominal values are those of section 6.1, the throughput curve that of 6.2. SI units.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 SIGMA = 5.670374419e-8
 KELVIN = 273.15
+CELL_OCV_V = (3.00, 3.45, 3.55, 3.60, 3.65, 3.71, 3.79, 3.88, 3.97, 4.07, 4.18)
 
 
 @dataclass
@@ -41,6 +43,8 @@ class Plant:
     gpu_k: float = 298.15
     radiator_k: float = 293.15
     time_s: float = 0.0
+    battery_w: float = 0.0
+    gpu_w: float = 100.0
 
     @property
     def sun(self) -> float:
@@ -66,7 +70,18 @@ class Plant:
             self.gpu_k = gpu_k + h * (gpu_w - flow_w) / self.gpu_j_k
             self.radiator_k = radiator_k + h * (flow_w + self.bus_w + absorbed_w - emitted_w) / self.radiator_j_k
         self.time_s += dt_s
-        return (self.energy_j - before_j) / dt_s
+        stored_w = (self.energy_j - before_j) / dt_s
+        self.battery_w = (
+            stored_w / self.charge_efficiency if stored_w > 0.0 else stored_w * self.discharge_efficiency
+        )
+        self.gpu_w = gpu_w
+        return stored_w
+
+    @property
+    def battery_voltage_v(self) -> float:
+        """Terminal voltage of eight cells and 40 mΩ, V I = battery power; an unregulated bus has it too."""
+        emf_v = 8.0 * float(np.interp(self.energy_j / self.capacity_j, np.linspace(0.0, 1.0, 11), CELL_OCV_V))
+        return 0.5 * (emf_v + math.sqrt(max(0.0, emf_v * emf_v + 4.0 * 0.04 * self.battery_w)))
 
 
 def throughput_curve(idle_w: float = 80.0, max_w: float = 700.0) -> tuple[np.ndarray, np.ndarray]:

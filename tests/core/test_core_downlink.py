@@ -172,6 +172,14 @@ def test_unknown_is_nan_and_never_zero() -> None:
         if PARAMETER_BY_NAME[name].unit and not math.isnan(value)
     ]  # fmt: skip
     known = {"uptime_s", "frame_jitter_ms", "eps.arc_remaining_s", "governor.power_budget_w", "contact.silence_s"}
+    # What is learned in flight begins as configured.
+    known |= {
+        "eps.array_estimate_w",
+        "eps.array_sigma_w",
+        "thermal.conductance_w_k",
+        "thermal.radiator_capacity_j_k",
+    }
+    known |= {"thermal.absorbed_w", "thermal.absorbed_sun_w"}
     assert set(measured) == known
 
 

@@ -146,7 +146,7 @@ def test_a_boot_on_stored_parameters_is_a_boot_on_such_a_file(setting: Setting) 
 
 
 def test_what_was_observed_stands_until_its_own_parameter_changes(desk: Operator) -> None:
-    observed = replace(desk.vehicle.eps, array_power_w=1111.0, period_s=5555.0, eclipse_s=2222.0)
+    observed = replace(desk.vehicle.eps, period_s=5555.0, eclipse_s=2222.0)
     desk.vehicle = replace(desk.vehicle, eps=observed)
     desk.use("parameters", parameters(eps__capacity_wh=650.0))
     assert (desk.vehicle.eps.period_s, desk.vehicle.eps.eclipse_s) == (5555.0, 2222.0)

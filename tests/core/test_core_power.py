@@ -34,7 +34,7 @@ class Orbits:
                 self.plant.time_s,
                 self.plant.time_s,
             )
-            self.names += [event.name for event in found]
+            self.names += [event.name for event in found if event.name.startswith("ECLIPSE")]
         return self.state
 
 
@@ -110,7 +110,7 @@ def test_forecast_darkness_wins_over_a_stuck_sun_sensor() -> None:
     ],
 )
 def test_array_is_learned_while_nothing_curtails_it(changes: dict[str, object], believed_w: float) -> None:
-    config = eps.Config()
+    config = eps.Config(array_regulation="series")
     state, _ = eps.step(eps.start(config), config, sensed(0.0, Plant(), **changes), 0.0, 0.0)
     assert state.array_power_w == believed_w
 
@@ -125,13 +125,13 @@ def test_array_is_learned_while_nothing_curtails_it(changes: dict[str, object], 
     ],
 )
 def test_thresholds_of_safe(field: str, good: float, bad: float, between: float, event: str) -> None:
-    power, heat = eps.start(eps.Config()), thermal.State()
+    power, heat = eps.start(eps.Config()), thermal.start(thermal.Config())
     active, names = [], []
     # Value by tick of 0.2 s: a glitch shorter than trip_s, then the real thing, then hysteresis, then good.
     for tick, value in enumerate((good, bad, bad, good, bad, bad, bad, bad, between, between, good)):
         seen = sensed(tick * 0.2, Plant(), **{field: value})
         power, found = eps.step(power, eps.Config(), seen, tick * 0.2, tick * 0.2)
-        heat, more = thermal.step(heat, thermal.Config(), seen, tick * 0.2)
+        heat, more = thermal.step(heat, thermal.Config(), seen, tick * 0.2, tick * 0.2, 60.0)
         watches = (power.soc_low, power.undervoltage, heat.gpu_hot, heat.radiator_hot)
         active.append(any(watch.active for watch in watches))
         names += [e.name for e in (*found, *more) if e.name != "ECLIPSE_LEFT"]
@@ -152,7 +152,10 @@ def test_stale_sensors_are_no_values() -> None:
     config = eps.Config()
     seen = msgspec.structs.replace(sensed(0.0, Plant()), fresh=False)
     assert eps.step(eps.start(config), config, seen, 0.0, 0.0)[0].soc_fraction != 0.9
-    assert str(thermal.step(thermal.State(), thermal.Config(), seen, 0.0)[0].gpu_degc) == "nan"
+    assert (
+        str(thermal.step(thermal.start(thermal.Config()), thermal.Config(), seen, 0.0, 0.0, 60.0)[0].gpu_degc)
+        == "nan"
+    )
 
 
 @pytest.mark.parametrize(
