@@ -84,7 +84,8 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
         """Sunlit share of each of ``steps`` steps from time 0, by sub-samples at the middle of equal parts."""
         offsets_s = (np.arange(samples) + 0.5) * (step_s / samples)
         times_s = np.arange(steps)[:, None] * step_s + offsets_s + self.phase_s
-        return np.mean(times_s % self.orbit_s < self.orbit_s - self.eclipse_s, axis=1, dtype=np.float64)
+        lit = (times_s % self.orbit_s < self.orbit_s - self.eclipse_s).astype(np.float64)
+        return np.asarray(lit.mean(axis=1), dtype=np.float64)
 
 
 def power_w(throughput: Floats) -> Floats:
