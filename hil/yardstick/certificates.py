@@ -1,10 +1,9 @@
-"""The yardstick's own results, which no governor touches: what was achievable in each scenario, and the bound on it.
+"""The yardstick's own results, which no governor touches: what was achievable in each scenario, and its bound.
 
 Both are kept as JSON lines in the output folder, one file for each set of scenarios, and made once.
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +15,11 @@ REFERENCE_STEP_S: Final = 60.0
 
 
 class Clairvoyant(Line, frozen=True, kw_only=True):
-    """``achievable`` was flown without a violation; ``reference`` is the reference's value (equal steps of 60 s over
-    sunlit edges, not flyable); both are mean throughput. ``seconds`` of the processor."""
+    """Mean throughputs of one scenario, and the processor time they took.
+
+    ``achievable`` was flown without a violation; ``reference`` is the reference's value: equal steps of 60 s over
+    sunlit edges, which cannot be flown.
+    """
 
     achievable: float
     reference: float
@@ -45,7 +47,3 @@ def clairvoyant(number: int) -> Clairvoyant:
 def clairvoyants(folder: Path, set_name: str) -> Records[Clairvoyant]:
     """The achievable values that are known of a set."""
     return Records(folder / f"clairvoyant-{set_name}.jsonl", Clairvoyant, YARDSTICK_VERSION)
-
-
-Progress = Callable[[str, int, int], None]
-"""What is being done, how many are done, of how many."""

@@ -13,8 +13,9 @@ Steps k = 0 … N−1 of Δt_k; states E, T_g, T_r at k = 0 … N. In watts, jou
 The reference writes the curve as one row for each line; because throughput per watt falls from piece to piece, the
 optimum fills the pieces in order, so columns with bounds say the same and the programme has a third of the rows.
 
-``Programme`` keeps the model in the solver: emission, bounds and prices change in place, so the next solution
-starts from the last one.
+``Programme`` keeps the model in the solver (``linear``): emission, bounds and prices change in place, so the next
+solution starts from the last one. A last row can *demand* a mean throughput, and ``coldest`` then asks how cold the
+radiator can be in a step of a plan that delivers it.
 """
 
 from typing import Final
@@ -22,11 +23,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-try:
-    import highspy
-except ImportError as error:  # pragma: no cover - the installation is broken.
-    raise ImportError("hil governor-bench needs the solver HiGHS: pip install highspy") from error
-
+from .linear import INFINITY, Model, Rows
 from .world import (
     AREA_M2,
     CHARGE_MAX_W,
@@ -46,7 +43,6 @@ from .world import (
 COLDEST_K: Final = 150.0
 TIE_BREAK: Final = 1e-9
 """Worth of a joule left at the end, in seconds at full throughput: only breaks ties."""
-INFINITY: Final = highspy.kHighsInf
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -72,10 +68,6 @@ class Solution(msgspec.Struct, frozen=True):
         return 0.5 * (self.radiator_k[:-1] + self.radiator_k[1:])
 
 
-class NotOptimal(Exception):
-    """The solver did not prove an optimum; says what it returned."""
-
-
 class Programme:
     """One world's linear programme over steps of ``steps_s``, each sunlit for a share, held in the solver."""
 
@@ -88,6 +80,7 @@ class Programme:
         start: Start | None,
         *,
         discharge_max_w: float = DISCHARGE_MAX_W,
+        tie_break: float = TIE_BREAK,
     ) -> None:
         self.world, self.steps_s, self.steps = world, steps_s, len(steps_s)
         n, j, total_s = self.steps, len(pieces.watts), float(steps_s.sum())
@@ -99,15 +92,16 @@ class Programme:
         self._energy, self._gpu, self._radiator = (n * width + i * (n + 1) + np.arange(n + 1) for i in range(3))
         self.columns = n * width + 3 * (n + 1)
 
-        low, high, cost = np.zeros(self.columns), np.full(self.columns, INFINITY), np.zeros(self.columns)
+        low, high, cost = np.zeros(self.columns), np.zeros(self.columns), np.zeros(self.columns)
         high[self._piece] = pieces.watts
         cost[self._piece] = np.array(pieces.slope) * (steps_s / total_s)[:, None]
         low[self._p], high[self._p] = IDLE_W, MAX_W
         high[self._c], high[self._d] = CHARGE_MAX_W, discharge_max_w
+        high[self._e] = world.emission_w_k4 * RADIATOR_MAX_K**4
         low[self._energy], high[self._energy] = world.energy_min_j, world.capacity_j
         low[self._gpu], high[self._gpu] = COLDEST_K, GPU_MAX_K
         low[self._radiator], high[self._radiator] = COLDEST_K, RADIATOR_MAX_K
-        cost[self._energy[-1]] = TIE_BREAK / total_s
+        cost[self._energy[-1]] = tie_break / total_s
         if start is not None:
             for column, value in (
                 (self._energy[0], start.energy_j),
@@ -116,7 +110,7 @@ class Programme:
             ):
                 low[column] = high[column] = value
 
-        rows = _Rows()
+        rows = Rows()
         al, be, g = steps_s / (2.0 * GPU_J_K), steps_s / (2.0 * world.radiator_j_k), world.conductance_w_k
         one = np.ones(n)
         en, tg, tr = self._energy, self._gpu, self._radiator
@@ -154,8 +148,9 @@ class Programme:
             np.stack((1.0 + be * g, be * g - 1.0, -be * g, -be * g, 2.0 * be), axis=1),
         )
         # Emission row k: e_k − g_k/2 (Tr_k + Tr_{k+1}) between bounds that ``emission`` sets.
-        self._emission_row = rows.count
-        rows.add(0.0, 0.0, np.stack((self._e, tr[1:], tr[:-1]), axis=1), np.array([1.0, -4.0, -4.0]))
+        self._emission_row = rows.add(
+            0.0, 0.0, np.stack((self._e, tr[1:], tr[:-1]), axis=1), np.array([1.0, -4.0, -4.0])
+        )
         if start is None:
             for column, sign in ((en, -1.0), (tg, 1.0), (tr, 1.0)):
                 rows.add(
@@ -164,19 +159,20 @@ class Programme:
                     np.array([[column[-1], column[0]]]),
                     np.array([sign, -sign]),
                 )
-        self.cost = cost
-        self._solver = _quiet_solver()
-        self._solver.passModel(rows.model(cost, low, high))
+        pieces_all = self._piece.ravel()
+        self._demand_row = rows.add(-INFINITY, INFINITY, pieces_all[None, :], cost[pieces_all])
+        self._throughput = cost[pieces_all]
+        self.model = Model(rows, cost, low, high)
 
     def emission(self, slope: Floats, offset: Floats, *, equality: bool) -> None:
         """e_k = slope_k Tmid_k + offset_k, or e_k at most that."""
         for k in range(self.steps):
             row = self._emission_row + k
             half = -0.5 * float(slope[k])
-            self._solver.changeCoeff(row, int(self._radiator[k]), half)
-            self._solver.changeCoeff(row, int(self._radiator[k + 1]), half)
+            self.model.coefficient(row, 1, half)
+            self.model.coefficient(row, 2, half)
             bound = float(offset[k])
-            self._solver.changeRowBounds(row, bound if equality else -INFINITY, bound)
+            self.model.row(row, bound if equality else -INFINITY, bound)
 
     def tangents(self, middle_k: Floats) -> None:
         """Emission by its tangents at these temperatures: never more than the truth."""
@@ -192,59 +188,31 @@ class Programme:
     def limits(self, gpu_max_k: float, energy_min_j: float) -> None:
         """Other limits of GPU node and charge, for all states but the first."""
         for column in self._gpu[1:]:
-            self._solver.changeColBounds(int(column), COLDEST_K, gpu_max_k)
+            self.model.column(int(column), COLDEST_K, gpu_max_k)
         for column in self._energy[1:]:
-            self._solver.changeColBounds(int(column), energy_min_j, self.world.capacity_j)
+            self.model.column(int(column), energy_min_j, self.world.capacity_j)
 
     def solve(self) -> Solution:
-        """Raises ``NotOptimal``."""
-        self._solver.run()
-        status = self._solver.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
-            raise NotOptimal(f"HiGHS: {self._solver.modelStatusToString(status)}")
-        x = np.array(self._solver.getSolution().col_value)
-        value = float(self.cost[self._piece].ravel() @ x[self._piece].ravel())
+        """The optimum. Raises ``NotOptimal``."""
+        x = self.model.solve()
+        value = float(self._throughput @ x[self._piece.ravel()])
         return Solution(value, x[self._p], x[self._energy], x[self._gpu], x[self._radiator])
 
+    def emission_prices(self) -> Floats:
+        """Mean throughput that one more watt of emission in each step would earn, at the last solution."""
+        return self.model.prices()[self._emission_row : self._emission_row + self.steps]
 
-class _Rows:
-    """Rows of a model, collected in blocks of equally many entries."""
+    def demand(self, value: float) -> None:
+        """From now on only plans of at least this mean throughput; the objective is left to ``coldest``."""
+        self.model.row(self._demand_row, value, INFINITY)
+        self.model.aim(np.flatnonzero(self.model.cost), np.zeros(np.count_nonzero(self.model.cost)))
+        self.model.primal()
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._low: list[Floats] = []
-        self._high: list[Floats] = []
-        self._index: list[np.ndarray] = []
-        self._value: list[Floats] = []
-        self._length: list[int] = []
-
-    def add(self, low: Floats | float, high: Floats | float, columns: np.ndarray, values: Floats) -> None:
-        """One row for each row of ``columns``; ``values`` are its coefficients, or one set for all."""
-        n, width = columns.shape
-        self.count += n
-        self._low.append(np.broadcast_to(low, n).astype(float))
-        self._high.append(np.broadcast_to(high, n).astype(float))
-        self._index.append(columns.ravel())
-        self._value.append(np.broadcast_to(values, (n, width)).ravel())
-        self._length += [width] * n
-
-    def model(self, cost: Floats, low: Floats, high: Floats) -> highspy.HighsLp:
-        """The model that maximises ``cost``."""
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = len(cost), self.count
-        lp.sense_ = highspy.ObjSense.kMaximize
-        lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, low, high
-        lp.row_lower_, lp.row_upper_ = np.concatenate(self._low), np.concatenate(self._high)
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-        lp.a_matrix_.start_ = np.concatenate(([0], np.cumsum(self._length))).astype(np.int32)
-        lp.a_matrix_.index_ = np.concatenate(self._index).astype(np.int32)
-        lp.a_matrix_.value_ = np.concatenate(self._value)
-        return lp
-
-
-def _quiet_solver() -> highspy.Highs:
-    solver = highspy.Highs()  # type: ignore[no-untyped-call]
-    solver.setOptionValue("output_flag", False)
-    solver.setOptionValue("threads", 1)
-    solver.setOptionValue("parallel", "off")
-    return solver
+    def coldest(self, step: int) -> float:
+        """Lower bound of the radiator's temperature in the middle of a step. Raises ``NotOptimal``."""
+        ends = self._radiator[step : step + 2]
+        self.model.aim(ends, np.array([-0.5, -0.5]))
+        self.model.solve()
+        bound = -self.model.dual_bound()
+        self.model.aim(ends, np.zeros(2))
+        return bound
