@@ -52,6 +52,8 @@ class Config(charge.Config, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Length of the dark arc (mission time), until it has been observed."""
     eclipse_entry_s: float | None = None
     """Mission time of any one eclipse entry; without it the first edge tells."""
+    edge_sigma_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 10.0
+    """Standard uncertainty of the forecast's edges (mission time), until a whole eclipse has been observed."""
     soc_safe: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.705
     """SAFE under this state of charge."""
     soc_recovered: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.74
@@ -122,6 +124,10 @@ class State(Struct, frozen=True, kw_only=True):
     def array_sigma_w(self) -> float:
         """Standard uncertainty of ``array_power_w``."""
         return self.array.sigma_w
+
+    def edge_sigma_s(self, config: Config) -> float:
+        """Standard uncertainty of the end of this arc: that of the forecast until an eclipse has been observed."""
+        return config.edge_sigma_s if self.eclipse_s == config.eclipse_s else 0.0
 
 
 def start(config: Config) -> State:

@@ -243,16 +243,14 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         take(found)
 
     permit = _permit(moded, power, vehicle.restart)
-    situation = governor.Situation(
-        clock.mission_dt_s,
-        power.soc_fraction,
-        heat.gpu_degc,
-        heat.radiator_degc,
-        power.eclipse,
-        power.arc_remaining_s,
-        power.array_power_w,
-        permit is Permit.RUN,
-        orders.ceiling,
+    situation = governor.situation(
+        power,
+        heat,
+        config.eps,
+        dt_s=clock.mission_dt_s,
+        permitted=permit is Permit.RUN,
+        ceiling=orders.ceiling,
+        planned_w=None,
     )
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)
     if found:

@@ -114,6 +114,36 @@ class Situation(Struct, frozen=True):
     planned_w: float | None = None
 
 
+def situation(
+    power: eps.State,
+    heat: thermal.State,
+    power_config: eps.Config,
+    *,
+    dt_s: float,
+    permitted: bool,
+    ceiling: float,
+    planned_w: float | None,
+) -> Situation:
+    """What power and heat are known to be, as the governor sees it."""
+    return Situation(
+        dt_s,
+        power.soc_fraction,
+        heat.gpu_degc,
+        heat.radiator_degc,
+        power.eclipse,
+        power.arc_remaining_s,
+        power.array_power_w,
+        permitted,
+        ceiling,
+        power.soc_sigma,
+        heat.gpu_sigma_k,
+        heat.radiator_sigma_k,
+        power.edge_sigma_s(power_config),
+        heat.heat,
+        planned_w,
+    )
+
+
 class State(Struct, frozen=True, kw_only=True):
     """Budget in watts, duty 0 to 1, what binds, integrator (K·min), operator's cap (W, None is none)."""
 
@@ -245,7 +275,7 @@ def _heat_guard(config: Config, heat: thermal.Config, situation: Situation, kept
     """While a plan is followed: the power that brings the GPU node to its set-point within ``GUARD_S``."""
     target_degc = heat.gpu_limit_degc - kept.gpu_k + 0.5 * config.temp_margin_k
     held_w = _conductance(heat, situation) * (target_degc - situation.radiator_degc)
-    capacity_j_k = 3000.0 if situation.heat is None else situation.heat.gpu_capacity_j_k
+    capacity_j_k = heat.gpu_capacity_j_k if situation.heat is None else situation.heat.gpu_capacity_j_k
     return held_w + capacity_j_k / GUARD_S * (target_degc - situation.gpu_degc)
 
 

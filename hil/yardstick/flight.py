@@ -18,10 +18,12 @@ from flightsw.link.avionics import SensorFrame
 from .plant import Governor
 from .scenarios import TICK_S, Observation, Scenario
 from .world import (
+    AREA_M2,
     CHARGE_MAX_W,
     DOD_MAX,
     ETA_CHARGE,
     ETA_DISCHARGE,
+    GPU_J_K,
     GPU_MAX_K,
     IDLE_W,
     MAX_W,
@@ -58,6 +60,12 @@ def heat_config(belief: World) -> thermal.Config:
         gpu_limit_degc=GPU_MAX_K - ZERO_CELSIUS_K,
         radiator_limit_degc=RADIATOR_MAX_K - ZERO_CELSIUS_K,
         conductance_w_k=belief.conductance_w_k,
+        gpu_capacity_j_k=GPU_J_K,
+        radiator_capacity_j_k=belief.radiator_j_k,
+        radiator_area_m2=AREA_M2,
+        emissivity=belief.emissivity,
+        absorbed_w_m2=belief.infrared_w_m2,
+        absorbed_sun_w_m2=belief.sunlight_w_m2,
     )
 
 
@@ -96,7 +104,7 @@ class ClosedForm:
         self._config = governor.Config(gpu_idle_w=IDLE_W, gpu_max_w=MAX_W)
         self._sense_config = sense.Config()
         self._sense = sense.start(0.0)
-        self._power, self._heat = eps.start(self._power_config), thermal.State()
+        self._power, self._heat = eps.start(self._power_config), thermal.start(self._heat_config)
         self._governor = governor.start(self._config)
         self._bus_w, self._count = belief.bus_w, 0
 
@@ -106,7 +114,9 @@ class ClosedForm:
         frame = frame_of(seen, self._count, self._bus_w)
         self._sense, _ = sense.step(self._sense, self._sense_config, Inputs(sensors=frame), now_s)
         self._power, _ = eps.step(self._power, self._power_config, self._sense, now_s, now_s)
-        self._heat, _ = thermal.step(self._heat, self._heat_config, self._sense, now_s)
+        self._heat, _ = thermal.step(
+            self._heat, self._heat_config, self._sense, now_s, now_s, self._power_config.bus_power_w
+        )
         self._governor, _ = governor.step(
             self._governor, self._config, self._power_config, self._heat_config, self._situation(), now_s
         )
@@ -114,15 +124,8 @@ class ClosedForm:
 
     def _situation(self) -> governor.Situation:
         power, heat = self._power, self._heat
-        return governor.Situation(
-            dt_s=TICK_S,
-            soc_fraction=power.soc_fraction,
-            gpu_degc=heat.gpu_degc,
-            radiator_degc=heat.radiator_degc,
-            eclipse=power.eclipse,
-            arc_remaining_s=power.arc_remaining_s,
-            array_power_w=power.array_power_w,
-            permitted=True,
+        return governor.situation(
+            power, heat, self._power_config, dt_s=TICK_S, permitted=True, ceiling=1.0, planned_w=None
         )
 
 
