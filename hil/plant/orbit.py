@@ -1,11 +1,11 @@
-"""Where the satellite is: a circular orbit with J2, or a two-line element set.
+"""Where the satellite is: a circular or eccentric orbit with J2, or a two-line element set.
 
-A named orbit is circular. Of the Earth's oblateness it keeps the secular terms: the node drifts by
-−3/2 n J2 (R/a)² cos i, and the argument of latitude runs at n (1 + 3/4 J2 (R/a)² (8 cos² i − 2)), the sum of the
-rates of perigee and mean anomaly at zero eccentricity. The periodic terms (some 10 km) are left out.
-A TLE file goes through SGP4 as published.
+A named orbit is circular. Of the Earth's oblateness it keeps the secular terms: the node drifts by −3/2 n J2 (R/a)²
+cos i, and the argument of latitude runs at n (1 + 3/4 J2 (R/a)² (8 cos² i − 2)), the sum of the rates of perigee
+and mean anomaly at zero eccentricity. The periodic terms (some 10 km) are left out. An eccentric one moves by
+Kepler's equation on mean elements (``kepler``). A TLE file goes through SGP4 as published.
 
-Both give one thing, a position at seconds after their epoch, in the frame of ``geometry``.
+All give one thing, a position at seconds after their epoch, in the frame of ``geometry``.
 
 Bounds: orbits are those a LEO bench makes sense for, 250 to 1,200 km, which is also where the radiation grid ends.
 """
@@ -26,16 +26,17 @@ from .geometry import (
     EARTH_MU_KM3_S2,
     EARTH_RADIUS_KM,
     J2000,
+    TROPICAL_YEAR_S,
     Vector,
     days_since_j2000,
     parse_utc,
     sun,
 )
+from .kepler import KeplerOrbit, MeanElements, mean_from_degrees, osculating
 
 ALTITUDE_MIN_KM: Final = 250.0
 ALTITUDE_MAX_KM: Final = 1200.0
 TLE_BYTES_MAX: Final = 1 << 20
-TROPICAL_YEAR_S: Final = 365.2422 * DAY_S
 
 
 class Orbit(Protocol):
@@ -58,10 +59,14 @@ class Orbit(Protocol):
 
 
 class Elements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A circular orbit, as configured."""
+    """A circular or slightly eccentric orbit, as configured."""
 
     altitude_km: Annotated[float, Meta(ge=ALTITUDE_MIN_KM, le=ALTITUDE_MAX_KM)] = 550.0
-    """Height of the circle over the equatorial radius, 6378.137 km."""
+    """Semi-major axis less the equatorial radius, 6378.137 km: the height of a circle."""
+    eccentricity: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Perigee and apogee must stay within the range of ``altitude_km``."""
+    argument_of_perigee_deg: Annotated[float, Meta(ge=0.0, le=360.0)] = 0.0
+    """Angle from the ascending node to perigee at the epoch; a circle has none."""
     inclination_deg: Annotated[float, Meta(ge=0.0, le=180.0)] = 70.0
     """Inclination; over 90° is retrograde."""
     raan_deg: Annotated[float, Meta(ge=0.0, le=360.0)] = 20.0
@@ -89,6 +94,11 @@ class CircularOrbit:
         self._latitude_rate = motion * (1.0 + 0.75 * oblate * (8.0 * self._cos_i**2 - 2.0))
         self.period_s = 2.0 * pi / self._latitude_rate
         self.node_rate_deg_day = degrees(self._node_rate) * DAY_S
+        self._mean = _mean_elements(elements)
+
+    def mean_elements(self, elapsed_s: float) -> MeanElements:
+        """Mean elements ``elapsed_s`` after the epoch."""
+        return self._mean.after(elapsed_s)
 
     def position_km(self, elapsed_s: float) -> Vector:
         """Inertial position ``elapsed_s`` after the epoch."""
@@ -136,6 +146,52 @@ class TleOrbit:
         x, y, z = position
         return (x, y, z)
 
+    def state(self, elapsed_s: float) -> tuple[Vector, Vector]:
+        """Inertial position in km and velocity in km/s."""
+        _, (x, y, z), (vx, vy, vz) = self._satellite.sgp4_tsince(elapsed_s / 60.0)
+        return (x, y, z), (vx, vy, vz)
+
+
+def state_of(orbit: Orbit, elapsed_s: float) -> tuple[Vector, Vector]:
+    """Position in km and velocity in km/s to start an integrator of the full equations of motion from.
+
+    Raises ``ValueError`` for an orbit that is neither mean elements nor a TLE.
+    """
+    if isinstance(orbit, TleOrbit):
+        orbit.position_km(elapsed_s)  # Its refusals are one line.
+        return orbit.state(elapsed_s)
+    if isinstance(orbit, CircularOrbit | KeplerOrbit):
+        return osculating(orbit.mean_elements(elapsed_s))
+    raise ValueError(f"orbit {orbit.name}: no velocity is known of it; give elements or a TLE")
+
+
+def orbit_from(name: str, elements: Elements) -> Orbit:
+    """The orbit of configured elements; ``ValueError`` for one that leaves the bench's heights."""
+    if elements.eccentricity == 0.0:
+        return CircularOrbit(name, elements)
+    axis_km = EARTH_RADIUS_KM + elements.altitude_km
+    low_km = axis_km * (1.0 - elements.eccentricity) - EARTH_RADIUS_KM
+    high_km = axis_km * (1.0 + elements.eccentricity) - EARTH_RADIUS_KM
+    if low_km < ALTITUDE_MIN_KM or high_km > ALTITUDE_MAX_KM:
+        where = "under the ground" if low_km < 0.0 else f"at {low_km:.0f} km"
+        raise ValueError(
+            f"orbit {name}: eccentricity {elements.eccentricity:g} at a mean height of {elements.altitude_km:g} km "
+            f"puts perigee {where} and apogee at {high_km:.0f} km; the bench flies orbits between "
+            f"{ALTITUDE_MIN_KM:.0f} and {ALTITUDE_MAX_KM:.0f} km"
+        )
+    return KeplerOrbit(name, parse_utc(elements.epoch_utc), _mean_elements(elements))
+
+
+def _mean_elements(elements: Elements) -> MeanElements:
+    return mean_from_degrees(
+        axis_km=EARTH_RADIUS_KM + elements.altitude_km,
+        eccentricity=elements.eccentricity,
+        inclination=elements.inclination_deg,
+        node=elements.raan_deg,
+        perigee=elements.argument_of_perigee_deg,
+        latitude=elements.argument_of_latitude_deg,
+    )
+
 
 def sun_synchronous(altitude_km: float, ltan_h: float, argument_of_latitude_deg: float, epoch_utc: str) -> Elements:
     """Elements of a sun-synchronous circle; ``ltan_h`` is the mean local time of its ascending node, hours."""
@@ -164,6 +220,7 @@ ORBITS: Final[dict[str, Elements]] = {
     "sso_550": sun_synchronous(550.0, 10.5, 0.0, "2026-03-31T00:00:00Z"),
     "dawn_dusk_650": sun_synchronous(650.0, 18.0, 0.0, "2026-03-31T00:00:00Z"),
     "starcloud1": Elements(altitude_km=325.0, inclination_deg=45.0),
+    "mid_600": Elements(altitude_km=600.0, inclination_deg=53.0),
 }
 
 
@@ -173,7 +230,7 @@ def orbit_of(text: str) -> Orbit:
     Raises ``ValueError`` with one line that says what is wrong and what is allowed.
     """
     if text in ORBITS:
-        return CircularOrbit(text, ORBITS[text])
+        return orbit_from(text, ORBITS[text])
     path = Path(text)
     if not path.is_file():
         raise ValueError(f"orbit {text!r}: neither a named orbit ({', '.join(ORBITS)}) nor a TLE file")
