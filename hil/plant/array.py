@@ -26,7 +26,7 @@ from .eps import EpsConfig, array_power_w
 from .geometry import TROPICAL_YEAR_S
 from .sky import SUN_REFRESH_S, Sky
 
-HARMONICS: Final = 6
+HARMONICS: Final = 4
 JITTER_PERIOD_S: Final = (2.0, 60.0)
 AGE_REFRESH_S: Final = 3600.0
 
@@ -73,7 +73,7 @@ class SolarArray:
     def _pointing_cos(self, elapsed_s: float) -> float:
         """Cosine of the pointing error over that of its constant part, which the full output has in it."""
         scale = self._jitter * sqrt(2.0 / HARMONICS)
-        with_it, beside = (scale * sum(sin(r * elapsed_s + p) for r, p in axis) for axis in self._axes)
+        with_it, beside = (scale * sum([sin(r * elapsed_s + p) for r, p in axis]) for axis in self._axes)
         constant = radians(self._config.pointing_error_deg)
         return max(0.0, cos(constant + with_it)) * cos(beside) / cos(constant)
 

@@ -157,7 +157,7 @@ class Plant:
         )
         self._power.hurt(1.0 - number("cell_open", 0.0) / eps.battery_strings, number("resistance_growth", 1.0))
         self._heat.pump(number("pump_stop", 1.0))
-        self._board.stuck = {load: value >= 0.5 for load, value in self._faults.of("switch_stuck").items()}
+        self._board.stick({load: value >= 0.5 for load, value in self._faults.of("switch_stuck").items()})
         self._sensors.apply(self._faults)
 
     def _advance(self, world_s: float, dt_s: float, loads: Loads) -> Truth:

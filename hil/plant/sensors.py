@@ -103,7 +103,7 @@ class SensorSuite:
             if bias and field in bias:
                 value += bias[field]
             # Division by the reciprocal keeps decimal steps exact: 28.37, never 28.370000000000005.
-            value = round(value * per_step) / per_step
+            value = round(value * per_step) / per_step if value == value else nan
             readings[field] = low if value < low else high if value > high else value
         for field, held in self._frozen.items():
             readings[field] = readings[field] if held is None else held

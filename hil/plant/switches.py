@@ -64,32 +64,36 @@ class SwitchBoard:
             raise ValueError(f"loads: {', '.join(self.names)}: each name once")
         self._loads = loads
         self._dropped: frozenset[str] = frozenset()
-        self._known: tuple[frozenset[str], bool, dict[str, bool]] | None = None
-        self.stuck: Mapping[str, bool] = {}
-        """Switches that do not obey, with the state they are in."""
-        self.on = self.names
+        self._off: Collection[str] = frozenset()
+        self._tripped = False
+        self._stuck: Mapping[str, bool] = {}
+        self._settled = False
+        self.on: tuple[str, ...] = ()
         self.power_w = 0.0
+        self.command(self._off, False)
+
+    def stick(self, stuck: Mapping[str, bool]) -> None:
+        """Name the switches that do not obey, with the state they are in."""
+        self._stuck, self._settled = stuck, False
 
     def command(self, off: Collection[str], tripped: bool) -> float:
         """Set the switches; returns the capacitance that is charged by it. ``ValueError`` for an unknown name."""
-        now = frozenset(off), tripped, dict(self.stuck)
-        if now == self._known:
+        if self._settled and off == self._off and tripped == self._tripped:
             return 0.0
-        unknown = now[0].difference(self.names)
+        unknown = set(off).difference(self.names)
         if unknown:
             raise ValueError(
                 f"plant load switch {sorted(unknown)[0]!r}: unknown; known are {', '.join(self.names) or 'none'}"
             )
-        last, self._known = self._known, now
-        if tripped and not (last and last[1]):
+        if tripped and not self._tripped:
             self._dropped |= {load.name for load in self._loads if not load.essential}
-        self._dropped -= now[0]
+        self._dropped -= frozenset(off)
+        self._off, self._tripped, self._settled = off, tripped, True
         before, on = self.on, []
         for load in self._loads:
-            wanted = load.name not in now[0] and load.name not in self._dropped
-            if self.stuck.get(load.name, wanted):
+            wanted = load.name not in off and load.name not in self._dropped
+            if self._stuck.get(load.name, wanted):
                 on.append(load)
         self.on = tuple(load.name for load in on)
         self.power_w = sum(load.power_w for load in on)
-        # At the start everything is charged already.
-        return 0.0 if last is None else sum(load.capacitance_f for load in on if load.name not in before)
+        return sum(load.capacitance_f for load in on if load.name not in before)
