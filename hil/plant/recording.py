@@ -10,18 +10,31 @@ number that has no column is NaN, which a sensor passes on as "no value".
 
 import csv
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from .truth import PLACED, STEPPED, Known, Place, Truth
 
 ROWS_MAX: Final = 10_000_000
 BYTES_MAX: Final = 1 << 30
 VECTOR: Final = ("position_x_km", "position_y_km", "position_z_km")
-LISTS: Final = ("switches_on", "radiator_nodes_degc", "visible")
+
+
+def _station(text: str) -> tuple[str, float]:
+    """A station and its elevation in degrees."""
+    name, _, elevation = text.partition("=")
+    return name, float(elevation)
+
+
+# How one item of a list is read.
+LISTS: Final[dict[str, Callable[[str], object]]] = {
+    "switches_on": str,
+    "radiator_nodes_degc": float,
+    "visible": _station,
+}
 COLUMNS: Final = (
     *(c for name in STEPPED for c in (VECTOR if name == "position_km" else (name,))),
     *PLACED,
@@ -95,7 +108,7 @@ class Record:
             for name, there in names.items()
             if name not in LISTS and there in columns
         }
-        self._lists = {name: [str(cell) for cell in columns[name]] for name in LISTS if name in columns}
+        self._lists = {name: self._cells(columns, name) for name in LISTS if name in columns}
         lengths = {*map(len, self._columns.values()), *map(len, self._lists.values())}
         if len(lengths) != 1:
             raise ValueError(f"recording {source}: columns of different lengths")
@@ -118,10 +131,9 @@ class Record:
         """One number of a row; NaN when there is no such column."""
         return self._columns[name][index] if name in self._columns else nan
 
-    def cells(self, name: str, index: int) -> list[str]:
-        """One list of a row, as text."""
-        text = self._lists[name][index] if name in self._lists else ""
-        return text.split(";") if text else []
+    def cells(self, name: str, index: int) -> tuple[Any, ...]:
+        """One list of a row; empty when there is no such column."""
+        return self._lists[name][index] if name in self._lists else ()
 
     def truth(self, index: int) -> Truth:
         """One row as truth."""
@@ -129,10 +141,8 @@ class Record:
         for name in STEPPED:
             if name == "position_km":
                 values.append(tuple(self.number(axis, index) for axis in VECTOR))
-            elif name == "switches_on":
-                values.append(tuple(self.cells(name, index)))
-            elif name == "radiator_nodes_degc":
-                values.append(tuple(map(float, self.cells(name, index))))
+            elif name in LISTS:
+                values.append(self.cells(name, index))
             elif name == "gpu_rail_on":
                 values.append(self.number(name, index) != 0.0)
             else:
@@ -142,14 +152,19 @@ class Record:
             self.number("longitude_deg", index),
             self.number("altitude_km", index),
             self.number("proton_flux_cm2_s", index),
-            self.visible(index),
+            self.cells("visible", index),
         )
         return Truth(Known(place), *values)  # type: ignore[arg-type]
 
-    def visible(self, index: int) -> tuple[tuple[str, float], ...]:
-        """Stations that saw the satellite, with their elevation in degrees."""
-        pairs = (cell.partition("=") for cell in self.cells("visible", index))
-        return tuple((name, float(elevation)) for name, _, elevation in pairs)
+    def _cells(self, columns: Mapping[str, Sequence[object]], name: str) -> list[tuple[Any, ...]]:
+        found = []
+        for row, cell in enumerate(columns[name], start=1):
+            items = str(cell).split(";") if cell else []
+            try:
+                found.append(tuple(LISTS[name](item) for item in items))
+            except ValueError:
+                raise ValueError(f"recording {self.source}: row {row}, {name}: {cell!r} is no such list") from None
+        return found
 
     def _numbers(self, columns: Mapping[str, Sequence[object]], name: str) -> list[float]:
         if name not in columns:

@@ -127,7 +127,7 @@ class ReplayPlant:
     def _passes(self, start_s: float, end_s: float) -> list[Pass]:
         record = self._record
         rows = range(record.index(start_s), record.index(end_s) + 1)
-        seen = [dict(record.visible(row)) for row in rows]
+        seen = [dict(record.cells("visible", row)) for row in rows]
         passes = []
         for station in sorted({name for row in seen for name in row}):
             # A row holds until the next one.

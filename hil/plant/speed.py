@@ -1,8 +1,8 @@
 """How many times faster than real time an engine is, stepped from Python second by second over an orbit.
 
-The baseline of the same run is the smallest plant one could write: an array that is on or off by the clock, a battery
-that counts joules and two heat nodes, in bare Python without geometry, voltage, faults or sensors. Processor time is
-measured and the best of a few orbits counts, which is what the code costs on a busy machine too.
+The baseline of the same run is the smallest plant one could write: an array that is on or off by the clock, a
+battery that counts joules and two heat nodes, in bare Python without geometry, voltage, faults or sensors.
+Processor time is measured and the best of a few orbits counts, which is what the code costs on a busy machine too.
 """
 
 from collections.abc import Callable

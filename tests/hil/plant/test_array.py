@@ -1,4 +1,4 @@
-"""The solar array: mounts against the Sun's geometry, jitter that is noise and yet repeats, ageing, lost strings."""
+"""The solar array: mounts against the Sun's geometry, jitter that repeats, ageing, lost strings."""
 
 import statistics
 from math import cos, radians

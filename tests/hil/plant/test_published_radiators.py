@@ -1,8 +1,8 @@
 """Radiators with published figures, flown to their steady state by the plant's own heat balance; pump and nodes.
 
 Starcloud's white paper: a two-sided panel at 20 °C emits 770 W/m², absorbs about 137 and nets 633. 770 implies an
-emissivity of 0.92. AI1 as announced: 110 m² at 120 kW on average and 150 kW at peak; 337 and 353 K follow for a two-sided
-panel of emissivity 0.91 that sees a sink of 220 K.
+emissivity of 0.92. AI1 as announced: 110 m² at 120 kW on average and 150 kW at peak; 337 and 353 K follow for a
+two-sided panel of emissivity 0.91 that sees a sink of 220 K.
 """
 
 import pytest
@@ -64,7 +64,7 @@ def test_one_side_cannot_reach_the_published_temperature():
 
 
 def test_the_degraded_110_m2_radiator_loses_a_third():
-    """Published stress case: emissivity 0.80 and a sink of 260 K cost about 40 of 120 kW at the same temperature."""
+    """Published stress case: emissivity 0.80 and a sink of 260 K cost some 40 of 120 kW at one temperature."""
     kilowatt = 2 * 0.80 * STEFAN_BOLTZMANN * 110.0 * (337.1**4 - 260.0**4) / 1000.0
     sink_w_m2 = 2 * 0.80 * STEFAN_BOLTZMANN * 260.0**4
     config = ThermalConfig(sides=2, **(AI1 | {"emissivity": 0.80, "reference_ir_w_m2": sink_w_m2}))
