@@ -1,12 +1,17 @@
-"""Configurations within their bounds: one clear line for the first value that is not allowed.
+"""What the plant may be: the range of orbits, and one clear line for the first value that is not allowed.
 
-A struct made in code is not checked when it is made; this checks it as if it had been read from a file.
+A struct made in code is not checked when it is made; ``within_bounds`` checks it as if it had been read from a
+file.
 """
 
 from math import isfinite
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
+
+# Heights over the equatorial radius that a LEO bench makes sense for, which is where the radiation grid ends, too.
+ALTITUDE_MIN_KM: Final = 250.0
+ALTITUDE_MAX_KM: Final = 1200.0
 
 T = TypeVar("T", bound=msgspec.Struct)
 

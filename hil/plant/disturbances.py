@@ -65,13 +65,10 @@ def checked_fault(
         raise ValueError(
             f"plant fault {fault_name}: takes exactly {' and '.join(wanted) or 'none'}, given: {given}"
         )
-    key = fault_name
-    if allowed.of:
-        part = parameters[allowed.of]
-        if part not in parts[allowed.of]:
-            known = ", ".join(parts[allowed.of]) or "none"
-            raise ValueError(f"plant fault {fault_name}: {allowed.of} = {part!r}, there are {known}")
-        key = f"{fault_name}:{part}"
+    key = fault_key(fault_name, parameters)
+    if allowed.of and parameters[allowed.of] not in parts[allowed.of]:
+        known = ", ".join(parts[allowed.of]) or "none"
+        raise ValueError(f"plant fault {fault_name}: {allowed.of} = {parameters[allowed.of]!r}, there are {known}")
     if not allowed.name:
         return key, WITHOUT_NUMBER
     value = parameters[allowed.name]
@@ -83,6 +80,12 @@ def checked_fault(
         limits = f"{allowed.low:g} to {allowed.high:g}"
         raise ValueError(f"plant fault {fault_name}: {allowed.name} = {value!r}, allowed is {limits}")
     return key, float(value)
+
+
+def fault_key(fault_name: str, parameters: Mapping[str, float | str]) -> str:
+    """Key of a fault of the table; what ``clear`` takes for one part alone."""
+    part = parameters.get(FAULTS[fault_name].of, "") if FAULTS[fault_name].of else ""
+    return f"{fault_name}:{part}" if part else fault_name
 
 
 def known_fault(name: str) -> None:

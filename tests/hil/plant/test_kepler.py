@@ -8,8 +8,9 @@ from sgp4.api import WGS72, Satrec
 
 from hil.plant.geometry import EARTH_J2, EARTH_MU_KM3_S2, EARTH_RADIUS_KM
 from hil.plant.kepler import KeplerOrbit, eccentric_anomaly, mean_anomaly, osculating
-from hil.plant.orbit import CircularOrbit, Elements, TleOrbit, orbit_from, orbit_of, state_of
+from hil.plant.orbit import CircularOrbit, Elements, orbit_from, orbit_of, state_of
 from hil.plant.plant import Plant, PlantConfig
+from hil.plant.tle import TleOrbit
 
 ISS = (
     "1 25544U 98067A   19343.69339541  .00001764  00000-0  38792-4 0  9991",
