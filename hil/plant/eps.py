@@ -163,60 +163,65 @@ class PowerSystem:
         net_w = array_w - load_w
         self.spilled_w = self.unserved_w = 0.0
         if self._resistive:
-            battery_w, pack_w, loss_w = self._exchange(dt_s, net_w)
-        elif net_w >= 0.0:
-            room_j = self.capacity_j - self.energy_j
-            battery_w = min(net_w, self._charge_max_w, room_j / (self._charge_efficiency * dt_s))
-            stored_j = battery_w * self._charge_efficiency * dt_s
-            self.energy_j = min(self.capacity_j, self.energy_j + stored_j)
-            self.spilled_w = net_w - battery_w
-            loss_w, pack_w = battery_w * (1.0 - self._charge_efficiency), battery_w
+            voltage_v, current_a, loss_w = self._exchange(dt_s, net_w)
         else:
-            battery_w = max(net_w, -self.energy_j * self._discharge_efficiency / dt_s)
-            self.energy_j = max(0.0, self.energy_j + battery_w / self._discharge_efficiency * dt_s)
-            self.unserved_w = battery_w - net_w
-            loss_w, pack_w = -battery_w * (1.0 / self._discharge_efficiency - 1.0), battery_w
-
-        soc_fraction = self.energy_j / self.capacity_j
-        emf_v = open_circuit_v(soc_fraction)
-        if self._follows:
-            self.resistance_ohm = self._resistance(soc_fraction)
-        # V I = P with V = emf + R I; the root that goes to P/emf for small P. Past emf²/4R the bus has collapsed.
-        discriminant = emf_v * emf_v + 4.0 * self.resistance_ohm * pack_w
-        voltage_v = 0.5 * (emf_v + (sqrt(discriminant) if discriminant > 0.0 else 0.0))
+            voltage_v, current_a, loss_w = self._exchange_nominal(dt_s, net_w)
         self.bus_voltage_v = self.bus_voltage_min_v = voltage_v
-        self.battery_current_a = pack_w / voltage_v
+        self.battery_current_a = current_a
         self.inrush_peak_a = 0.0
         if self.unserved_w > 0.0 or voltage_v < self._undervoltage_v:
             self.rail_tripped = True
 
         warming_w = loss_w - self._conductance_w_k * (self.battery_temp_degc - self._panel_degc)
         self.battery_temp_degc += dt_s * warming_w / self._heat_capacity_j_k
+        soc_fraction = self.energy_j / self.capacity_j
+        if self._follows:
+            self.resistance_ohm = self._resistance(soc_fraction)
         if self._ages and self.ageing.observe(dt_s, soc_fraction, self.battery_temp_degc + ZERO_CELSIUS_K):
             self._wear_down()
 
-    def _exchange(self, dt_s: float, net_w: float) -> tuple[float, float, float]:
-        """Law "resistance": move energy; returns power at the bus, at the pack's terminals, and heat, W."""
-        emf_v, ohm = open_circuit_v(self.energy_j / self.capacity_j), max(self.resistance_ohm, 1e-9)
+    def _exchange_nominal(self, dt_s: float, net_w: float) -> tuple[float, float, float]:
+        """Law "efficiency": move energy; returns voltage and current at the step's end, and heat, W."""
         if net_w >= 0.0:
             efficiency = self._charge_efficiency
-            most_a = (self.capacity_j - self.energy_j) / (emf_v * dt_s)
-            most_w = most_a * (emf_v + ohm * most_a)
-            pack_w = min(min(net_w, self._charge_max_w) * efficiency, most_w)
-            battery_w = pack_w / efficiency
+            battery_w = min(net_w, self._charge_max_w, (self.capacity_j - self.energy_j) / (efficiency * dt_s))
+            self.energy_j = min(self.capacity_j, self.energy_j + battery_w * efficiency * dt_s)
             self.spilled_w = net_w - battery_w
+            loss_w = battery_w * (1.0 - efficiency)
         else:
             efficiency = self._discharge_efficiency
+            battery_w = max(net_w, -self.energy_j * efficiency / dt_s)
+            self.energy_j = max(0.0, self.energy_j + battery_w / efficiency * dt_s)
+            self.unserved_w = battery_w - net_w
+            loss_w = -battery_w * (1.0 / efficiency - 1.0)
+        emf_v = open_circuit_v(self.energy_j / self.capacity_j)
+        # V I = P with V = emf + R I; the root that goes to P/emf for small P. Past emf²/4R the bus has collapsed.
+        discriminant = emf_v * emf_v + 4.0 * self.resistance_ohm * battery_w
+        voltage_v = 0.5 * (emf_v + (sqrt(discriminant) if discriminant > 0.0 else 0.0))
+        return voltage_v, battery_w / voltage_v, loss_w
+
+    def _exchange(self, dt_s: float, net_w: float) -> tuple[float, float, float]:
+        """Law "resistance": move energy; returns voltage and current over the step, and heat, W."""
+        emf_v, ohm = open_circuit_v(self.energy_j / self.capacity_j), max(self.resistance_ohm, 1e-9)
+        if net_w >= 0.0:
+            most_a = (self.capacity_j - self.energy_j) / (emf_v * dt_s)
+            most_w = most_a * (emf_v + ohm * most_a)
+            battery_w = min(net_w, self._charge_max_w, most_w / self._charge_efficiency)
+            pack_w = battery_w * self._charge_efficiency
+            self.spilled_w = net_w - battery_w
+        else:
             # Neither more than the cells hold nor past the greatest power of an emf behind a resistance.
             most_a = min(self.energy_j / (emf_v * dt_s), emf_v / (2.0 * ohm))
-            battery_w, pack_w, most_w = net_w, net_w / efficiency, most_a * (emf_v - ohm * most_a)
+            most_w = most_a * (emf_v - ohm * most_a)
+            battery_w, pack_w = net_w, net_w / self._discharge_efficiency
             if pack_w < -most_w:
-                battery_w, pack_w = -most_w * efficiency, -most_w
+                battery_w, pack_w = -most_w * self._discharge_efficiency, -most_w
                 self.unserved_w = battery_w - net_w
-        root_v = sqrt(max(0.0, emf_v * emf_v + 4.0 * ohm * pack_w))
-        current_a = 2.0 * pack_w / (emf_v + root_v)
+        discriminant = emf_v * emf_v + 4.0 * ohm * pack_w
+        voltage_v = 0.5 * (emf_v + (sqrt(discriminant) if discriminant > 0.0 else 0.0))
+        current_a = pack_w / voltage_v
         self.energy_j = min(self.capacity_j, max(0.0, self.energy_j + emf_v * current_a * dt_s))
-        return battery_w, pack_w, ohm * current_a * current_a + abs(battery_w - pack_w)
+        return voltage_v, current_a, ohm * current_a * current_a + abs(battery_w - pack_w)
 
     def _resistance(self, soc_fraction: float) -> float:
         """The pack's resistance now."""

@@ -154,7 +154,7 @@ class HeatBalance:
     @property
     def nodes_degc(self) -> tuple[float, ...]:
         """Temperatures of all radiator nodes."""
-        return tuple(kelvin - ZERO_CELSIUS_K for kelvin in self._nodes_k)
+        return tuple([kelvin - ZERO_CELSIUS_K for kelvin in self._nodes_k])
 
     def pump(self, flow_fraction: float) -> None:
         """Set the flow of the loop, 0 to 1."""
@@ -210,17 +210,19 @@ class HeatBalance:
 
     def _step_nodes(self, h_s: float, gpu_w: float, bus_w: float, absorbed_w: float, emission: float) -> None:
         """One sub-step of a panel of several nodes, a fin that takes its heat at the first."""
-        nodes_k, count, link = self._nodes_k, len(self._nodes_k), self._config.node_conductance_w_k
-        through_w = self.conductance_w_k * (self._gpu_k - nodes_k[0])
-        inflow_w = through_w + bus_w
-        self.emitted_w = 0.0
-        for index in range(count):
-            kelvin = nodes_k[index]
-            onward_w = link * (kelvin - nodes_k[index + 1]) if index + 1 < count else 0.0
-            emitted_w = emission / count * kelvin**4
-            nodes_k[index] = (
-                kelvin + h_s * (inflow_w - onward_w + absorbed_w / count - emitted_w) * self._per_node_k_j
-            )
-            self.emitted_w += emitted_w
-            inflow_w = onward_w
+        nodes_k, link, share = self._nodes_k, self._config.node_conductance_w_k, 1.0 / len(self._nodes_k)
+        emission, absorbed_w, per_k = share * emission, share * absorbed_w, h_s * self._per_node_k_j
+        kelvin = nodes_k[0]
+        through_w = self.conductance_w_k * (self._gpu_k - kelvin)
+        inflow_w, radiated_w = through_w + bus_w + absorbed_w, 0.0
+        for index, after in enumerate((*nodes_k[1:], None)):
+            # No heat leaves the last node but by radiation.
+            onward_w = 0.0 if after is None else link * (kelvin - after)
+            squared = kelvin * kelvin
+            emitted_w = emission * squared * squared
+            nodes_k[index] = kelvin + per_k * (inflow_w - onward_w - emitted_w)
+            radiated_w += emitted_w
+            inflow_w = onward_w + absorbed_w
+            kelvin = after or 0.0
+        self.emitted_w = radiated_w
         self._gpu_k += h_s * (gpu_w - through_w) * self._per_gpu_k_j
