@@ -51,6 +51,7 @@ class FarEnds:
         self.actuators_seen = 0
         self._plant, self._warp, self._health = plan.plant, plan.warp, health
         self._rail_wanted = False
+        self._soc_told = plan.plant.truth().soc_fraction
         self._transmitter_on = False
         self._actuators_at_s = -math.inf
 
@@ -59,11 +60,12 @@ class FarEnds:
         for wire in reversed(self._wires):
             wire.close()
 
-    def send_sensors(self, *, radio_lock: bool) -> avionics.SensorFrame:
-        """Read the plant's sensors and send them to the daemon; returns what was sent."""
+    def send_sensors(self, *, radio_lock: bool) -> None:
+        """Read the plant's sensors and send them to the daemon; nothing while they are silent."""
         frame = self._plant.sense(warp=self._warp, radio_lock=radio_lock)
-        self._avionics.send(avionics.encode(frame))
-        return frame
+        if frame is not None:
+            self._avionics.send(avionics.encode(frame))
+            self._soc_told = frame.soc_fraction
 
     def ticks(self, log: bool = True) -> Iterator[float]:
         """Advance the world once per ``TICK_S``, serving the wires in between; yields machine time."""
@@ -98,7 +100,7 @@ class FarEnds:
         truth = self._plant.step(dt_s * self._warp, loads)
         self.instrument.show(truth)
         self.channel.locked = truth.in_contact
-        frame = self.send_sensors(radio_lock=truth.in_contact)
+        self.send_sensors(radio_lock=truth.in_contact)
         if log:
             self.truth.add(
                 {
@@ -109,7 +111,7 @@ class FarEnds:
                     "gpu_power_w": truth.gpu_rail_power_w,
                     "bus_power_w": truth.load_power_w - truth.gpu_rail_power_w,
                     "soc_fraction": truth.soc_fraction,
-                    "soc_reading": frame.soc_fraction,
+                    "soc_reading": self._soc_told,
                     "gpu_temp_degc": truth.gpu_temp_degc,
                     "radiator_temp_degc": truth.radiator_temp_degc,
                     "gpu_rail_on": float(truth.gpu_rail_on),

@@ -26,13 +26,15 @@ CARD_FAULTS: Final[dict[str, tuple[Parameter, ...]]] = {
 """Fault by name; all but "corrected" must be given, as whole numbers."""
 
 
-def check_card_fault(name: str, parameters: Mapping[str, float]) -> None:
+def check_card_fault(name: str, parameters: Mapping[str, float | str]) -> None:
     """Raises ``ValueError`` in one line for a parameter that is missing, unknown or out of its range."""
     known = {parameter.name: parameter for parameter in CARD_FAULTS[name]}
     for key, value in parameters.items():
         if key not in known:
             raise ValueError(f"fault {name}: {key}: unknown parameter; known are {', '.join(known) or 'none'}")
         low, high = known[key].low, known[key].high
+        if isinstance(value, str):
+            raise ValueError(f"fault {name}: {key} = {value!r}: must be a whole number from {low:g} to {high:g}")
         if not low <= value <= high or value != int(value):
             raise ValueError(f"fault {name}: {key} = {value:g}: must be a whole number from {low:g} to {high:g}")
     for key in known:
@@ -48,7 +50,7 @@ class InprocCard:
         self.silent = False
         self._sequence = 0
 
-    def inject(self, name: str, parameters: Mapping[str, float]) -> None:
+    def inject(self, name: str, parameters: Mapping[str, float | str]) -> None:
         """Begin a fault whose parameters have been checked."""
         match name:
             case "gpu_ecc":

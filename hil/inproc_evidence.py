@@ -33,7 +33,7 @@ class TimedFault(msgspec.Struct, frozen=True, kw_only=True):
 
     world_s: float
     name: str
-    parameters: dict[str, float] = {}
+    parameters: dict[str, float | str] = {}
     duration_s: float = 0.0
     job: str = "train"
 

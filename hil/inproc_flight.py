@@ -45,6 +45,7 @@ from .inproc_evidence import (
 )
 from .inproc_payload import Payload, SimulatedJob
 from .inproc_tally import Recorder, Tally
+from .plant.disturbances import fault_key
 from .plant.plant import Loads, Plant
 from .plant.truth import Truth
 
@@ -216,7 +217,7 @@ class Flight:
             elif begins:
                 self.plant.inject(fault.name, **fault.parameters)
             else:
-                self.plant.clear(fault.name)
+                self.plant.clear(fault_key(fault.name, fault.parameters))
 
     def _execute(self, effects: tuple[Effect, ...], truth: Truth, now_s: float) -> None:
         digest = self._digest

@@ -23,10 +23,17 @@ EARTH_FLATTENING: Final = 1.0 / 298.257223563
 SUN_RADIUS_KM: Final = 695700.0
 AU_KM: Final = 149597870.7
 DAY_S: Final = 86400.0
+TROPICAL_YEAR_S: Final = 365.2422 * DAY_S
 TAI_MINUS_UTC_S: Final = 37.0  # Since 2017-01-01; no further leap second has been announced.
 
 J2000: Final = datetime(2000, 1, 1, 12, tzinfo=UTC)
 CUC_EPOCH: Final = datetime(1958, 1, 1, tzinfo=UTC)
+
+# Up to this far behind the Earth the penumbra lies within EDGE_BAND_KM of the Earth's radius.
+EDGE_BAND_KM: Final = 60.0
+EDGE_REACH_KM: Final = 12_000.0
+_LIT_KM2: Final = (EARTH_RADIUS_KM + EDGE_BAND_KM) ** 2
+_DARK_KM2: Final = (EARTH_RADIUS_KM - EDGE_BAND_KM) ** 2
 
 _B_KM: Final = EARTH_RADIUS_KM * (1.0 - EARTH_FLATTENING)
 _E2: Final = EARTH_FLATTENING * (2.0 - EARTH_FLATTENING)
@@ -83,7 +90,14 @@ def sunlit_fraction(position_km: Vector, sun_unit: Vector, sun_distance_au: floa
     along_km = x * sun_unit[0] + y * sun_unit[1] + z * sun_unit[2]
     if along_km >= 0.0:
         return 1.0
-    radius_km = sqrt(x * x + y * y + z * z)
+    squared_km2 = x * x + y * y + z * z
+    # Far from the shadow's edge no angle is needed. The edge is a band along · 0.00473 wide on either side.
+    beside_km2 = squared_km2 - along_km * along_km
+    if beside_km2 > _LIT_KM2 and along_km > -EDGE_REACH_KM:
+        return 1.0
+    if beside_km2 < _DARK_KM2 and along_km > -EDGE_REACH_KM:
+        return 0.0
+    radius_km = sqrt(squared_km2)
     sun_radius = asin(SUN_RADIUS_KM / (sun_distance_au * AU_KM - along_km))
     earth_radius = asin(min(1.0, EARTH_RADIUS_KM / radius_km))
     # The parallax of the Sun over one orbit radius (0.003°) is a hundredth of its disc; it is left out.

@@ -1,41 +1,37 @@
-"""Where the satellite is: a circular orbit with J2, or a two-line element set.
+"""Where the satellite is: a circular or eccentric orbit with J2, or a two-line element set.
 
-A named orbit is circular. Of the Earth's oblateness it keeps the secular terms: the node drifts by
-−3/2 n J2 (R/a)² cos i, and the argument of latitude runs at n (1 + 3/4 J2 (R/a)² (8 cos² i − 2)), the sum of the
-rates of perigee and mean anomaly at zero eccentricity. The periodic terms (some 10 km) are left out.
-A TLE file goes through SGP4 as published.
+A named orbit is circular. Of the Earth's oblateness it keeps the secular terms: the node drifts by −3/2 n J2 (R/a)²
+cos i, and the argument of latitude runs at n (1 + 3/4 J2 (R/a)² (8 cos² i − 2)), the sum of the rates of perigee
+and mean anomaly at zero eccentricity. The periodic terms (some 10 km) are left out. An eccentric one moves by
+Kepler's equation on mean elements (``kepler``). A TLE file goes through SGP4 as published.
 
-Both give one thing, a position at seconds after their epoch, in the frame of ``geometry``.
+All give one thing, a position at seconds after their epoch, in the frame of ``geometry``.
 
 Bounds: orbits are those a LEO bench makes sense for, 250 to 1,200 km, which is also where the radiation grid ends.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import acos, cos, degrees, pi, radians, sin, sqrt
 from pathlib import Path
 from typing import Annotated, Final, Protocol
 
 import msgspec
 from msgspec import Meta
-from sgp4.api import SGP4_ERRORS, WGS72, Satrec
-from sgp4.io import compute_checksum
 
+from .bounds import ALTITUDE_MAX_KM, ALTITUDE_MIN_KM
 from .geometry import (
     DAY_S,
     EARTH_J2,
     EARTH_MU_KM3_S2,
     EARTH_RADIUS_KM,
-    J2000,
+    TROPICAL_YEAR_S,
     Vector,
     days_since_j2000,
     parse_utc,
     sun,
 )
-
-ALTITUDE_MIN_KM: Final = 250.0
-ALTITUDE_MAX_KM: Final = 1200.0
-TLE_BYTES_MAX: Final = 1 << 20
-TROPICAL_YEAR_S: Final = 365.2422 * DAY_S
+from .kepler import KeplerOrbit, MeanElements, mean_from_degrees, osculating
+from .tle import TleOrbit, read_tle
 
 
 class Orbit(Protocol):
@@ -58,10 +54,14 @@ class Orbit(Protocol):
 
 
 class Elements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A circular orbit, as configured."""
+    """A circular or slightly eccentric orbit, as configured."""
 
     altitude_km: Annotated[float, Meta(ge=ALTITUDE_MIN_KM, le=ALTITUDE_MAX_KM)] = 550.0
-    """Height of the circle over the equatorial radius, 6378.137 km."""
+    """Semi-major axis less the equatorial radius, 6378.137 km: the height of a circle."""
+    eccentricity: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    """Perigee and apogee must stay within the range of ``altitude_km``."""
+    argument_of_perigee_deg: Annotated[float, Meta(ge=0.0, le=360.0)] = 0.0
+    """Angle from the ascending node to perigee at the epoch; a circle has none."""
     inclination_deg: Annotated[float, Meta(ge=0.0, le=180.0)] = 70.0
     """Inclination; over 90° is retrograde."""
     raan_deg: Annotated[float, Meta(ge=0.0, le=360.0)] = 20.0
@@ -89,6 +89,11 @@ class CircularOrbit:
         self._latitude_rate = motion * (1.0 + 0.75 * oblate * (8.0 * self._cos_i**2 - 2.0))
         self.period_s = 2.0 * pi / self._latitude_rate
         self.node_rate_deg_day = degrees(self._node_rate) * DAY_S
+        self._mean = _mean_elements(elements)
+
+    def mean_elements(self, elapsed_s: float) -> MeanElements:
+        """Mean elements ``elapsed_s`` after the epoch."""
+        return self._mean.after(elapsed_s)
 
     def position_km(self, elapsed_s: float) -> Vector:
         """Inertial position ``elapsed_s`` after the epoch."""
@@ -100,41 +105,45 @@ class CircularOrbit:
         return (cos_n * along - sin_n * level, sin_n * along + cos_n * level, across * self._sin_i)
 
 
-class TleOrbit:
-    """A two-line element set propagated by SGP4 (WGS 72 constants, as TLEs are made with)."""
+def state_of(orbit: Orbit, elapsed_s: float) -> tuple[Vector, Vector]:
+    """Position in km and velocity in km/s to start an integrator of the full equations of motion from.
 
-    def __init__(self, name: str, line1: str, line2: str) -> None:
-        """Raises ``ValueError`` for a broken line, a wrong checksum or an orbit that is not in range."""
-        for number, line in enumerate((line1, line2), start=1):
-            _check_line(name, number, line)
-        if line1[2:7] != line2[2:7]:
-            raise ValueError(f"TLE {name}: the lines are of two satellites, {line1[2:7]} and {line2[2:7]}")
-        try:
-            self._satellite = Satrec.twoline2rv(line1, line2, WGS72)
-        except ValueError as error:
-            raise ValueError(f"TLE {name}: {error}") from None
-        self.name = name
-        satellite = self._satellite
-        days = satellite.jdsatepoch - 2451545.0 + satellite.jdsatepochF
-        self.epoch = J2000 + timedelta(days=days)
-        motion_rad_s = satellite.no_kozai / 60.0
-        self.period_s = 2.0 * pi / (motion_rad_s + satellite.argpdot / 60.0) if motion_rad_s > 0.0 else 0.0
-        if satellite.error or motion_rad_s <= 0.0:
-            raise ValueError(f"TLE {name}: SGP4 refuses it: {SGP4_ERRORS.get(satellite.error, 'mean motion is 0')}")
-        low_km, high_km = satellite.altp * EARTH_RADIUS_KM, satellite.alta * EARTH_RADIUS_KM
-        if low_km < ALTITUDE_MIN_KM or high_km > ALTITUDE_MAX_KM:
-            raise ValueError(
-                f"TLE {name}: perigee {low_km:.0f} km, apogee {high_km:.0f} km; the bench flies orbits between "
-                f"{ALTITUDE_MIN_KM:.0f} and {ALTITUDE_MAX_KM:.0f} km"
-            )
+    Raises ``ValueError`` for an orbit that is neither mean elements nor a TLE.
+    """
+    if isinstance(orbit, TleOrbit):
+        orbit.position_km(elapsed_s)  # Its refusals are one line.
+        return orbit.state(elapsed_s)
+    if isinstance(orbit, CircularOrbit | KeplerOrbit):
+        return osculating(orbit.mean_elements(elapsed_s))
+    raise ValueError(f"orbit {orbit.name}: no velocity is known of it; give elements or a TLE")
 
-    def position_km(self, elapsed_s: float) -> Vector:
-        """Inertial (TEME) position; ``ValueError`` once SGP4 gives the orbit up (decay)."""
-        error, position, _ = self._satellite.sgp4_tsince(elapsed_s / 60.0)
-        if error:
-            raise ValueError(f"TLE {self.name}: SGP4 at {elapsed_s:.0f} s: {SGP4_ERRORS[error]}")
-        x, y, z = position
-        return (x, y, z)
+
+def orbit_from(name: str, elements: Elements) -> Orbit:
+    """The orbit of configured elements; ``ValueError`` for one that leaves the bench's heights."""
+    if elements.eccentricity == 0.0:
+        return CircularOrbit(name, elements)
+    axis_km = EARTH_RADIUS_KM + elements.altitude_km
+    low_km = axis_km * (1.0 - elements.eccentricity) - EARTH_RADIUS_KM
+    high_km = axis_km * (1.0 + elements.eccentricity) - EARTH_RADIUS_KM
+    if low_km < ALTITUDE_MIN_KM or high_km > ALTITUDE_MAX_KM:
+        where = "under the ground" if low_km < 0.0 else f"at {low_km:.0f} km"
+        raise ValueError(
+            f"orbit {name}: eccentricity {elements.eccentricity:g} at a mean height of {elements.altitude_km:g} km "
+            f"puts perigee {where} and apogee at {high_km:.0f} km; the bench flies orbits between "
+            f"{ALTITUDE_MIN_KM:.0f} and {ALTITUDE_MAX_KM:.0f} km"
+        )
+    return KeplerOrbit(name, parse_utc(elements.epoch_utc), _mean_elements(elements))
+
+
+def _mean_elements(elements: Elements) -> MeanElements:
+    return mean_from_degrees(
+        axis_km=EARTH_RADIUS_KM + elements.altitude_km,
+        eccentricity=elements.eccentricity,
+        inclination=elements.inclination_deg,
+        node=elements.raan_deg,
+        perigee=elements.argument_of_perigee_deg,
+        latitude=elements.argument_of_latitude_deg,
+    )
 
 
 def sun_synchronous(altitude_km: float, ltan_h: float, argument_of_latitude_deg: float, epoch_utc: str) -> Elements:
@@ -164,6 +173,7 @@ ORBITS: Final[dict[str, Elements]] = {
     "sso_550": sun_synchronous(550.0, 10.5, 0.0, "2026-03-31T00:00:00Z"),
     "dawn_dusk_650": sun_synchronous(650.0, 18.0, 0.0, "2026-03-31T00:00:00Z"),
     "starcloud1": Elements(altitude_km=325.0, inclination_deg=45.0),
+    "mid_600": Elements(altitude_km=600.0, inclination_deg=53.0),
 }
 
 
@@ -173,26 +183,11 @@ def orbit_of(text: str) -> Orbit:
     Raises ``ValueError`` with one line that says what is wrong and what is allowed.
     """
     if text in ORBITS:
-        return CircularOrbit(text, ORBITS[text])
+        return orbit_from(text, ORBITS[text])
     path = Path(text)
     if not path.is_file():
         raise ValueError(f"orbit {text!r}: neither a named orbit ({', '.join(ORBITS)}) nor a TLE file")
     return read_tle(path)
-
-
-def read_tle(path: Path) -> TleOrbit:
-    """First element set of a TLE file, with or without a name line; ``ValueError`` when there is none."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(TLE_BYTES_MAX).decode("ascii", errors="replace")
-    except OSError as error:
-        raise ValueError(f"TLE file {path}: {error.strerror}") from None
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-    for index, line in enumerate(lines):
-        if line.startswith("1 ") and index + 1 < len(lines) and lines[index + 1].startswith("2 "):
-            title = lines[index - 1].removeprefix("0 ").strip() if index else ""
-            return TleOrbit(title or line[2:7].strip(), line, lines[index + 1])
-    raise ValueError(f"TLE file {path}: no two lines that begin with '1 ' and '2 '")
 
 
 def beta_deg(orbit: Orbit, elapsed_s: float) -> float:
@@ -212,11 +207,3 @@ def eclipse_length_s(altitude_km: float, beta: float) -> float:
     ratio = sqrt(altitude_km**2 + 2.0 * EARTH_RADIUS_KM * altitude_km) / (radius_km * cos(radians(beta)))
     period_s = 2.0 * pi * sqrt(radius_km**3 / EARTH_MU_KM3_S2)
     return period_s * acos(ratio) / pi if ratio < 1.0 else 0.0
-
-
-def _check_line(name: str, number: int, line: str) -> None:
-    if len(line) != 69 or not line.isascii():
-        raise ValueError(f"TLE {name}: line {number} has {len(line)} characters, a TLE line has 69")
-    checksum = compute_checksum(line)
-    if line[68] != str(checksum):
-        raise ValueError(f"TLE {name}: line {number} ends in checksum {line[68]!r}, its digits give {checksum}")

@@ -165,6 +165,25 @@ def test_a_gauge_that_reads_too_high_breaks_the_floor_and_evidence_says_so():
     assert evidence.soc_min < evidence.soc_floor
 
 
+def test_sensors_fail_by_the_clock_and_each_is_mended_on_its_own():
+    def timed(name, begin_s, length_s, **parameters):
+        return TimedFault(world_s=begin_s, name=name, duration_s=length_s, parameters=parameters)
+
+    plant = Plant(PlantConfig(), seed=1)
+    fly(
+        60.0,
+        plant=plant,
+        faults=[
+            timed("sensor_missing", 10.0, 20.0, sensor="soc_fraction"),
+            timed("sensor_missing", 10.0, 0.0, sensor="gpu_temp_degc"),
+            timed("sensors_silent", 50.0, 0.0),
+        ],
+    )
+    assert set(plant.faults) == {"sensor_missing:gpu_temp_degc", "sensors_silent"}
+    with pytest.raises(ValueError, match="count = 'many': must be a whole number"):
+        fly(10.0, faults=[timed("gpu_ecc", 1.0, 0.0, count="many")])
+
+
 def test_a_low_battery_is_safe_mode_with_the_rail_off():
     plant = Plant(PlantConfig(start_s=1900.0, eps=EpsConfig(initial_soc_fraction=0.706)), seed=1)
     evidence = fly(600.0, plant=plant)

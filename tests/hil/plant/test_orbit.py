@@ -11,12 +11,11 @@ from hil.plant.orbit import (
     ORBITS,
     CircularOrbit,
     Elements,
-    TleOrbit,
     beta_deg,
     eclipse_length_s,
     orbit_of,
-    read_tle,
 )
+from hil.plant.tle import TleOrbit, read_tle
 
 # The ISS in 2019, from the documentation of the sgp4 package.
 ISS = (

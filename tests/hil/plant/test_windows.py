@@ -6,10 +6,11 @@ from skyfield.api import EarthSatellite, wgs84
 from skyfield.framelib import true_equator_and_equinox_of_date
 
 from hil.plant.geometry import geodetic
-from hil.plant.orbit import CircularOrbit, Elements, TleOrbit, orbit_of
+from hil.plant.orbit import CircularOrbit, Elements, orbit_of
 from hil.plant.plant import Loads, Plant, PlantConfig
 from hil.plant.radiation import belt_grid
 from hil.plant.stations import Network, stations_of
+from hil.plant.tle import TleOrbit
 from hil.plant.windows import (
     PASS_LEAD_S,
     Geometry,
