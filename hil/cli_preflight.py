@@ -55,8 +55,11 @@ def plan(
     console = Console(stderr=as_json)
     try:
         with _progress() as progress:
-            assert mission is not None
-            fits = _planned(mission, out, progress, console, as_json)
+            if compare is not None:
+                fits = _compared(compare, mission, out, progress, console, as_json)
+            else:
+                assert mission is not None
+                fits = _planned(mission, out, progress, console, as_json)
     except document.PlanError as error:
         _give_up(str(error))
     except OSError as error:
@@ -83,6 +86,27 @@ def _planned(mission: Path, out: Path | None, progress: Progress, console: Conso
         if out is not None:
             console.print(f"plan     {out / 'plan.json'}\nplot     {out / 'plan.png'}", highlight=False)
     return found.fits
+
+
+def _compared(
+    folder: Path, mission: Path | None, out: Path | None, progress: Progress, console: Console, as_json: bool
+) -> bool:
+    from .preflight import compare, document, figure, flown, show
+
+    run = flown.read(folder)
+    found = compare.compare(run, document.load(mission) if mission is not None else None, progress)
+    text = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        _write(out / "compare.json", text + "\n")
+        figure.draw_comparison(found, out / "compare.png", f"{found.name}: the run and its plan")
+    if as_json:
+        print(text)
+    else:
+        show.show_comparison(console, found)
+        if out is not None:
+            console.print(f"compared {out / 'compare.json'}\nplot     {out / 'compare.png'}", highlight=False)
+    return True
 
 
 @contextmanager

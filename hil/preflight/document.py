@@ -20,6 +20,7 @@ from msgspec import Meta
 from flightsw.link.card import Profile, Workload, reference_workload
 from flightsw.shell.typed_toml import examine
 
+from ..plant.orbit import Elements
 from ..plant.plant import PlantConfig
 from ..plant.windows import HORIZON_MAX_S
 from . import beliefs
@@ -148,6 +149,10 @@ class Mission(msgspec.Struct, frozen=True, kw_only=True):
         return decode or self.profile.train
 
 
+OPTIONAL: Final[dict[str, type[msgspec.Struct]]] = {"downlink": Downlink, "plant.elements": Elements}
+"""Tables that may be left out: to the walker a choice with "nothing" is no table, so they are examined by name."""
+
+
 def load(path: Path) -> Mission:
     """Read a plan document or a flight configuration; raises ``PlanError``."""
     return parse(_text(path), str(path), path.parent)
@@ -201,10 +206,12 @@ def card_profile(card: Card, folder: Path = Path()) -> Profile:
 
 def _document(raw: dict[str, Any], source: str) -> Document:
     complaints = examine(raw, Document, "")
-    # A union with "nothing" is no table of its own to the walker, so its keys are examined here.
-    if isinstance(raw.get("downlink"), dict):
-        complaints = [c for c in complaints if c.where.lstrip(".") != "downlink"]
-        complaints += examine(raw["downlink"], Downlink, "downlink")
+    for path, kind in OPTIONAL.items():
+        table: Any = raw
+        for name in path.split("."):
+            table = table.get(name) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            complaints = [c for c in complaints if c.where.lstrip(".") != path] + examine(table, kind, path)
     if complaints:
         raise PlanError("\n".join(f"{source}: {c.where.lstrip('.')}: {c.text}" for c in complaints))
     try:

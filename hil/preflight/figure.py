@@ -14,6 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .compare import Comparison
 from .plan import Trajectory
 from .verdict import Prediction
 
@@ -65,6 +66,64 @@ def draw(prediction: Prediction, path: Path) -> None:
         word = "fits" if prediction.fits else "does not fit"
         figure.suptitle(f"{prediction.name}: {word}", x=0.07, ha="left", fontsize=12, weight="bold", y=0.985)
         figure.text(0.07, 0.938, prediction.verdict.partition(": ")[2], fontsize=9, color="#4b5563")
+        save(figure, path)
+
+
+def draw_comparison(found: Comparison, path: Path, heading: str) -> None:
+    """Write the plot of a run and its plan: power, throughput, charge, temperatures. Raises ``OSError``."""
+    run, plan = found.flown, found.plan
+    at_min = [(world_s - plan.start_s) / 60.0 for world_s in run.world_s]
+    with mpl.rc_context(STYLE):
+        figure = canvas(path, (9.6, 8.6))
+        rows = figure.subplots(
+            4, 1, sharex=True, gridspec_kw={"height_ratios": [2.0, 1.2, 1.4, 1.8], "hspace": 0.25}
+        )
+        power, work, charge, heat = rows
+        title(power, "Power, W")
+        power.plot(at_min, run.array_w, color=INK["array"], lw=1.4, label="array (sun)")
+        stairs(power, plan, plan.gpu_power_w, color=INK["plan"], lw=1.1, label="GPU, plan")
+        power.plot(at_min, run.gpu_w, color=INK["gpu"], lw=1.5, label="GPU, flown")
+        title(work, "Throughput, share of the card")
+        stairs(work, plan, plan.throughput, color=INK["plan"], lw=1.1, label="plan")
+        work.plot(at_min, found.throughput, color=INK["work"], lw=1.5, label="flown")
+        title(charge, "State of charge, %")
+        floor = 100.0 * (1.0 - run.limits.dod_max)
+        soc = [100.0 * value for value in (plan.soc_start, *plan.soc)]
+        charge.plot(edges_min(plan), soc, color=INK["plan"], lw=1.1, label="plan")
+        charge.plot(at_min, [100.0 * value for value in run.soc], color=INK["soc"], lw=1.5, label="flown")
+        charge.axhline(floor, color=INK["limit"], lw=1.0, ls="--", label=f"floor {floor:g} %")
+        charge.set_ylim(max(0.0, min(floor, *soc, 100.0 * min(run.soc)) - 4.0), 102.0)
+        title(heat, "Temperatures, °C")
+        for name, limit_degc, planned, start_degc, flown in (
+            ("hot", run.limits.gpu_degc, plan.gpu_degc, plan.gpu_start_degc, run.gpu_degc),
+            (
+                "radiator",
+                run.limits.radiator_degc,
+                plan.radiator_degc,
+                plan.radiator_start_degc,
+                run.radiator_degc,
+            ),
+        ):
+            what = "GPU" if name == "hot" else "radiator"
+            heat.plot(edges_min(plan), [start_degc, *planned], color=INK["plan"], lw=1.1)
+            heat.plot(at_min, flown, color=INK[name], lw=1.5, label=f"{what}, flown")
+            heat.axhline(limit_degc, color=INK[name], lw=1.0, ls="--", label="its limit")
+        heat.plot([], [], color=INK["plan"], lw=1.1, label="plan")
+        for axes in rows:
+            axes.yaxis.set_major_locator(MaxNLocator(5))
+            legend(axes)
+        power.set_ylim(bottom=0.0)
+        work.set_ylim(0.0, 1.08)
+        shade(rows, plan)
+        rows[-1].set_xlim(0.0, found.length_s / 60.0)
+        rows[-1].set_xlabel("minutes")
+        figure.suptitle(heading, x=0.07, ha="left", fontsize=12, weight="bold", y=0.987)
+        share = {q.id: q for q in found.quantities}["compute_share"]
+        text = (
+            f"Work: {share.measured:.3f} of the card flown, {share.planned:.3f} planned by one who knows sun and "
+            f"satellite exactly and needs no margin: {share.measured / share.planned:.1%}"
+        )
+        figure.text(0.07, 0.948, text, fontsize=9, color="#4b5563")
         save(figure, path)
 
 

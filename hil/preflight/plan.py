@@ -111,10 +111,16 @@ def make(mission: Mission, progress: Progress | None = None, limit_s: float | No
 
 
 def plan_steps(
-    mission: Mission, steps: Steps, progress: Progress | None = None, limit_s: float | None = None
+    mission: Mission,
+    steps: Steps,
+    progress: Progress | None = None,
+    limit_s: float | None = None,
+    end_soc: float | None = None,
 ) -> Planned:
-    """Plan over given steps."""
+    """Plan over given steps; ``end_soc`` is the least charge at the end of a plan with a given start."""
     case = case_of(mission, steps)
+    if end_soc is not None:
+        case = msgspec.structs.replace(case, end_wh=end_soc * case.capacity_wh)
     tangent_k = np.full(len(steps.dt_s), TANGENT_FIRST_K)
     rounds, solve_s = 0, 0.0
     basis: Any = None
@@ -316,7 +322,8 @@ def _tightened(case: Case, flown: Trajectory) -> Case | None:
     short_wh = (case.floor_share - flown.soc_min) * case.capacity_wh
     gpu_k = flown.gpu_max_degc + ZERO_CELSIUS_K - case.gpu_max_k
     radiator_k = flown.radiator_max_degc + ZERO_CELSIUS_K - case.radiator_max_k
-    lost_wh = (flown.soc_start - flown.soc[-1]) * case.capacity_wh if case.start is None else 0.0
+    end_wh = flown.soc_start * case.capacity_wh if case.start is None else case.end_wh
+    lost_wh = 0.0 if end_wh is None else end_wh - flown.soc[-1] * case.capacity_wh
     if (
         max(short_wh, lost_wh) <= SOC_TOLERANCE * case.capacity_wh
         and gpu_k <= TEMPERATURE_TOLERANCE_K

@@ -65,6 +65,10 @@ def _raised(name: str) -> Callable[[Case], Case]:
     return lambda case: msgspec.structs.replace(case, **{name: getattr(case, name) + 1.0})
 
 
+def _lowered_floor(case: Case) -> Case:
+    return msgspec.structs.replace(case, floor_share=case.floor_share - 0.01)
+
+
 def _larger_card(case: Case) -> Case:
     """A card with 1 % more of everything: power and throughput of each point of the curve."""
     return msgspec.structs.replace(
@@ -75,6 +79,7 @@ def _larger_card(case: Case) -> Case:
 RESOURCES: Final = (
     Resource("array", "array power +1 %", ARRAY, _scaled("array")),
     Resource("capacity", "battery capacity +1 %", BATTERY, _scaled("capacity_wh")),
+    Resource("dod", "depth of discharge +1 %", BATTERY, _lowered_floor),
     Resource("charger", "charger +1 %", BATTERY, _scaled("charge_max_w", "discharge_max_w")),
     Resource("area", "radiator area +1 %", RADIATOR, _scaled("area")),
     Resource("conductance", "conductance +1 %", RADIATOR, _scaled("conductance_w_k")),
@@ -83,6 +88,10 @@ RESOURCES: Final = (
     Resource("card", "card +1 %", CARD, _larger_card),
     Resource("downlink", "downlink +1 %", DOWNLINK, _scaled("data_mb")),
 )
+
+
+LIMITS: Final = frozenset({"dod", "gpu_limit", "radiator_limit"})
+"""Rows that move a limit: they name no resource that there could be more of."""
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,12 +140,12 @@ def gains(case: Case, tangent_k: Floats, solution: Solution, work_h: float, *, e
 def binding_of(found: list[Gain]) -> str:
     """The constraint whose resources together buy the most; "nothing" when none buys anything.
 
-    Limits in kelvin are left out: a kelvin is not a per cent of anything. A larger card nearly always buys
-    something; it is named when the rest of the satellite buys next to nothing beside it.
+    ``LIMITS`` are left out: a limit is not a resource. A larger card nearly always buys something; it is named when
+    the rest of the satellite buys next to nothing beside it.
     """
     totals: dict[str, float] = {}
     for gain in found:
-        if gain.id not in ("gpu_limit", "radiator_limit"):
+        if gain.id not in LIMITS:
             totals[gain.binding] = totals.get(gain.binding, 0.0) + max(0.0, gain.gpu_hours)
     larger_card = totals.pop(CARD, 0.0)
     if larger_card > max(PRICE_MIN, sum(totals.values()) / CARD_ALONE):

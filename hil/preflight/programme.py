@@ -82,6 +82,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """What comes down of it."""
     start: tuple[float, float, float] | None = None
     """Energy in Wh, GPU and radiator in K at the start; None is a periodic plan."""
+    end_wh: float | None = None
+    """Least energy at the end."""
     array: float = 1.0
     """Factor of the array's power."""
     area: float = 1.0
@@ -190,6 +192,8 @@ def build(case: Case, tangent_k: Floats, *, elastic: bool = False) -> Programme:
     if case.start is not None:
         for block, value in zip((at.energy, at.gpu, at.radiator), case.start, strict=True):
             lower[block[0]] = upper[block[0]] = value
+    if case.end_wh is not None:
+        lower[at.energy[-1]] = max(lower[at.energy[-1]], case.end_wh + case.recharge_margin_wh)
 
     row_lower = np.full(at.rows(elastic=elastic), -free)
     row_upper = np.full(at.rows(elastic=elastic), free)

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .compare import Comparison
 from .verdict import Check, Prediction
 
 NAMES = {
@@ -24,6 +25,37 @@ def show(console: Console, prediction: Prediction) -> None:
         console.print(f"[dim]note     {escape(note)}[/dim]", highlight=False)
     style = "green" if prediction.fits else "bold red"
     console.print(f"verdict  [{style}]{escape(prediction.verdict)}[/]", highlight=False, soft_wrap=True)
+
+
+def show_comparison(console: Console, found: Comparison) -> None:
+    """Print plan against measurement, and where the difference comes from."""
+    title = f"{found.name} · {found.length_s / 60:.0f} min of {found.orbit} · the plan against the run"
+    table = Table(title=escape(title), pad_edge=False, title_justify="left")
+    for heading in ("", "plan", "run", "difference", "of the plan"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in found.quantities:
+        unit = f" {row.unit}" if row.unit else ""
+        gap = {"°C": " K", "%": " points"}.get(row.unit, unit)
+        relative = "" if row.relative is None else f"{row.relative:+.1%}"
+        table.add_row(
+            row.label,
+            f"{row.planned:.5g}{unit}",
+            f"{row.measured:.5g}{unit}",
+            f"{row.difference:+.4g}{gap}",
+            relative,
+        )
+    console.print(table)
+    causes = Table(pad_edge=False)
+    for heading in ("the missing work", "h", "in min"):
+        causes.add_column(heading, justify="left" if heading == "the missing work" else "right")
+    for cause in found.when:
+        causes.add_row(escape(cause.cause), f"{cause.hours:+.4f}", f"{cause.time_s / 60:.1f}")
+    causes.add_section()
+    for cause in found.margins:
+        causes.add_row(f"of it: {escape(cause.cause)}", f"{cause.hours:+.4f}", "")
+    console.print(causes)
+    for note in found.notes:
+        console.print(f"[dim]note     {escape(note)}[/dim]", highlight=False)
 
 
 def _figures(prediction: Prediction) -> Table:
