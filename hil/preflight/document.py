@@ -11,6 +11,7 @@ A mistake is one line that names file, key, value and what is allowed.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -18,7 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from flightsw.link.card import Profile, Workload, reference_workload
-from flightsw.shell.typed_toml import examine
+from flightsw.shell.typed_toml import Complaint, examine
 
 from ..plant.orbit import Elements
 from ..plant.plant import PlantConfig
@@ -150,7 +151,7 @@ class Mission(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OPTIONAL: Final[dict[str, type[msgspec.Struct]]] = {"downlink": Downlink, "plant.elements": Elements}
-"""Tables that may be left out: to the walker a choice with "nothing" is no table, so they are examined by name."""
+"""Tables that may be left out."""
 
 
 def load(path: Path) -> Mission:
@@ -189,7 +190,7 @@ def card_profile(card: Card, folder: Path = Path()) -> Profile:
             f"card.profile = {card.profile!r}: no such profile; there are {shipped}, or give a .toml file"
         )
     raw = _table(_text(path), str(path))
-    complaints = examine(raw, Profile, "")
+    complaints = _examined(raw, Profile, {"decode": Workload})
     if complaints:
         raise PlanError("\n".join(f"{path}: {c.where.lstrip('.')}: {c.text}" for c in complaints))
     try:
@@ -205,19 +206,27 @@ def card_profile(card: Card, folder: Path = Path()) -> Profile:
 
 
 def _document(raw: dict[str, Any], source: str) -> Document:
-    complaints = examine(raw, Document, "")
-    for path, kind in OPTIONAL.items():
-        table: Any = raw
-        for name in path.split("."):
-            table = table.get(name) if isinstance(table, dict) else None
-        if isinstance(table, dict):
-            complaints = [c for c in complaints if c.where.lstrip(".") != path] + examine(table, kind, path)
+    complaints = _examined(raw, Document, OPTIONAL)
     if complaints:
         raise PlanError("\n".join(f"{source}: {c.where.lstrip('.')}: {c.text}" for c in complaints))
     try:
         return msgspec.convert(raw, Document)
     except msgspec.ValidationError as error:
         raise PlanError(f"{source}: {error}") from None
+
+
+def _examined(
+    raw: dict[str, Any], kind: type[msgspec.Struct], optional: Mapping[str, type[msgspec.Struct]]
+) -> list[Complaint]:
+    """Every mistake. A table that may be left out is a choice to the walker, so it is examined by its name."""
+    complaints = examine(raw, kind, "")
+    for path, part in optional.items():
+        table: Any = raw
+        for name in path.split("."):
+            table = table.get(name) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            complaints = [c for c in complaints if c.where.lstrip(".") != path] + examine(table, part, path)
+    return complaints
 
 
 def _believed(raw: dict[str, Any], source: str) -> beliefs.Beliefs:

@@ -35,6 +35,8 @@ SAMPLE_S: Final = 10.0
 WORKING_MODES: Final = frozenset({"COMPUTE", "DOWNLINK"})
 HARMLESS_FAULTS: Final = frozenset({"radio_outage"})
 """They cost telemetry, no work."""
+INSTANTS: Final = frozenset({"worker_kill", "checkpoint_flip", "gpu_ecc", "gpu_xid"})
+"""They last until a worker is ready again."""
 SPAN_S_MIN: Final = 600.0
 
 
@@ -221,19 +223,25 @@ class _Recorded(Flight):
 
 
 def _spans(evidence: Evidence) -> list[Span]:
-    """Modes without work, faults while they lasted, and killed workers until one was ready again."""
-    found = [
-        Span(start_s, end_s, f"mode {name}")
-        for name, start_s, end_s in mode_spans(evidence)
-        if name not in WORKING_MODES
-    ]
+    """What stood in the way, the first of several first: faults while they lasted, the first start, modes without
+    work."""
+    found: list[Span] = []
     ready = sorted(e.world_s for e in evidence.onboard.events if e.name == "WORKER_READY")
     for fault in evidence.faults:
         if fault.fired_s is None or fault.kind in HARMLESS_FAULTS:
             continue
-        back_s = next((at_s for at_s in ready if at_s > fault.fired_s), evidence.flown_until_s)
-        end_s = fault.ended_s if fault.ended_s is not None else back_s
+        end_s = fault.ended_s
+        if end_s is None and fault.kind in INSTANTS:
+            end_s = next((at_s for at_s in ready if at_s > fault.fired_s), None)
+        end_s = evidence.flown_until_s if end_s is None else end_s
         found.append(Span(fault.fired_s, end_s, f"fault {fault.id}"))
+    if ready:
+        found.append(Span(evidence.run[0], ready[0], "start of the workers"))
+    found += [
+        Span(start_s, end_s, f"mode {name}")
+        for name, start_s, end_s in mode_spans(evidence)
+        if name not in WORKING_MODES
+    ]
     return found
 
 
