@@ -5,6 +5,7 @@ the same.
 """
 
 import sys
+from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import msgspec
@@ -33,6 +34,9 @@ def inproc(
     orbits: Annotated[float, typer.Option("--orbits", min=0.01, max=300.0, help="Length of the flight.")] = 1.0,
     rate_hz: Annotated[float, typer.Option("--rate", min=0.1, max=10.0, help="Minor frames per second.")] = 10.0,
     seed: Seed = 1,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for what was flown, to be compared: hil plan --compare.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fly the executive in this process and in virtual time: an orbit in seconds, the same bytes for a seed."""
@@ -42,9 +46,17 @@ def inproc(
     try:
         plant = Plant(PlantConfig(orbit=orbit), seed=seed)
         duration_s = orbits * plant.geometry.orbit.period_s
-        flown = virtual.run_inproc(virtual.mission(plant), plant, duration_s, 1.0 / rate_hz, seed)
+        if out is None:
+            flown = virtual.run_inproc(virtual.mission(plant), plant, duration_s, 1.0 / rate_hz, seed)
+        else:
+            from .preflight.flown import record, save
+
+            flown, recorded = record(plant, duration_s, 1.0 / rate_hz, seed)
+            save(recorded, out)
     except ValueError as error:
         _give_up(str(error))
+    except OSError as error:
+        _give_up(f"{out}: {error.strerror}")
     if as_json:
         print(msgspec.json.encode(flown).decode())
     else:

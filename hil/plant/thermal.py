@@ -83,7 +83,9 @@ class ThermalConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reference_sun_w_m2: Annotated[float, Meta(ge=0.0, le=500.0)] = 20.0
     """Absorbed flux more in sunlight, form ``reference``."""
     initial_degc: Annotated[float, Meta(ge=-80.0, le=80.0)] = 20.0
-    """Radiator at the start; the GPU node starts 5 K warmer."""
+    """Radiator at the start."""
+    initial_rise_k: Annotated[float, Meta(ge=-100.0, le=200.0)] = 5.0
+    """GPU node over the radiator at the start."""
 
 
 def view_factor(radius_km: float, attitude: Literal["edge_on", "nadir"]) -> float:
@@ -126,7 +128,7 @@ class HeatBalance:
         self._config = config
         self._substep_s = substep_s(config)
         count = config.radiator_nodes
-        self._gpu_k = config.initial_degc + 5.0 + ZERO_CELSIUS_K
+        self._gpu_k = config.initial_degc + config.initial_rise_k + ZERO_CELSIUS_K
         self._nodes_k = [config.initial_degc + ZERO_CELSIUS_K] * count
         self.absorbed_w = self.emitted_w = 0.0
         self._emission_w_k4 = config.emissivity * STEFAN_BOLTZMANN * config.area_m2 * config.sides
