@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from flightsw.link.dictionary import DICTIONARY_HASH
 
 from . import (
+    card,
     checkpoint,
     commanding,
     contact_loss,
@@ -160,7 +161,10 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if found:
         take(found)
     reading = sensed.gpu if sensed.gpu is not vehicle.sense.gpu else None
-    card, found = gpu_health.step(vehicle.gpu_health, config.gpu_health, reading, now_s)
+    health, found = gpu_health.step(vehicle.gpu_health, config.gpu_health, reading, now_s)
+    if found:
+        take(found)
+    flown_card, found = card.step(vehicle.card, config.card, reading)
     if found:
         take(found)
     watched, found = supervision.step(
@@ -183,7 +187,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         first_infer=vehicle.first_infer,
         sense=sensed,
         correlation=clock,
-        gpu_health=card,
+        gpu_health=health,
+        card=flown_card,
         eps=power,
         thermal=heat,
         watch=vehicle.watch,

@@ -9,7 +9,10 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from flightsw.link.card import REFERENCE, Profile
+
 from . import (
+    card,
     checkpoint,
     commanding,
     contact_loss,
@@ -75,6 +78,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Heat path and temperature limits."""
     governor: GovernorConfig = GovernorConfig()
     """Card and margins."""
+    card: Profile = REFERENCE
+    """Power and throughput of the card."""
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     """How the card's own reports are kept."""
     fdir: FdirConfig = FdirConfig()
@@ -144,6 +149,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     sense: sense.State
     correlation: correlation.State
     gpu_health: gpu_health.State
+    card: card.State
     eps: eps.State
     thermal: thermal.State
     watch: watchpoints.State
@@ -195,6 +201,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         sense=sense.start(now_s),
         correlation=correlation.start(now_s),
         gpu_health=gpu_health.State(),
+        card=card.State(),
         eps=eps.start(config.eps),
         thermal=thermal.State(),
         watch=watchpoints.start(watch_table),

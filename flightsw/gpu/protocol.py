@@ -227,6 +227,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
 
     sequence: int
     source: str
+    card: str = ""
     power_w: float | None = None
     die_degc: float | None = None
     memory_degc: float | None = None

@@ -77,6 +77,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x64, "GPU_XID_LOST", _W, "{count} XID reports of the GPU came too fast to be named", "More XIDs than one sample of the probe keeps."),
     _event(0x65, "GPU_ECC", _E, "{count} new uncorrected ECC errors, {total} since the driver started", "Data on the card was lost."),
     _event(0x66, "GPU_ECC_CORRECTED", _W, "{count} new corrected ECC errors, {total} since the driver started", "The card repaired its memory."),
+    _event(0x67, "CARD_MISMATCH", _W, "the card is {card}, the profile of {profile}: the straight line is flown", "The probe reads another card than the profile's."),
     # 0x70.. tables
     _event(0x70, "TABLE_ACTIVATED", _I, "table {table} from {source}: {content}, CRC-32 {crc32}", "A table is in force from now on; the source is ground, store or default."),
     _event(0x71, "TABLE_REJECTED", _E, "stored table {table} is unusable, the default stands: {reason}", "What a former boot stored is refused."),
