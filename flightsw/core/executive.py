@@ -10,6 +10,9 @@ values; ``frame`` collects them, ``command_driver`` drives the telecommands in f
 ``accept`` is the second entrance, for one telecommand between two frames: it is checked, numbered and answered at
 once, and executed in the next frame.
 
+``alarm`` is the third, for every sensor frame on arrival: a bus that collapses parks the workers before the next
+minor frame sees it (``bus_alarm``).
+
 A frame ends with ``KickWatchdog`` only when ``supervision`` finds the adapters alive. ``SAFE`` implies payload off:
 payload runs by permit, and only COMPUTE and DOWNLINK with the rail on permit.
 
@@ -21,9 +24,11 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from flightsw.link.avionics import SensorFrame
 from flightsw.link.dictionary import DICTIONARY_HASH
 
 from . import (
+    bus_alarm,
     card,
     checkpoint,
     commanding,
@@ -65,7 +70,7 @@ from .sequence_durable import SEQUENCES_KEY
 from .table_boot import restore_tables
 from .vehicle import Config, RestartOrder, Vehicle, order_restart, start
 
-__all__ = ["Config", "Vehicle", "accept", "boot", "shutdown", "step"]
+__all__ = ["Config", "Vehicle", "accept", "alarm", "boot", "shutdown", "step"]
 
 
 def boot(
@@ -140,6 +145,24 @@ def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tup
     return report(replace(vehicle, commanding=state), config, outcomes, now_s)
 
 
+def alarm(vehicle: Vehicle, config: Config, frame: SensorFrame, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
+    """Judge a sensor frame that arrived between two minor frames; only a bus in trouble has effects.
+
+    The workers' set-points come first among them: they are what the milliseconds are for.
+    """
+    config = flown(vehicle, config)
+    before = vehicle.alarm
+    state = bus_alarm.hear(before, config.bus_alarm, config.eps, frame, now_s)
+    if state is before:
+        return vehicle, ()
+    if before.active or not state.active:
+        return replace(vehicle, alarm=state), ()
+    work, parked = payload.rest(vehicle.payload, config.payload, config.jobs, now_s)
+    rings, asked = checkpoint.order_all(vehicle.checkpoint, config.jobs, work, "bus alarm", now_s)
+    vehicle = replace(vehicle, alarm=state, payload=work, checkpoint=rings)
+    return report(vehicle, config, (*parked, *asked, bus_alarm.raised(config.bus_alarm, config.eps, frame)), now_s)
+
+
 def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
     """One minor frame at machine time ``now_s`` (seconds, never backwards).
 
@@ -155,6 +178,9 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if found or timed:
         take(found + timed)
     power, found = eps.step(vehicle.eps, config.eps, sensed, clock.steady_s, now_s)
+    if found:
+        take(found)
+    alarmed, found = bus_alarm.step(vehicle.alarm, config.bus_alarm, now_s)
     if found:
         take(found)
     heat, found = thermal.step(vehicle.thermal, config.thermal, sensed, now_s)
@@ -177,7 +203,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if found:
         take(found)
 
-    elapsed_s = now_s - vehicle.now_s
+    elapsed_s, was_cut = now_s - vehicle.now_s, vehicle.alarm.cut
     vehicle = Vehicle(
         boot_count=vehicle.boot_count,
         boot_s=vehicle.boot_s,
@@ -190,6 +216,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         gpu_health=health,
         card=flown_card,
         eps=power,
+        alarm=alarmed,
         thermal=heat,
         watch=vehicle.watch,
         fdir=vehicle.fdir,
@@ -241,7 +268,9 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     shed = mode.sheds_rail(moded, seen) and vehicle.payload.off
     # A rail that follows neither SAFE nor its end follows whoever commanded it.
     reason = moded.event if shed or moded.mode is not vehicle.mode.mode else power.rail_by
-    power, found = eps.switch_rail(power, shed, reason, now_s)
+    if alarmed.cut or was_cut:
+        reason = "BUS_ALARM" if alarmed.cut else "BUS_ALARM_OVER"
+    power, found = eps.switch_rail(power, shed or alarmed.cut, reason, now_s)
     if found:
         take(found)
 
@@ -254,7 +283,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         power.eclipse,
         power.arc_remaining_s,
         power.array_power_w,
-        permit is Permit.RUN,
+        permit is Permit.RUN and not alarmed.active,
         orders.ceiling,
     )
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from flightsw.link.card import REFERENCE, Profile
 
 from . import (
+    bus_alarm,
     card,
     checkpoint,
     commanding,
@@ -37,6 +38,7 @@ from . import (
     thermal,
     watchpoints,
 )
+from .bus_alarm import Config as BusAlarmConfig
 from .checkpoint import Config as CheckpointConfig
 from .commanding import Config as CommandingConfig
 from .correlation import Config as CorrelationConfig
@@ -74,6 +76,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tolerances of the time correlation."""
     eps: EpsConfig = EpsConfig()
     """Battery, array, orbit."""
+    bus_alarm: BusAlarmConfig = BusAlarmConfig()
+    """Hard limits of the bus that act at once."""
     thermal: ThermalConfig = ThermalConfig()
     """Heat path and temperature limits."""
     governor: GovernorConfig = GovernorConfig()
@@ -151,6 +155,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     gpu_health: gpu_health.State
     card: card.State
     eps: eps.State
+    alarm: bus_alarm.State
     thermal: thermal.State
     watch: watchpoints.State
     fdir: fdir.State
@@ -203,6 +208,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         gpu_health=gpu_health.State(),
         card=card.State(),
         eps=eps.start(config.eps),
+        alarm=bus_alarm.CLEAR,
         thermal=thermal.State(),
         watch=watchpoints.start(watch_table),
         fdir=fdir.start(action_table),

@@ -46,6 +46,8 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x25, "RADIATOR_HOT", _C, "radiator {temp_degc:.1f} degC over {limit_degc:.1f}", "The radiator is too hot."),
     _event(0x26, "GOVERNOR_LIMIT", _D, "governor bound by {limit}, budget {budget_w:.0f} W", "What binds the power budget changed."),
     _event(0x27, "RAIL_SWITCHED", _W, "GPU rail {state}: {reason}", "The GPU's power rail was switched."),
+    _event(0x2E, "BUS_ALARM", _C, "bus {voltage_v:.1f} V (limit {limit_v:.1f} V), {current_a:.1f} A (limit {limit_a:.1f} A): the payload rests", "The bus is beyond a hard limit; the rail goes when rest does not help."),
+    _event(0x2F, "BUS_ALARM_OVER", _I, "the bus is well again, the alarm lasted {duration_s:.1f} s", "The payload may work again."),
     # 0x30.. payload
     _event(0x30, "JOB_STATE", _I, "job {job}: {old} → {new}: {reason}", "A job changed its state."),
     _event(0x31, "WORKER_READY", _I, "job {job}: pid {pid} on {device}, resumed at step {step}, generation {generation}", "A worker is up; generation −1 is a fresh start."),

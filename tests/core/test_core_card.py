@@ -1,4 +1,4 @@
-"""The card of the profile and the card that the probe reads: a mismatch is told once, the straight line is flown."""
+"""The card of the profile and the card that the probe reads: a mismatch is told, the straight line flown."""
 
 import pytest
 from core_flight import Flight

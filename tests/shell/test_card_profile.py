@@ -1,4 +1,4 @@
-"""Card profiles in files: the shipped one is the reference, a written one reads back, a bad one is told in lines."""
+"""Card profiles in files: the shipped one, a written one that reads back, a bad one told in lines."""
 
 from pathlib import Path
 
