@@ -120,7 +120,7 @@ class Trainer:
         return True
 
     def fitting_split(self, target_s: float) -> int:
-        """Fewest equal parts that take at most ``SPLIT_MARGIN`` · ``target_s`` seconds here and now, or single rows.
+        """Fewest equal parts that take at most ``SPLIT_MARGIN`` · ``target_s`` s here and now, or single rows.
 
         For a trainer at a step boundary, which it leaves as it was.
         """
