@@ -8,8 +8,8 @@ one, with the event and the checkpoint request that belong to it. The worker tra
 micro-batches that are cut to ``TARGET_S``.
 
 ``gpu_off``: the bus stays collapsed, so rest does not help, and the latency runs to the actuator frame that
-commands the rail off. For this the worker is the protocol double of the tests: the daemon's path is the same, and it is back
-in a blink after it was killed with the rail.
+commands the rail off. For this the worker is the protocol double of the tests: the daemon's path is the same, and
+it is back in a blink after it was killed with the rail.
 
 The rate of the minor frame matters to ``gpu_off`` only; ``last_kernel`` is judged on arrival.
 """
