@@ -34,7 +34,7 @@ BEFORE_STEP_S: Final = 0.5
 
 
 class Point(NamedTuple):
-    """One setting, measured: W, units/s and tokens/s with their σ, and the length of one unit in s."""
+    """One setting, measured: share of time at work, W and tokens/s with their σ, length of one unit in s."""
 
     duty: float
     batch: int
@@ -42,6 +42,7 @@ class Point(NamedTuple):
     power: Mean
     rate: Mean
     unit_s: float
+    worked: float
 
 
 class Step(NamedTuple):
@@ -106,7 +107,10 @@ class Campaign:
         self._tell(f"training, {len(plan.batches)} micro-batches")
         for batch in plan.batches:
             self._point("train", train, batch=batch)
-        self._tell(f"training, {len(plan.sms)} SM partitions")
+        if plan.sms:
+            self._tell(f"training, {len(plan.sms)} SM partitions")
+        else:
+            self._skipped.append("SM partitions: there are no multiprocessors here")
         for sms in plan.sms:
             self._point("train", train, sms=sms)
         self._tell("decoding")
@@ -162,7 +166,7 @@ class Campaign:
         )
         busy_s = after.busy_s - before.busy_s
         unit_s = busy_s / units if units else answer.unit_s
-        points.append(Point(duty, batch, sms, self._power(start_s, end_s), rate, unit_s))
+        points.append(Point(duty, batch, sms, self._power(start_s, end_s), rate, unit_s, busy_s / seconds))
 
     def _window(self, start_s: float, end_s: float) -> list[CardReading]:
         return [reading for reading in list(self._card.meter.history) if start_s <= reading.taken_s <= end_s]

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 
-TAU_STEPS: Final = 60
+HEAT_SAMPLES: Final = 600
+TAU_STEPS: Final = 40
 TAU_ROUNDS: Final = 3
 SETTLE_BAND: Final = 0.05
 """A step has settled when the power stays within this part of it."""
@@ -116,17 +117,33 @@ def settle_s(times_s: Array, power_w: Array) -> float:
 
 def lagged(times_s: Array, power_w: Array, tau_s: float) -> Array:
     """First-order lag of a power that is constant between two readings, W; it starts at 0."""
-    out = np.zeros_like(power_w)
     decays = np.exp(-np.diff(times_s) / tau_s)
-    for index, decay in enumerate(decays):
-        out[index + 1] = out[index] * decay + power_w[index] * (1.0 - decay)
-    return out
+    gains = power_w[:-1] * (1.0 - decays)
+    out = [0.0]
+    for decay, gain in zip(decays.tolist(), gains.tolist(), strict=True):
+        out.append(out[-1] * decay + gain)
+    return np.array(out)
+
+
+def thinned(
+    times_s: Array, power_w: Array, temp_degc: Array, count: int = HEAT_SAMPLES
+) -> tuple[Array, Array, Array]:
+    """The same run in at most ``count`` samples: mean temperature around each time, mean power up to the next."""
+    if times_s.size <= count:
+        return times_s, power_w, temp_degc
+    groups = np.array_split(np.arange(times_s.size), count)
+    times = np.array([times_s[group].mean() for group in groups])
+    temps = np.array([temp_degc[group].mean() for group in groups])
+    energy_j = np.concatenate(([0.0], np.cumsum(power_w[:-1] * np.diff(times_s))))
+    means = np.diff(np.interp(times, times_s, energy_j)) / np.diff(times)
+    return times, np.append(means, means[-1]), temps
 
 
 def heat(times_s: Array, power_w: Array, temp_degc: Array) -> Heat:
     """Capacity, conductance and ambient from a whole run. Raises ``FitError`` when its power hardly changed."""
     if times_s.size < 20 or float(np.ptp(power_w)) <= 0.0 or float(np.ptp(temp_degc)) <= 1.0:
         raise FitError("the run is too short or too even to see heat in it")
+    times_s, power_w, temp_degc = thinned(times_s, power_w, temp_degc)
     span_s = float(times_s[-1] - times_s[0])
     low, high = np.log(span_s / 300.0), np.log(span_s * 10.0)
     tau_s = span_s

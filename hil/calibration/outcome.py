@@ -131,17 +131,17 @@ def workload(idle: Mean, points: tuple[Point, ...]) -> Workload:
 
 
 def linearity_w(idle: Mean, points: tuple[Point, ...]) -> float | None:
-    """How far paced power lies from idle + duty · (full − idle), W; None without a full and a paced point.
+    """How far paced power lies from the line between idle and full duty, W; None without a full and a paced point.
 
-    By the duty that was worked, which a unit's length moves a little off the one that was ordered.
+    By the share of time that was worked, which the length of a unit moves a little off the duty ordered.
     """
     plain = [point for point in points if point.batch == 0 and point.sms == 0]
     full = next((point for point in plain if point.duty == 1.0), None)
     paced = [point for point in plain if point.duty < 1.0]
-    if full is None or not paced or full.rate.value <= 0.0:
+    if full is None or not paced or full.worked <= 0.0:
         return None
-    span_w = full.power.value - idle.value
-    return max(abs(p.power.value - idle.value - p.rate.value / full.rate.value * span_w) for p in paced)
+    per_share_w = (full.power.value - idle.value) / full.worked
+    return max(abs(p.power.value - idle.value - p.worked * per_share_w) for p in paced)
 
 
 def _heat(found: Measurements, gaps: list[str]) -> Heat | None:
