@@ -22,11 +22,14 @@ from flightsw.core import executive
 from flightsw.core.job import JobConfig
 from flightsw.gpu.protocol import InferSpec, JobSpec, ProbeSpec, TrainSpec
 from flightsw.link.endpoint import parse_endpoint
+from flightsw.shell.card_profile import ProfileError, load_profile
 from flightsw.shell.typed_toml import Complaint, did_you_mean, examine, shown
 
 EXAMPLE: Final = Path(__file__).with_name("mission.toml")
 CONFIGURATION_BYTES_MAX: Final = 1 << 20
 JOBS_MAX: Final = 8
+PROFILE_KEYS: Final = {"gpu_idle_w": "idle_w", "gpu_max_w": "maximum_w"}
+"""Keys of [governor] that the card's profile fills; the file may say otherwise."""
 DERIVED: Final = {"downlink.rate_bps": "radio.rate_bps"}
 """Keys of core sections that follow from a key of the shell, so that one fact stands once."""
 JOB_KINDS: Final[dict[str, type[TrainSpec] | type[InferSpec]]] = {"train": TrainSpec, "infer": InferSpec}
@@ -70,6 +73,13 @@ class Radio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """serial:PATH[@BAUD], udp:BIND_HOST:BIND_PORT/PEER_HOST:PEER_PORT or none."""
     rate_bps: Annotated[int, Meta(ge=300, le=10**9)] = 115_200
     """Downlink rate in bit/s; live packets and playback together stay within it."""
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The card: its power, throughput and heat as measured by hil calibrate gpu, or as assumed."""
+
+    profile: Annotated[str, Meta(min_length=1)] = "h100-sxm"
+    """Name of a shipped profile, or path of a .toml file. It also gives governor.gpu_idle_w and gpu_max_w."""
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,6 +147,7 @@ class MissionConfig(msgspec.Struct, frozen=True, kw_only=True):
     frame: Frame = Frame()
     avionics: Avionics = Avionics()
     radio: Radio = Radio()
+    card: Card = Card()
     worker: Worker = Worker()
     log: Log = Log()
     watchdog: Watchdog = Watchdog()
@@ -156,7 +167,10 @@ def sections() -> dict[str, type[msgspec.Struct]]:
     """Name and type of every section of the file, shell first; ``[[jobs]]`` is not a section."""
     own = {f.name: f.type for f in msgspec.structs.fields(MissionConfig)}
     core = {f.name: f.type for f in msgspec.structs.fields(executive.Config)}
-    return {n: t for n, t in (own | core).items() if n not in ("core", "jobs", "config_hash")}
+    for name, kind in core.items():
+        # Where both have a section of one name, the file has that of the shell.
+        own.setdefault(name, kind)
+    return {name: kind for name, kind in own.items() if name not in ("core", "jobs", "config_hash")}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> MissionConfig:
@@ -181,6 +195,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> MissionConfig:
     if not complaints:
         try:
             return _build(data, path.resolve().parent)
+        except ProfileError as error:
+            raise ConfigurationError(error.lines) from None
         except msgspec.ValidationError as error:
             reason, _, where = str(error).partition(" - at `$.")
             complaints = [Complaint(where.rstrip("`"), reason)]
@@ -288,10 +304,13 @@ def _build(data: dict[str, Any], base: Path) -> MissionConfig:
         except msgspec.ValidationError as error:
             raise msgspec.ValidationError(f"{str(error).partition(' - at ')[0]} - at `$.{name}`") from None
 
+    profile = load_profile(section("card", Card).profile, base)
+    ends = {key: getattr(profile.train, end) for key, end in PROFILE_KEYS.items()}
+    data["governor"] = ends | data.get("governor", {})
     values = {name: section(name, kind) for name, kind in sections().items()}
     specs = tuple(msgspec.convert(table, JOB_KINDS[table["kind"]]) for table in data.get("jobs", []))
-    digest = hashlib.sha256(msgspec.json.encode([values, specs], order="sorted")).hexdigest()[:16]
-    core_names = {f.name for f in msgspec.structs.fields(executive.Config)} - {"jobs"}
+    digest = hashlib.sha256(msgspec.json.encode([values, specs, profile], order="sorted")).hexdigest()[:16]
+    core_names = {f.name for f in msgspec.structs.fields(executive.Config)} - {"jobs", "card"}
     job_configs = tuple(
         JobConfig(id=spec.id, kind="train" if isinstance(spec, TrainSpec) else "infer",
                           autostart=spec.autostart, share=spec.share)
@@ -302,7 +321,7 @@ def _build(data: dict[str, Any], base: Path) -> MissionConfig:
     state_dir = base / mission.state_dir
     return MissionConfig(
         mission=msgspec.structs.replace(mission, state_dir=str(state_dir)),
-        core=executive.Config(jobs=job_configs, **{name: values.pop(name) for name in core_names}),
+        core=executive.Config(jobs=job_configs, card=profile, **{name: values.pop(name) for name in core_names}),
         jobs=_completed(specs, base, state_dir),
         config_hash=digest,
         **values,

@@ -107,6 +107,18 @@ def order(state: State, index: int, job_id: str, reason: str, now_s: float) -> t
     return State(rings=rings), (SaveCheckpoint(job_id, reason),)
 
 
+def order_all(
+    state: State, jobs: tuple[JobConfig, ...], work: payload.State, reason: str, now_s: float
+) -> tuple[State, tuple[Outcome, ...]]:
+    """A checkpoint of every running training job that was not asked for one already."""
+    out: list[Outcome] = []
+    for index, (spec, job) in enumerate(zip(jobs, work.jobs, strict=True)):
+        if spec.kind == "train" and job.life is Life.RUNNING and state.rings[index].asked_s is None:
+            state, asked = order(state, index, spec.id, reason, now_s)
+            out += asked
+    return state, tuple(out)
+
+
 def _due(ring: Ring, config: Config, spec: JobConfig, outlook: Outlook, now_s: float, out: list[Outcome]) -> Ring:
     if ring.eclipse_done and (outlook.eclipse or outlook.arc_remaining_s > config.eclipse_lead_s):
         ring = replace(ring, eclipse_done=False)

@@ -10,6 +10,9 @@ values; ``frame`` collects them, ``command_driver`` drives the telecommands in f
 ``accept`` is the second entrance, for one telecommand between two frames: it is checked, numbered and answered at
 once, and executed in the next frame.
 
+``alarm`` is the third, for every sensor frame on arrival: a bus that collapses parks the workers before the next
+minor frame sees it (``bus_alarm``).
+
 A frame ends with ``KickWatchdog`` only when ``supervision`` finds the adapters alive. ``SAFE`` implies payload off:
 payload runs by permit, and only COMPUTE and DOWNLINK with the rail on permit.
 
@@ -21,9 +24,12 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from flightsw.link.avionics import SensorFrame
 from flightsw.link.dictionary import DICTIONARY_HASH
 
 from . import (
+    bus_alarm,
+    card,
     checkpoint,
     commanding,
     contact_loss,
@@ -64,7 +70,7 @@ from .sequence_durable import SEQUENCES_KEY
 from .table_boot import restore_tables
 from .vehicle import Config, RestartOrder, Vehicle, order_restart, start
 
-__all__ = ["Config", "Vehicle", "accept", "boot", "shutdown", "step"]
+__all__ = ["Config", "Vehicle", "accept", "alarm", "boot", "shutdown", "step"]
 
 
 def boot(
@@ -139,6 +145,24 @@ def accept(vehicle: Vehicle, config: Config, packet: bytes, now_s: float) -> tup
     return report(replace(vehicle, commanding=state), config, outcomes, now_s)
 
 
+def alarm(vehicle: Vehicle, config: Config, frame: SensorFrame, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
+    """Judge a sensor frame that arrived between two minor frames; only a bus in trouble has effects.
+
+    The workers' set-points come first among them: they are what the milliseconds are for.
+    """
+    config = flown(vehicle, config)
+    before = vehicle.alarm
+    state = bus_alarm.hear(before, config.bus_alarm, config.eps, frame, now_s)
+    if state is before:
+        return vehicle, ()
+    if before.active or not state.active:
+        return replace(vehicle, alarm=state), ()
+    work, parked = payload.rest(vehicle.payload, config.payload, config.jobs, now_s)
+    rings, asked = checkpoint.order_all(vehicle.checkpoint, config.jobs, work, "bus alarm", now_s)
+    vehicle = replace(vehicle, alarm=state, payload=work, checkpoint=rings)
+    return report(vehicle, config, (*parked, *asked, bus_alarm.raised(config.bus_alarm, config.eps, frame)), now_s)
+
+
 def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tuple[Vehicle, tuple[Effect, ...]]:
     """One minor frame at machine time ``now_s`` (seconds, never backwards).
 
@@ -156,13 +180,19 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     power, found = eps.step(vehicle.eps, config.eps, sensed, clock.steady_s, now_s)
     if found:
         take(found)
+    alarmed, found = bus_alarm.step(vehicle.alarm, config.bus_alarm, now_s)
+    if found:
+        take(found)
     heat, found = thermal.step(
         vehicle.thermal, config.thermal, sensed, clock.steady_s, now_s, config.eps.bus_power_w
     )
     if found:
         take(found)
     reading = sensed.gpu if sensed.gpu is not vehicle.sense.gpu else None
-    card, found = gpu_health.step(vehicle.gpu_health, config.gpu_health, reading, now_s)
+    health, found = gpu_health.step(vehicle.gpu_health, config.gpu_health, reading, now_s)
+    if found:
+        take(found)
+    flown_card, found = card.step(vehicle.card, config.card, reading)
     if found:
         take(found)
     watched, found = supervision.step(
@@ -175,7 +205,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if found:
         take(found)
 
-    elapsed_s = now_s - vehicle.now_s
+    elapsed_s, was_cut = now_s - vehicle.now_s, vehicle.alarm.cut
     vehicle = Vehicle(
         boot_count=vehicle.boot_count,
         boot_s=vehicle.boot_s,
@@ -185,8 +215,10 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         first_infer=vehicle.first_infer,
         sense=sensed,
         correlation=clock,
-        gpu_health=card,
+        gpu_health=health,
+        card=flown_card,
         eps=power,
+        alarm=alarmed,
         thermal=heat,
         watch=vehicle.watch,
         fdir=vehicle.fdir,
@@ -238,7 +270,9 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     shed = mode.sheds_rail(moded, seen) and vehicle.payload.off
     # A rail that follows neither SAFE nor its end follows whoever commanded it.
     reason = moded.event if shed or moded.mode is not vehicle.mode.mode else power.rail_by
-    power, found = eps.switch_rail(power, shed, reason, now_s)
+    if alarmed.cut or was_cut:
+        reason = "BUS_ALARM" if alarmed.cut else "BUS_ALARM_OVER"
+    power, found = eps.switch_rail(power, shed or alarmed.cut, reason, now_s)
     if found:
         take(found)
 
@@ -248,7 +282,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         heat,
         config.eps,
         dt_s=clock.mission_dt_s,
-        permitted=permit is Permit.RUN,
+        permitted=permit is Permit.RUN and not alarmed.active,
         ceiling=orders.ceiling,
         planned_w=None,
     )

@@ -55,7 +55,7 @@ class Frame:
 
 
 def report(
-    vehicle: Vehicle, config: Config, outcomes: tuple[Outcome | Verification, ...], now_s: float
+    vehicle: Vehicle, config: Config, outcomes: tuple[Outcome | Verification | RequestReply, ...], now_s: float
 ) -> tuple[Vehicle, tuple[Effect, ...]]:
     """The vehicle and the effects after a call outside the minor frame that said ``outcomes``."""
     clock = correlation.carried(vehicle.correlation, now_s)

@@ -24,11 +24,12 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
     ECC counts are volatile: they begin with the driver. ``throttle_reasons`` is NVML's bit mask of clocks event
     reasons. ``xid_count`` counts XID reports since the probe started, ``xids`` are the newest of them, oldest
     first; when they are not supported, ``unsupported`` says "xid". A count that could not be read this time is None
-    without its name in ``unsupported``.
+    without its name in ``unsupported``. ``card`` is the card's own name, empty when it tells none.
     """
 
     sequence: int
     source: str
+    card: str = ""
     power_w: float | None = None
     die_degc: float | None = None
     memory_degc: float | None = None

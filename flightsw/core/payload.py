@@ -95,6 +95,16 @@ def kill(state: State, jobs: tuple[JobConfig, ...], reason: str, now_s: float) -
     return State(jobs=killed), tuple(out)
 
 
+def rest(
+    state: State, config: Config, jobs: tuple[JobConfig, ...], now_s: float
+) -> tuple[State, tuple[Outcome, ...]]:
+    """Park every running worker at once, between two frames; the next frame's duty decides on."""
+    out: list[Outcome] = []
+    current = list(state.jobs)
+    split(current, config, jobs, 0.0, now_s, out)
+    return State(jobs=tuple(current)), tuple(out)
+
+
 def step(
     state: State,
     config: Config,

@@ -9,7 +9,11 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from flightsw.link.card import REFERENCE, Profile
+
 from . import (
+    bus_alarm,
+    card,
     checkpoint,
     commanding,
     contact_loss,
@@ -34,6 +38,7 @@ from . import (
     thermal,
     watchpoints,
 )
+from .bus_alarm import Config as BusAlarmConfig
 from .checkpoint import Config as CheckpointConfig
 from .commanding import Config as CommandingConfig
 from .correlation import Config as CorrelationConfig
@@ -71,10 +76,14 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Tolerances of the time correlation."""
     eps: EpsConfig = EpsConfig()
     """Battery, array, orbit."""
+    bus_alarm: BusAlarmConfig = BusAlarmConfig()
+    """Hard limits of the bus that act at once."""
     thermal: ThermalConfig = ThermalConfig()
     """Heat path and temperature limits."""
     governor: GovernorConfig = GovernorConfig()
     """Card and margins."""
+    card: Profile = REFERENCE
+    """Power and throughput of the card."""
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     """How the card's own reports are kept."""
     fdir: FdirConfig = FdirConfig()
@@ -144,7 +153,9 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     sense: sense.State
     correlation: correlation.State
     gpu_health: gpu_health.State
+    card: card.State
     eps: eps.State
+    alarm: bus_alarm.State
     thermal: thermal.State
     watch: watchpoints.State
     fdir: fdir.State
@@ -195,7 +206,9 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         sense=sense.start(now_s),
         correlation=correlation.start(now_s),
         gpu_health=gpu_health.State(),
+        card=card.State(),
         eps=eps.start(config.eps),
+        alarm=bus_alarm.CLEAR,
         thermal=thermal.start(config.thermal),
         watch=watchpoints.start(watch_table),
         fdir=fdir.start(action_table),

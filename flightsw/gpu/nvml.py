@@ -39,6 +39,7 @@ ALL_ONES_32: Final = 0xFFFFFFFF
 ALL_ONES_64: Final = 0xFFFFFFFFFFFFFFFF
 XIDS_PER_READ_MAX: Final = 64
 """Reports fetched at one reading; what came beyond waits for the next."""
+NAME_CHARACTERS_MAX: Final = 96
 XIDS_KEPT: Final = 8
 """Newest reports that a sample carries by number."""
 
@@ -228,6 +229,15 @@ class Card:
         except Unsupported as error:
             raise Unavailable(f"card {index} is not there: {error}") from error
 
+    def name(self) -> str:
+        """What the card calls itself, cut to ``NAME_CHARACTERS_MAX``; empty when it does not say."""
+        try:
+            raw = self._call("nvmlDeviceGetName", self._handle)
+        except (Unsupported, Failed):
+            return ""
+        text = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
+        return text[:NAME_CHARACTERS_MAX]
+
     def value(self, field: Field) -> float:
         """One quantity now, in the sample's unit; ``Unsupported`` when no source offers it."""
         for source in field.sources:
@@ -318,6 +328,7 @@ class NvmlReader:
         self._module_name = module_name
         self._index = index
         self._card: Card | None = None
+        self._name = ""
         self._unsupported: tuple[str, ...] = ()
         self._xids: tuple[int, ...] = ()
         self._xid_count: int | None = None
@@ -328,7 +339,13 @@ class NvmlReader:
 
     def open(self) -> None:
         """Start NVML; ``NvmlError`` when there is no card to read."""
-        self._card = Card(self._module_name, self._index)
+        card = Card(self._module_name, self._index)
+        try:
+            self._name = card.name()
+        except NvmlError:
+            card.close()
+            raise
+        self._card = card
 
     def read(self, sequence: int, now_s: float) -> Sample:
         """One sample, whatever the card does. ``now_s`` is machine time."""
@@ -401,6 +418,7 @@ class NvmlReader:
         return Sample(
             sequence=sequence,
             source=self.source,
+            card=self._name,
             unsupported=self._unsupported,
             xids=self._xids,
             xid_count=None if XID in self._unsupported else self._xid_count,

@@ -53,6 +53,10 @@ class TrainSpec(
     """Processor threads of the worker; 0 leaves torch's default."""
     micro_batch_max_s: Annotated[float, Meta(gt=0.0, le=10.0)] = 0.25
     """Bound on one micro-batch; a longer one is reported as a fault."""
+    micro_batch_target_s: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
+    """Cut micro-batches at the first start into equal parts that take no longer than this; 0 leaves them whole."""
+    micro_batch_split: Annotated[int, Meta(ge=0, le=4096)] = 0
+    """Equal parts of a micro-batch; it divides batch_size, and 0 is what the target chose, or 1."""
     checkpoint_dir: str = ""
     """Ring of checkpoints; empty is ``<state_dir>/checkpoints/<id>``."""
     generations: Annotated[int, Meta(ge=4, le=64)] = 4
@@ -227,6 +231,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
 
     sequence: int
     source: str
+    card: str = ""
     power_w: float | None = None
     die_degc: float | None = None
     memory_degc: float | None = None

@@ -51,6 +51,8 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x2D, "GAUGE_REFUSED", _W, "fuel gauge not believed: it would mean {gauge:.3f}, counted is {soc:.3f}", "The gauge contradicts the counted charge."),
     _event(0x2E, "GAUGE_HEARD", _I, "fuel gauge agrees again after {refused_s:.0f} s of mission time", "The gauge takes part in the estimate again."),
     _event(0x2F, "CHARGE_RESET", _W, "counted charge {soc:.3f} given up, gauge reads {gauge:.3f}", "Gauge and voltage agreed against the counted charge for long."),
+    _event(0x2A, "BUS_ALARM", _C, "bus {voltage_v:.1f} V (limit {limit_v:.1f} V), {current_a:.1f} A (limit {limit_a:.1f} A): the payload rests", "The bus is beyond a hard limit; the rail goes when rest does not help."),
+    _event(0x2B, "BUS_ALARM_OVER", _I, "the bus is well again, the alarm lasted {duration_s:.1f} s", "The payload may work again."),
     # 0x30.. payload
     _event(0x30, "JOB_STATE", _I, "job {job}: {old} → {new}: {reason}", "A job changed its state."),
     _event(0x31, "WORKER_READY", _I, "job {job}: pid {pid} on {device}, resumed at step {step}, generation {generation}", "A worker is up; generation −1 is a fresh start."),
@@ -82,6 +84,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x64, "GPU_XID_LOST", _W, "{count} XID reports of the GPU came too fast to be named", "More XIDs than one sample of the probe keeps."),
     _event(0x65, "GPU_ECC", _E, "{count} new uncorrected ECC errors, {total} since the driver started", "Data on the card was lost."),
     _event(0x66, "GPU_ECC_CORRECTED", _W, "{count} new corrected ECC errors, {total} since the driver started", "The card repaired its memory."),
+    _event(0x67, "CARD_MISMATCH", _W, "the card is {card}, the profile of {profile}: the straight line is flown", "The probe reads another card than the profile's."),
     # 0x70.. tables
     _event(0x70, "TABLE_ACTIVATED", _I, "table {table} from {source}: {content}, CRC-32 {crc32}", "A table is in force from now on; the source is ground, store or default."),
     _event(0x71, "TABLE_REJECTED", _E, "stored table {table} is unusable, the default stands: {reason}", "What a former boot stored is refused."),

@@ -1,8 +1,11 @@
 """The avionics adapter: the newest sensor frame for the core, the actuator frame to the bus.
 
 Between two minor frames several samples may come; only the newest matters, because the core works on the
-present and the bus repeats itself. What does not decode is counted and forgotten.
+present and the bus repeats itself. But each is handed to ``heard`` as it comes: an alarm does not wait. What does
+not decode is counted and forgotten.
 """
+
+from collections.abc import Callable
 
 from flightsw.core.effects import Actuate
 from flightsw.link.avionics import SENSOR_FRAME_BYTES_MAX, ActuatorFrame, SensorFrame, decode, encode
@@ -15,7 +18,8 @@ from .make_wire import make_wire
 class Avionics:
     """One wire, the newest sample, and counters."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, heard: Callable[[SensorFrame], None]) -> None:
+        self._heard = heard
         self.wire = make_wire(endpoint, self._receive, SENSOR_FRAME_BYTES_MAX)
         self._newest: SensorFrame | None = None
         self._sequence = 0
@@ -48,6 +52,7 @@ class Avionics:
             return
         if isinstance(message, SensorFrame):
             self._newest = message
+            self._heard(message)
         else:
             self._undecodable += 1
 

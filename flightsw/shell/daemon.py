@@ -1,9 +1,9 @@
 """The daemon: everything is wired by hand here, then minor frames run until the end.
 
 A minor frame collects what came, asks the core (``executive.step``) and executes what it answers. Telecommands do
-not wait for a frame: ``executive.accept`` judges each on arrival. An exception of the core is tier 1 of
-supervision: it is logged, the workers die, the process ends with status 1 and the boot record says so; the service
-manager starts it again, and a repeat comes up in SAFE.
+not wait for a frame, ``executive.accept`` judges each on arrival, nor does a collapsing bus (``executive.alarm``).
+An exception of the core is tier 1 of supervision: it is logged, the workers die, the process ends with status 1
+and the boot record says so; the service manager starts it again, and a repeat comes up in SAFE.
 
 An orderly end (SIGINT, SIGTERM, SIGHUP, telecommand): the core says goodbye, workers checkpoint and go while
 frames run on, what is left is killed after ``worker.stop_timeout_s``, the recorder commits, the end is
@@ -16,7 +16,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +27,9 @@ from flightsw.core.durable import DURABLE_KEYS
 from flightsw.core.effects import Effect
 from flightsw.core.inputs import Inputs, RecorderStatus
 from flightsw.core.supervision import FAULT_CYCLES
+from flightsw.core.vehicle import Vehicle
 from flightsw.gpu.protocol import Stop
+from flightsw.link.avionics import SensorFrame
 from flightsw.link.endpoint import parse_endpoint
 
 from . import boot_record
@@ -85,7 +87,7 @@ class Daemon:
         started_s = now_s()
         supervisor = mission.supervisor
         self._radio = radio = Radio(parse_endpoint(mission.radio.endpoint), self._on_telecommand)
-        self._avionics = avionics = Avionics(parse_endpoint(mission.avionics.endpoint))
+        self._avionics = avionics = Avionics(parse_endpoint(mission.avionics.endpoint), self._on_sensors)
         self._probe = probe = Probe(mission.probe, mission.worker.probe_command)
         self._workers = Workers(mission.jobs, mission.worker.command, mission.worker.nice, group)
         self._health = HealthMeter(mission.state_dir, started_s)
@@ -243,11 +245,18 @@ class Daemon:
 
     def _on_telecommand(self, packet: bytes) -> None:
         # A command that comes before the core is there is lost, and the ground repeats it.
+        self._between_frames(executive.accept, packet)
+
+    def _on_sensors(self, frame: SensorFrame) -> None:
+        self._between_frames(executive.alarm, frame)
+
+    def _between_frames(self, entrance: Callable[..., tuple[Vehicle, tuple[Effect, ...]]], unit: object) -> None:
+        """Hand something that cannot wait to the core, once it is there."""
         if self._failure is not None or not self._booted:
             return
         at_s = now_s()
         try:
-            self._vehicle, effects = executive.accept(self._vehicle, self._mission.core, packet, at_s)
+            self._vehicle, effects = entrance(self._vehicle, self._mission.core, unit, at_s)
             self._execute(effects, at_s)
         except Exception as error:
             # The event loop called this and would only log it: the next frame raises it.

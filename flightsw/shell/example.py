@@ -78,6 +78,9 @@ def _keys(section: str, kind: type[msgspec.Struct]) -> str:
         also = "" if range_text == "a text" else f" Allowed: {range_text}."
         lines.append(_comment(texts[field.name] + also))
         default = field.default
+        if section == "governor" and field.name in config.PROFILE_KEYS:
+            lines.append(f"# Left out, it is that of card.profile.\n# {field.name} = {_toml(default)}\n")
+            continue
         # TOML has no null: a key without a value is shown, and left out.
         lines.append(f"# {field.name} =\n" if default is None else f"{field.name} = {_toml(default)}\n")
     return "".join(lines)

@@ -9,7 +9,8 @@ its own, and the text of what is allowed is made from the same annotation that d
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, Final, get_args
 
 import msgspec
 from msgspec import inspect
@@ -41,21 +42,25 @@ def examine(table: object, kind: type[msgspec.Struct], where: str) -> list[Compl
             continue
         if name not in fields:
             complaints.append(Complaint(path, f"unknown key{did_you_mean(name, fields)}"))
-        elif is_struct(leaf := fields[name].type):
-            complaints += examine(value, leaf, path)
+        elif (inner := struct_of(leaf := fields[name].type)) is not None:
+            complaints += examine(value, inner, path)
         elif not convertible(value, leaf):
             complaints.append(Complaint(path, f"{shown(value)} is refused; allowed is {allowed(leaf)}"))
     complaints += [
-        Complaint(f"{where}.{field.name}", f"is missing; allowed is {allowed(field.type)}")
+        Complaint(f"{where}.{field.name}" if where else field.name, f"is missing; allowed is {allowed(field.type)}")
         for field in fields.values()
         if field.required and field.name not in table
     ]
     return complaints
 
 
-def is_struct(kind: Any) -> bool:
-    """True for a struct class, as opposed to an annotation of a leaf."""
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+def struct_of(kind: Any) -> type[msgspec.Struct] | None:
+    """The struct class that an annotation is, or is when it is not None; None for one of a leaf."""
+    members = (
+        [member for member in get_args(kind) if member is not NoneType] if isinstance(kind, UnionType) else [kind]
+    )
+    only = members[0] if len(members) == 1 else None
+    return only if isinstance(only, type) and issubclass(only, msgspec.Struct) else None
 
 
 def convertible(value: object, kind: Any) -> bool:

@@ -140,6 +140,7 @@ def as_sample(message: protocol.Sample) -> inputs.GpuSample:
     return inputs.GpuSample(
         sequence=message.sequence,
         source=message.source,
+        card=message.card,
         power_w=message.power_w,
         die_degc=message.die_degc,
         memory_degc=message.memory_degc,

@@ -18,9 +18,10 @@ import msgspec
 
 from flightsw.shell.typed_toml import allowed, convertible, shown
 
+from ..plant.bounds import ALTITUDE_MAX_KM, ALTITUDE_MIN_KM
 from ..plant.eps import SOLAR_CONSTANT_W_M2, EpsConfig
 from ..plant.geometry import EARTH_RADIUS_KM, days_since_j2000, parse_utc, sun
-from ..plant.orbit import ALTITUDE_MAX_KM, ALTITUDE_MIN_KM, CircularOrbit, Elements, eclipse_length_s
+from ..plant.orbit import CircularOrbit, Elements, eclipse_length_s
 from ..plant.thermal import ThermalConfig
 
 BISECTIONS: Final = 60

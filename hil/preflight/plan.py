@@ -16,8 +16,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from ..plant.eps import ZERO_CELSIUS_K
 from ..plant.plant import STEP_MAX_S, Loads, Plant, PlantConfig
-from ..plant.thermal import STEFAN_BOLTZMANN, ZERO_CELSIUS_K
+from ..plant.thermal import STEFAN_BOLTZMANN
 from . import prices
 from .document import Mission
 from .horizon import Floats, Progress, Steps, look_ahead

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ..plant.thermal import ZERO_CELSIUS_K
+from ..plant.eps import ZERO_CELSIUS_K
 from . import prices
 from .document import Mission, Wanted
 from .plan import SOC_TOLERANCE, TEMPERATURE_TOLERANCE_K, YEAR_S, Planned, Trajectory, downlink_mb

@@ -160,6 +160,14 @@ class Flight:
         self.duty_trace.append((plant.time_s, plant.sun, self.vehicle.governor.duty))
         return effects
 
+    def arrive(self, **changes: object) -> tuple[object, ...]:
+        """A sensor frame between two minor frames, as the avionics wire hands it over at once."""
+        self._sequence += 1
+        frame = sensor_frame(self._sequence, self.plant, self.warp, **changes)
+        self.vehicle, effects = executive.alarm(self.vehicle, self.config, frame, self.now_s)
+        self._execute(effects)
+        return effects
+
     def fly(self, world_s: float) -> None:
         """Frames until this much more mission time has passed."""
         end_s = self.plant.time_s + world_s - 1e-9

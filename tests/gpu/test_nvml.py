@@ -76,6 +76,28 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], NvmlReader
     return make
 
 
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        (lambda handle: "NVIDIA H100 80GB HBM3", "NVIDIA H100 80GB HBM3"),
+        (lambda handle: b"Old driver", "Old driver"),
+        (lambda handle: "x" * 500, "x" * 96),
+        (raising(NOT_SUPPORTED), ""),
+        (raising(UNKNOWN), ""),
+        (None, ""),
+    ],
+    ids=["text", "bytes", "long", "not supported", "failed", "no such function"],
+)
+def test_the_card_tells_its_name_or_none(reader, answer, name: str) -> None:
+    assert reader(card(nvmlDeviceGetName=answer)).read(1, now_s=0.0).card == name
+
+
+def test_a_card_that_is_lost_while_it_tells_its_name(reader) -> None:
+    lost = reader(card(nvmlDeviceGetName=raising(LOST)))
+    assert isnan(lost.read(1, now_s=0.0).power_w)
+    assert "nvmlDeviceGetName" in lost.fault
+
+
 def test_units_are_converted_once(reader) -> None:
     sample = reader(card()).read(7, now_s=0.0)
     assert (sample.sequence, sample.source, sample.unsupported) == (7, "nvml", ())

@@ -198,8 +198,8 @@ def test_reads_the_benchs_simulated_card(tmp_path: Path, monkeypatch: pytest.Mon
         assert process.wait(10) == 0
     card.close()
     assert msgspec.structs.replace(first, sequence=0) == Sample(
-        sequence=0, source="nvml", power_w=412.5, die_degc=61.0, memory_degc=70.0, energy_j=9e4,
-        utilisation_fraction=0.5, ecc_corrected=4, ecc_uncorrected=1, throttle_reasons=1, xid_count=0,
+        sequence=0, source="nvml", card="Simulated GPU (hil)", power_w=412.5, die_degc=61.0, memory_degc=70.0,
+        energy_j=9e4, utilisation_fraction=0.5, ecc_corrected=4, ecc_uncorrected=1, throttle_reasons=1, xid_count=0,
     )  # fmt: skip
     assert last.xids == (63, 79)
     assert last.power_w is not None

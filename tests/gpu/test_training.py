@@ -345,3 +345,75 @@ def test_on_a_card_a_resumed_run_equals_the_undisturbed_one(spec):
     session = train.Session(spec, Daemon().job)
     assert steps(session.trainer, 7) == straight[5:]
     session.close()
+
+
+@pytest.mark.parametrize("split", [2, 4])
+def test_parts_add_up_to_the_whole_gradient(spec, split: int) -> None:
+    undropped = replace(spec, preset="tiny", batch_size=4, micro_batches=2, learning_rate=1e-4)
+    whole, cut = (train.prepare(replace(undropped, micro_batch_split=n)) for n in (1, split))
+    while not whole.micro_batch():
+        pass
+    calls = 1
+    while not cut.micro_batch():
+        calls += 1
+    assert calls == 2 * split
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert cut.tokens == whole.tokens
+    for (name, one), other in zip(whole.live().items(), cut.live().values(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=2e-5), name
+
+
+def test_a_split_run_is_deterministic_and_resumes_with_its_split(spec, tmp_path) -> None:
+    split = replace(spec, micro_batch_split=2)
+    assert steps(train.prepare(split), 6) == (straight := steps(train.prepare(split), 6))
+    assert straight != steps(train.prepare(spec), 6), "dropout is drawn part by part"
+    trainer = train.prepare(split)
+    steps(trainer, 3)
+    trainer.micro_batch()
+    ring = Ring(tmp_path / "ring")
+    ring.open_for_writing()
+    saver = Saver(ring, trainer.live(), lambda outcome: None)
+    saver.snapshot(trainer.step, trainer.facts(), trainer.random_states)
+    saver.drain(WAIT_S)
+    restored = ring.newest()
+    saver.close()
+    ring.close()
+    # The configuration leaves the choice open: the checkpoint knows it.
+    resumed = train.prepare(spec)
+    resumed.restore(restored.manifest, restored.tensors)
+    assert resumed.split == 2
+    assert steps(resumed, 3) == straight[3:]
+    # With another batch size the old parts mean nothing.
+    other = train.prepare(replace(spec, batch_size=3))
+    other.restore(restored.manifest, restored.tensors)
+    assert other.split == 1
+
+
+# (target for one part, s; parts of the four rows)
+TARGETS = ((10.0, 1), (1e-9, 4))
+
+
+@pytest.mark.parametrize(("target_s", "parts"), TARGETS)
+def test_a_split_is_chosen_by_time_and_the_choice_costs_the_run_nothing(spec, target_s: float, parts: int) -> None:
+    trainer = train.prepare(spec)
+    assert trainer.fitting_split(target_s) == parts
+    assert steps(trainer, 4) == steps(train.prepare(spec), 4)
+
+
+def test_a_split_that_does_not_divide_is_refused(spec) -> None:
+    with pytest.raises(JobFault, match="micro_batch_split 3 does not divide batch_size 4"):
+        train.prepare(replace(spec, micro_batch_split=3))
+
+
+def test_a_twin_refuses_to_choose(spec) -> None:
+    with pytest.raises(JobFault, match="micro_batch_split of the run"):
+        train.run_solo(replace(spec, micro_batch_target_s=0.02), lambda: True)
+
+
+def test_a_job_with_a_target_chooses_once_and_a_restart_keeps_it(spec):
+    aimed = replace(spec, micro_batch_target_s=1e-9)
+    assert with_a_checkpoint(aimed, 3).step == 3
+    # Slower or faster by now: the checkpoint decides, not the clock.
+    session = train.Session(replace(aimed, micro_batch_target_s=10.0), Daemon().job)
+    assert (session.trainer.step, session.trainer.split) == (3, 4)
+    session.close()

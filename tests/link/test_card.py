@@ -5,7 +5,7 @@ import math
 import msgspec
 import pytest
 
-from flightsw.link.card import Profile, Workload, reference_workload
+from flightsw.link.card import REFERENCE, Alias, Profile, Setting, Stop, Workload, linear, reference_workload
 
 CHECK_VALUES = (
     (80, 0.0),
@@ -63,4 +63,51 @@ def test_a_card_too_small_for_the_reference_curve(idle_w: float, maximum_w: floa
 
 def test_profile_round_trip() -> None:
     profile = Profile(card="test", provenance="assumed", train=reference_workload())
+    assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
+
+
+@pytest.mark.parametrize(("idle_w", "maximum_w"), [(40.0, 350.0), (80.0, 500.0), (60.0, 1000.0)])
+def test_rescaled_keeps_the_shape(idle_w: float, maximum_w: float) -> None:
+    curve = REFERENCE.train.rescaled(idle_w, maximum_w)
+    assert (curve.idle_w, curve.maximum_w) == (idle_w, maximum_w)
+    for power_w in range(80, 701, 31):
+        same_w = idle_w + (power_w - 80.0) * (maximum_w - idle_w) / 620.0
+        assert curve.throughput_at(same_w) == pytest.approx(REFERENCE.train.throughput_at(power_w))
+
+
+def test_rescaled_to_its_own_ends_is_the_curve_itself() -> None:
+    assert REFERENCE.train.rescaled(80.0, 700.0) is REFERENCE.train
+
+
+def test_the_straight_line_promises_no_more_than_any_curve() -> None:
+    line = linear(80.0, 700.0)
+    for power_w in range(81, 700, 7):
+        assert line.throughput_at(power_w) == pytest.approx((power_w - 80.0) / 620.0)
+        assert line.throughput_at(power_w) < REFERENCE.train.throughput_at(power_w)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("NVIDIA H100 80GB HBM3", True),
+        (" nvidia  H100 80GB hbm3", True),
+        ("NVIDIA H100", True),
+        ("Simulated GPU (hil)", True),
+        ("NVIDIA H200", False),
+        ("NVIDIA H100 NVL", False),
+        ("", False),
+    ],
+)
+def test_a_profile_knows_its_card_by_name(name: str, fits: bool) -> None:
+    assert REFERENCE.fits(name) is fits
+
+
+def test_what_was_measured_travels_with_the_profile() -> None:
+    setting = Setting(duty=0.5, batch=8, sms=64, power_w=310.0, throughput=0.4, power_sigma_w=3.0)
+    profile = msgspec.structs.replace(
+        REFERENCE,
+        train=msgspec.structs.replace(REFERENCE.train, settings=(setting,)),
+        stops=(Stop(kernel_s=0.01, p50_s=0.006, worst_s=0.012, count=20),),
+        aliases=(Alias(period_s=0.1, bias_w=-80.0, scatter_w=4.0),),
+    )
     assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile

@@ -75,6 +75,10 @@ MISTAKES = (
         "[governor]\ngpu_idle_w = 700",
         "mission.toml: governor = gpu_max_w = 700 must be over gpu_idle_w = 700",
     ),
+    (
+        "[card]\nprofile = 'h100'",
+        "card profile 'h100': no such name; allowed are h100-sxm, or the path of a .toml file",
+    ),
     ("jobs = 3", "mission.toml: jobs = 3 is no list of tables; write [[jobs]] above each job"),
     ("[[jobs]]\nid = 'a'", 'mission.toml: jobs.a.kind is missing; allowed is one of "train", "infer"'),
     (
@@ -241,3 +245,41 @@ def test_no_value_of_any_key_raises_anything_else(
     assert allowed(LEAVES[key])
     if isinstance(value, float) and not math.isfinite(value):
         assert not verdict
+
+
+CARD = """
+format = 1
+card = "Card of this test"
+provenance = "measured"
+[train]
+power_w = [40.0, 200.0, 500.0]
+throughput = [0.0, 0.6, 1.0]
+"""
+
+
+def test_the_profile_gives_the_curve_and_the_ends_of_the_governor(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(CARD)
+    mission = load(write(tmp_path, "[card]\nprofile = 'card.toml'"))
+    core = mission.core
+    assert (core.card.card, core.card.train.power_w) == ("Card of this test", (40.0, 200.0, 500.0))
+    assert (core.governor.gpu_idle_w, core.governor.gpu_max_w) == (40.0, 500.0)
+    # A narrower card than the default's idle power: the file's key stands beside the profile's, not the default's.
+    said = load(write(tmp_path, "[card]\nprofile = 'card.toml'\n[governor]\ngpu_max_w = 60.0")).core.governor
+    assert (said.gpu_idle_w, said.gpu_max_w) == (40.0, 60.0)
+    assert load(write(tmp_path, "")).core.card.card == "NVIDIA H100 80GB HBM3"
+
+
+def test_the_hash_covers_what_the_profile_says_not_where_it_lies(tmp_path: Path) -> None:
+    hashes = []
+    for text in (CARD, CARD.replace("0.6", "0.7")):
+        (tmp_path / "card.toml").write_text(text)
+        hashes.append(load(write(tmp_path, "[card]\nprofile = 'card.toml'")).config_hash)
+    assert hashes[0] != hashes[1]
+
+
+def test_a_malformed_profile_is_told_with_path_and_field(tmp_path: Path) -> None:
+    (tmp_path / "card.toml").write_text(CARD.replace("0.6", "0.1"))
+    path = tmp_path / "card.toml"
+    assert complaints(tmp_path, "[card]\nprofile = 'card.toml'") == [
+        f"{path}: train: point 1: throughput per watt rises there; leave out points below the hull"
+    ]

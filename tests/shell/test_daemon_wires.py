@@ -269,7 +269,8 @@ def sensors(sequence: int) -> avionics.SensorFrame:
 @KINDS
 def test_avionics_takes_the_newest_and_counts_the_rest(kind: str) -> None:
     async def scenario(peer: Peer) -> None:
-        adapter = Avionics(peer.endpoint)
+        heard: list[avionics.SensorFrame] = []
+        adapter = Avionics(peer.endpoint, heard.append)
         async with Running(adapter.wire):
             assert adapter.take() is None
             peer.send(avionics.encode(sensors(1)))
@@ -282,6 +283,7 @@ def test_avionics_takes_the_newest_and_counts_the_rest(kind: str) -> None:
             )
             await until(lambda: adapter.frames_bad == 2)
             assert adapter.take() == sensors(2)
+            assert heard == [sensors(1), sensors(2)], "none is passed over on arrival"
             assert adapter.take() is None
             assert adapter.actuate(Actuate(frame_count=7, gpu_rail_on=True, transmitter_on=False))
             units: list[bytes] = []

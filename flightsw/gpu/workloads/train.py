@@ -54,6 +54,8 @@ def run_solo(spec: TrainSpec, stopping: Callable[[], bool]) -> None:
 
     Raises ``JobFault``.
     """
+    if spec.micro_batch_target_s and not spec.micro_batch_split:
+        raise JobFault("spec", "a twin needs the micro_batch_split of the run it repeats, not micro_batch_target_s")
     trainer = prepare(spec)
     with open_journal(spec.journal, fresh=True) as journal:
         while not stopping() and trainer.step < spec.max_steps:
@@ -96,6 +98,7 @@ class Session:
         self._job = job
         self._ring = Ring(Path(spec.checkpoint_dir), spec.generations)
         self._rollbacks = 0
+        self._split = 0
         self._slow = 0
         self._slow_reported = False
         self._journal = open_journal(spec.journal, fresh=False)
@@ -125,6 +128,10 @@ class Session:
             self.generation = manifest.generation
             size_bytes = sum(entry.size_bytes for entry in manifest.tensors)
             self._committed = Commit(manifest.generation, manifest.step, manifest.digest, size_bytes)
+        elif self._spec.micro_batch_target_s and not self._spec.micro_batch_split:
+            self._split = self._split or self.trainer.fitting_split(self._spec.micro_batch_target_s)
+            self.trainer.split = self._split
+            print(f"train: micro-batches in {self._split} parts each", file=sys.stderr)
         self._saver = Saver(self._ring, self.trainer.live(), self._report_saved, self._job.pacer.wake)
         self._show_progress()
 

@@ -6,11 +6,17 @@ so a snapshot taken in the middle of an accumulated step is one of the last boun
 begun step from its first micro-batch. The learning rate depends on the step alone (linear warm-up, then
 1/√step): a longer or shorter ``max_steps`` does not change the path.
 
+*Split.* What stops between two micro-batches stops sooner when they are short. ``split`` cuts each micro-batch into
+equal parts of rows, one call of ``micro_batch`` each; their gradients add up to the whole's, but not in the same
+order of rounding (and dropout is drawn part by part), so a split belongs to a run like its seed. It is chosen once,
+by the time that parts take on the machine at hand, and stands in every checkpoint.
+
 A step whose loss or gradient is not finite is never applied: ``NonFinite`` leaves the trainer at its boundary.
 """
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -31,6 +37,10 @@ DECAY_STEPS: Final = 1000
 """Step from which the learning rate falls with 1/√step."""
 GRADIENT_NORM_MAX: Final = 1.0
 CORPUS_ON_DEVICE_MAX: Final = 256 << 20
+SPLIT_TRIALS: Final = 4
+"""Passes that are timed for each split that is tried; the first one warms up."""
+SPLIT_MARGIN: Final = 0.7
+"""A part has to fit into this much of the target: the last part of a step also changes the weights."""
 
 
 class NonFinite(Exception):
@@ -74,6 +84,10 @@ class Trainer:
         self._spec = spec
         self._corpus = corpus
         self._batch_size = spec.batch_size or PRESETS[spec.preset].batch_size
+        self.split = spec.micro_batch_split or 1
+        """Equal parts of a micro-batch, each one call of ``micro_batch``."""
+        if self._batch_size % self.split:
+            raise JobFault("spec", f"micro_batch_split {self.split} does not divide batch_size {self._batch_size}")
         torch.manual_seed(spec.seed)  # Seeds CUDA too. Weights are drawn on the host: the same on every device.
         self.model = GPT(self.config).to(device).train()
         self._order = torch.Generator().manual_seed(spec.seed)
@@ -82,26 +96,47 @@ class Trainer:
         on_device = corpus.tokens.numel() <= CORPUS_ON_DEVICE_MAX
         tokens = corpus.tokens.to(device) if on_device else corpus.tokens
         self._windows = tokens.unfold(0, self.config.context + 1, 1)  # A view: (positions, context + 1).
+        self._whole: tuple[Tensor, Tensor] | None = None
         self._accumulated = 0
         self._loss_sum = 0.0
         self.random_states = self._capture()
 
     def micro_batch(self, before_update: Callable[[], None] = lambda: None) -> bool:
-        """One forward and backward pass, finished on the device; True when it completed an optimiser step.
+        """One pass over a part of a micro-batch, finished on the device; True when it completed an optimiser step.
 
         ``before_update`` runs before weights change. Raises ``NonFinite``; the begun step is then discarded.
         """
-        parts = self._spec.micro_batches
-        idx, targets = self._batch()
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss = self._forward(idx, targets)[1]
-        (loss / parts).backward()
-        self._loss_sum += loss.item()  # Waits for the device.
+        parts = self._spec.micro_batches * self.split
+        part = self._accumulated % self.split
+        if part == 0 or self._whole is None:
+            self._whole = self._batch()
+        rows = self._batch_size // self.split
+        idx, targets = (tensor[part * rows : (part + 1) * rows] for tensor in self._whole)
+        self._loss_sum += self._pass(idx, targets, parts)
         self._accumulated += 1
         if self._accumulated < parts and math.isfinite(self._loss_sum):
             return False
         self._update(before_update, self._loss_sum / self._accumulated)
         return True
+
+    def fitting_split(self, target_s: float) -> int:
+        """Fewest equal parts that take at most ``SPLIT_MARGIN`` · ``target_s`` s here and now, or single rows.
+
+        For a trainer at a step boundary, which it leaves as it was.
+        """
+        before = self._capture()
+        split = next(
+            (
+                split
+                for split in range(1, self._batch_size)
+                if self._batch_size % split == 0
+                and self._pass_s(self._batch_size // split) <= SPLIT_MARGIN * target_s
+            ),
+            self._batch_size,
+        )
+        self._set_random(before)
+        self._discard()
+        return split
 
     def live(self) -> dict[str, Tensor]:
         """The tensors that training changes in place, by name: always the same objects."""
@@ -120,6 +155,8 @@ class Trainer:
             "tokens": self.tokens,
             "torch": str(torch.__version__),
         }
+        if self.split > 1:
+            facts["split"] = self.split
         return facts if math.isnan(self.loss) else {**facts, "loss": self.loss}
 
     def digest(self) -> str:
@@ -133,10 +170,11 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in self.live().items():
                 tensor.copy_(tensors[name])
-        self._order.set_state(tensors["random.order"])
-        torch.set_rng_state(tensors["random.host"])
-        if self.device.type == "cuda" and "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        self._set_random(tensors)
+        if not self._spec.micro_batch_split:
+            split = int(manifest.facts.get("split", 1))
+            # A configuration with another batch size has no use for the old parts.
+            self.split = split if split > 0 and self._batch_size % split == 0 else 1
         self.step = manifest.step
         self.tokens = int(manifest.facts.get("tokens", 0))
         self.loss = float(manifest.facts.get("loss", math.nan))
@@ -157,6 +195,25 @@ class Trainer:
                 f'generation {manifest.generation} holds another model (preset "{facts.get("preset")}", not '
                 f'"{self._spec.preset}"); set that preset or give the job another checkpoint_dir'
             )
+
+    def _pass(self, idx: Tensor, targets: Tensor, parts: int) -> float:
+        """Forward and backward over some rows, whose gradient counts as one of ``parts``; the mean loss."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss = self._forward(idx, targets)[1]
+        (loss / parts).backward()
+        return float(loss.item())  # Waits for the device.
+
+    def _pass_s(self, rows: int) -> float:
+        """Longest of a few passes over so many rows, s."""
+        windows = self._windows[:1].expand(rows, -1).to(self.device).long()
+        times_s = []
+        for _ in range(SPLIT_TRIALS):
+            start_s = time.monotonic()
+            self._pass(windows[:, :-1], windows[:, 1:], 1)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            times_s.append(time.monotonic() - start_s)
+        return max(times_s[1:])
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         starts = torch.randint(len(self._windows), (self._batch_size,), generator=self._order)
@@ -180,11 +237,18 @@ class Trainer:
 
     def _discard(self) -> None:
         self.model.zero_grad(set_to_none=True)
+        self._whole = None
         self._accumulated = 0
         self._loss_sum = 0.0
 
     def _capture(self) -> dict[str, Tensor]:
         return dict(self._generators())
+
+    def _set_random(self, states: dict[str, Tensor]) -> None:
+        self._order.set_state(states["random.order"])
+        torch.set_rng_state(states["random.host"])
+        if self.device.type == "cuda" and "random.cuda" in states:
+            torch.cuda.set_rng_state(states["random.cuda"])
 
     def _generators(self) -> Iterator[tuple[str, Tensor]]:
         yield "random.order", self._order.get_state()
