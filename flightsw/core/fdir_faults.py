@@ -43,7 +43,7 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 FAULTS: Final[tuple[Fault, ...]] = (
     # power
-    Fault(name="charge", text="The battery runs low", hard=("soc_low",), actions=(111, 112, 113, 114)),
+    Fault(name="charge", text="The battery runs low", hard=("soc_low", "shed"), actions=(111, 112, 113, 114)),
     Fault(name="sag", text="The bus sags", hard=("undervoltage",), actions=(121, 122, 123, 124, 125)),
     Fault(name="overcurrent", text="The bus is overloaded", actions=(131, 132, 133, 134, 135)),
     Fault(name="latch_up", text="The GPU's rail draws more than the card can", actions=(141, 142, 143)),

@@ -302,4 +302,8 @@ GETTERS: Final[dict[str, Getter]] = {
     "watchdog.kicks": lambda v: v.health.watchdog_kicks,
     "watchdog.confirmed": lambda v: NAN if v.health.watchdog_confirmed is None else v.health.watchdog_confirmed,
     "reset_cause": _reset_cause,
+    "eps.shed_rung": lambda v: v.shedding.rung,
+    "eps.shed_cause": lambda v: v.shedding.cause,
+    "eps.latch_excess_w": lambda v: v.latchup.excess_w,
+    "eps.latch_ups": lambda v: v.latchup.trips,
 }

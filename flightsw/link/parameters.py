@@ -18,6 +18,8 @@ MODES: Final = tuple(m.name for m in Mode)
 OFF_ON: Final = ("OFF", "ON")
 JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARANTINED")
 GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR")
+SHED_RUNGS: Final = ("NOMINAL", "DERATE", "ECLIPSE_BUDGET", "SHED", "GPU_OFF", "SAFE")
+SHED_CAUSES: Final = ("NONE", "SOC", "BUS", "GPU_TEMP", "RADIATOR_TEMP", "STALE", "DOUBT", "BOARD", "FLOOR")
 TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
 RESET_CAUSES: Final = (
     "FIRST_BOOT",
@@ -205,6 +207,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(
         name="watchdog.confirmed", states=OFF_ON, text="Last kick seen to count; NaN where no watchdog tells"
     ),
+    # load shedding and latch-ups
+    Parameter(name="eps.shed_rung", states=SHED_RUNGS, text="Rung of the ladder of load shedding"),
+    Parameter(name="eps.shed_cause", states=SHED_CAUSES, text="What asked for it"),
+    Parameter(name="eps.latch_excess_w", unit="W", text="Bus power over the model of what was commanded"),
+    Parameter(name="eps.latch_ups", text="Latch-ups of the GPU's rail since boot"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -317,6 +324,9 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "fdir.duty_ceiling",
             "sequence.running",
             "sequence.ats_next_s",
+            "eps.shed_rung",
+            "eps.shed_cause",
+            "eps.latch_excess_w",
         ),
     ),
     HousekeepingGroup(
@@ -409,6 +419,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "tc.refused_mode_forbids",
             "tc.refused_not_armed",
             "tc.refused_busy",
+            "eps.latch_ups",
         ),
     ),
 )
