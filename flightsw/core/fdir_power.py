@@ -5,8 +5,8 @@ The floor in code ends in SAFE when the charge is under ``eps.soc_safe`` or the 
 between the two: whatever lets the charge fall there (a wrong array, a cold battery, a load nobody knows), the
 payload gives way before SAFE must.
 
-A rail that draws more than the card can take is a latch-up: it is switched off at once, before it burns, and on
-again, which clears it; a second one leaves it off until the ground has looked.
+A rail that draws more than the card can take is a latch-up: ``latchup`` cycles it within a few samples. A rail that
+draws as much seconds later was not cleared by that, and is left off until the ground has looked.
 """
 
 # ruff: noqa: E501 - the table has one entry per line.
@@ -60,7 +60,6 @@ def rows(config: "Config") -> Rows:
             act(133, "overcurrent.pause", 130, Response.PAUSE, after_s=5.0, release_s=30.0),
             act(134, "overcurrent.power_off", 130, Response.POWER_OFF, after_s=15.0, release_s=30.0),
             act(135, "overcurrent.safe", 130, Response.SAFE, after_s=30.0, release_s=30.0),
-            act(141, "latch_up.power_cycle", 140, Response.POWER_CYCLE, 10.0, after_s=1.0, once=True),
             act(142, "latch_up.power_off", 140, Response.POWER_OFF, after_s=5.0),
             act(143, "latch_up.safe", 140, Response.SAFE, after_s=15.0),
             act(151, "rail.stuck_on", (150, 151, "and"), Response.REPORT, after_s=10.0),

@@ -45,7 +45,8 @@ CELLS: Final = 12
 """No worker, workers at duty 0, and ten tenths of duty."""
 CELL_NEW: Final = (0.0, 900.0, 0.0)
 """A cell is (bias W, variance W², learned s); nothing is known of a new one but that it may be noisy."""
-VARIANCE_MAX: Final = 1e4
+NOISE_STEP: Final = 100.0
+"""Least variance, W², that a sample may show although less has been learned."""
 PART: Final = 0.4
 ARL_LOG: Final = 21.0
 """ln of the mean number of samples to a false alarm, 1.3e9."""
@@ -208,7 +209,7 @@ def step(
         correlated = 1.0 + 2.0 * CORRELATION_S / max(dt_s, 0.01)
         threshold_w = max(config.step_w, ARL_LOG * variance * correlated / (2.0 * kappa_w))
         if excess_w + bias_w > -BIAS_MAX_W:
-            cell = _learned(bias_w, variance, learned_s, excess_w, kappa_w, config.learn_s, dt_s)
+            cell = _learned(bias_w, variance, learned_s, excess_w, kappa_w, config.learn_s, dt_s, total_w == 0.0)
             cells = (*cells[:place], cell, *cells[place + 1 :])
     stray = placed and rest_now_w - rest_w > 0.5 * excess_w
     if placed:
@@ -297,7 +298,14 @@ def _guess(
 
 
 def _learned(
-    bias_w: float, variance: float, learned_s: float, excess_w: float, most_w: float, learn_s: float, dt_s: float
+    bias_w: float,
+    variance: float,
+    learned_s: float,
+    excess_w: float,
+    most_w: float,
+    learn_s: float,
+    dt_s: float,
+    calm: bool,
 ) -> tuple[float, float, float]:
     """The cell after one more sample; a step is taken in no faster than ``most_w``."""
     gain = dt_s / (min(learned_s, learn_s) + dt_s)
@@ -305,6 +313,8 @@ def _learned(
     if moved_w < 0.0 and learned_s >= learn_s:
         gain *= FALL
     bias_w = min(BIAS_MAX_W, max(-BIAS_MAX_W, bias_w + gain * moved_w))
-    spread = dt_s / (min(learned_s, learn_s) + PRIOR_S + dt_s)
-    variance += spread * (min(excess_w * excess_w, VARIANCE_MAX) - variance)
+    if calm:
+        # A step is no noise: it does not widen what it is measured with.
+        square = min(excess_w * excess_w, 9.0 * variance + NOISE_STEP)
+        variance += (square - variance) * dt_s / (min(learned_s, learn_s) + PRIOR_S + dt_s)
     return bias_w, variance, min(learned_s + dt_s, learn_s)

@@ -184,7 +184,7 @@ def _read(
     depth = 1.0 + (frame.radiator_temp_degc - heat.radiator_limit_degc) / room_k
     radiator = _reach(state.radiator, depth, depths, slack, hold_s, now_s)
     bus = _reach(state.bus, -frame.bus_voltage_v, volts, config.hysteresis_v, config.alarm_s, now_s)
-    if frame.bus_voltage_v < config.off_v and bus.rung < Rung.SHED:
+    if frame.bus_voltage_v <= config.off_v and bus.rung < Rung.SHED:
         # The alarm itself: idle costs nothing but work, so it waits for nothing.
         bus = Reach(Rung.SHED, bus.next, bus.beyond_s)
     doubts = min(state.doubts + 1, DOUBT_FRAMES) if doubted(sensed) else 0

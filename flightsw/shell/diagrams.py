@@ -1,8 +1,8 @@
 """Pictures of the tables: ``python -m flightsw.shell.diagrams`` writes them into ``flightsw/README.md``.
 
-The mode table, the ladder of load shedding and the shipped tables of limits are drawn from the tables themselves, as Mermaid, which GitHub and
-most editors show as pictures, and as plain tables beside them. They stand between markers in the handbook; a test
-compares them, so handbook and code cannot drift apart.
+The mode table, the ladder of load shedding and the shipped tables of limits are drawn from the tables themselves,
+as Mermaid, which GitHub and most editors show as pictures, and as plain tables beside them. They stand between
+markers in the handbook; a test compares them, so handbook and code cannot drift apart.
 """
 
 import itertools
@@ -82,7 +82,7 @@ def shedding(config: SheddingConfig) -> str:
         if row.rung < Rung.SAFE:
             depth, volts = (getattr(config, names[row.rung - 1]) for names in (DEPTHS, VOLTAGES))
             asks = {
-                Rung.SHED: f", bus < {config.off_v:g} V at once, sensors stale or in doubt",
+                Rung.SHED: f", bus ≤ {config.off_v:g} V at once, sensors stale or in doubt",
                 Rung.GPU_OFF: f", these for {config.stale_off_s:g} s, rail dropped by the power board",
             }
             enter = (f"depth ≥ {depth:g}, bus ≤ {volts:g} V{asks.get(row.rung, '')}", "")
