@@ -50,7 +50,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     charge_power_max_w: Annotated[float, Meta(gt=0.0, le=1e6)] = 350.0
     """Charge limit on the bus side (C/2)."""
     bus_power_w: Annotated[float, Meta(ge=0.0, le=1e6)] = 60.0
-    """Load of everything but the GPU."""
+    """Load of everything but GPU and transmitter."""
+    transmitter_power_w: Annotated[float, Meta(ge=0.0, le=1e4)] = 10.0
+    """Load of the transmitter while it is on."""
     array_power_w: Annotated[float, Meta(ge=0.0, le=1e6)] = 1200.0
     """Array power in full sun, until it has been measured."""
     orbit_period_s: Annotated[float, Meta(ge=600.0, le=1e6)] = 5700.0

@@ -262,7 +262,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         power.arc_remaining_s,
         power.array_power_w,
         permit is Permit.RUN,
-        load_protection.ceiling(vehicle),
+        min(orders.ceiling, load_protection.ceiling(vehicle)),
     )
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)
     if found:

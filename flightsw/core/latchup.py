@@ -93,8 +93,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The card's curve may be wrong by this part of its range before it is learned."""
     bus_error_w: Annotated[float, Meta(ge=0.0, le=1000.0)] = 18.0
     """The bus load may be wrong by this before it is learned."""
-    transmitter_w: Annotated[float, Meta(ge=0.0, le=1000.0)] = 10.0
-    """Load of the transmitter while it is on."""
     checkpoint_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 2.0
     """A checkpoint may take this long before the rail is cut."""
     hold_s: Annotated[float, Meta(ge=0.5, le=600.0)] = 5.0
@@ -126,6 +124,7 @@ class Model(Struct, frozen=True):
     """Loads as configured, W."""
 
     bus_w: float
+    transmitter_w: float
     idle_w: float
     maximum_w: float
 
@@ -188,11 +187,11 @@ def step(
     gpu_w = model.idle_w + highest * span_w
     rest_w, rest_now_w = state.rest_w, sample.power_w - sample.rail_w - model.bus_w
     if sample.transmitter_on:
-        rest_now_w -= config.transmitter_w
+        rest_now_w -= model.transmitter_w
     placed = -REST_MAX_W < rest_now_w < REST_MAX_W
     excess_w = sample.power_w - model.bus_w - gpu_w - (rest_w if placed else 0.0)
     if sample.transmitter_on:
-        excess_w -= config.transmitter_w
+        excess_w -= model.transmitter_w
     # A new process, a rail that came on: wait as after a set-point. More than two cards is no reading of one.
     armed = now_s - steady_s > config.settle_s and excess_w < 2.0 * model.maximum_w
     gross = state.gross + 1 if sample.rail_on and sample.rail_w > GROSS_FACTOR * model.maximum_w else 0

@@ -32,8 +32,8 @@ def step(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
 
 
 def ceiling(vehicle: Vehicle) -> float:
-    """Highest duty, 0 to 1, that limits, load shedding and latch-ups leave."""
-    return min(vehicle.fdir.orders.ceiling, vehicle.shedding.ceiling, vehicle.latchup.ceiling)
+    """Highest duty, 0 to 1, that load shedding and latch-ups leave."""
+    return min(vehicle.shedding.ceiling, vehicle.latchup.ceiling)
 
 
 def _shed(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
@@ -65,22 +65,22 @@ def _shed(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
 
 def _latched(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
     sample = _sample(vehicle) if news else None
-    card = config.governor
-    model = latchup.Model(config.eps.bus_power_w, card.gpu_idle_w, card.gpu_max_w)
+    power, card = config.eps, config.governor
+    model = latchup.Model(power.bus_power_w, power.transmitter_power_w, card.gpu_idle_w, card.gpu_max_w)
     state, found = latchup.step(vehicle.latchup, config.latchup, model, sample, now_s)
     if state is vehicle.latchup:
         return vehicle, ()
-    power, out = vehicle.eps, found
+    rail, by = vehicle.eps, f"latch-up {state.trips}"
     if state.cycle_s == math.inf:
-        power = eps.command_rail(power, False, f"latch-up {state.trips}")
+        rail = eps.command_rail(rail, False, by)
     elif state.cycle_s:
-        held_s = max(power.rail_held_s, now_s + state.cycle_s)
-        power = eps.command_rail(power, power.rail_commanded, f"latch-up {state.trips}", held_s)
-    vehicle = replace(vehicle, latchup=state, eps=power)
+        held_s = max(rail.rail_held_s, now_s + state.cycle_s)
+        rail = eps.command_rail(rail, rail.rail_commanded, by, held_s)
+    vehicle = replace(vehicle, latchup=state, eps=rail)
     if not state.checkpoint_asked:
-        return vehicle, out
-    vehicle, saved = responses.checkpoint_all(vehicle, config, f"latch-up {state.trips}", now_s)
-    return vehicle, (*out, *saved)
+        return vehicle, found
+    vehicle, saved = responses.checkpoint_all(vehicle, config, by, now_s)
+    return vehicle, (*found, *saved)
 
 
 def _sample(vehicle: Vehicle) -> latchup.Sample:

@@ -53,6 +53,8 @@ from .ladder import Config as LadderConfig
 from .latchup import Config as LatchupConfig
 from .link_budget import Config as DownlinkConfig
 from .mode import Config as ModeConfig
+from .power_positive import Config as PowerPositiveConfig
+from .power_positive import check as check_power_positive
 from .recording import Config as RecorderConfig
 from .recording import State as RecordingState
 from .sense import Config as SenseConfig
@@ -109,6 +111,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When the daemon restarts itself."""
     shedding: SheddingConfig = SheddingConfig()
     """Ladder of load shedding."""
+    power_positive: PowerPositiveConfig = PowerPositiveConfig()
+    """The worst that SAFE must live through."""
     latchup: LatchupConfig = LatchupConfig()
     """Detection of latch-ups."""
     jobs: tuple[JobConfig, ...] = ()
@@ -125,6 +129,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                 f" 1 - eps.dod_max + governor.soc_margin = {self.eps.soc_floor + self.governor.soc_margin:g}:"
                 " every eclipse would end in SAFE"
             )
+        check_power_positive(self.power_positive, self.eps)
         if self.shedding.off_v <= self.eps.bus_undervoltage_v:
             raise ValueError(
                 f"shedding.off_v = {self.shedding.off_v:g} must be over eps.bus_undervoltage_v"

@@ -12,7 +12,7 @@ import numpy as np
 
 from flightsw.core import latchup
 
-MODEL = latchup.Model(60.0, 80.0, 700.0)
+MODEL = latchup.Model(60.0, 10.0, 80.0, 700.0)
 SPAN_W = MODEL.maximum_w - MODEL.idle_w
 ORBIT_S, ECLIPSE_S, PASS_S = 5700.0, 2100.0, 500.0
 LAG_S = 0.6
