@@ -200,6 +200,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> MissionConfig:
         except msgspec.ValidationError as error:
             reason, _, where = str(error).partition(" - at `$.")
             complaints = [Complaint(where.rstrip("`"), reason)]
+        except ValueError as error:
+            # A rule between two sections names the keys itself.
+            raise ConfigurationError([f"{path}: {error}"]) from None
     lines = [
         f"{'--set' if c.where in overridden else path}: {c.where}{_separator(c.text)}{c.text}" for c in complaints
     ]

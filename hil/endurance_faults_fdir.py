@@ -139,7 +139,7 @@ ROWS: Final = (
     Fault(name="overcurrent", text="the bus current reads 200 A", begin=reading(bus_current_a=200.0), end=unfiltered, span_s=(14.0, 17.0),
           answers=(says("overcurrent.throttle"), says("overcurrent.pause"), IDLE), deadline_s=14.0, **_LADDER),
     Fault(name="latch_up", text="the card's rail draws what no card draws", begin=reading(gpu_rail_power_w=1500.0), end=_rail_back(unfiltered), span_s=(5.0, 8.0),
-          answers=(says("latch_up.power_cycle"), RAIL_OFF), deadline_s=8.0, **_LADDER),
+          answers=(event("LATCH_UP"), RAIL_OFF), deadline_s=8.0, **_LADDER),
     Fault(name="disk_full", text="the disk has 20 MB left", begin=_FULL_BEGIN, end=_FULL_END, span_s=(80.0, 120.0),
           answers=(says("disk.low"), says("disk.pause"), IDLE), deadline_s=75.0, **_LADDER),
     Fault(name="memory_leak", text="the daemon's memory grows without end", begin=_LEAK_BEGIN, end=_LEAK_END, span_s=(100.0, 110.0),

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from flightsw.core import commanding, executive, fdir, watchpoints
+from flightsw.core import commanding, executive, fdir, shedding, watchpoints
 from flightsw.core.effects import Announce, Effect, Persist, Restart
 from flightsw.core.inputs import Health, Inputs, Report, WorkerExited, WorkerFault, WorkerProgress, WorkerReady
 from flightsw.core.lifecycle import WITH_PROCESS, Life
@@ -30,6 +30,7 @@ SECTIONS: Final[dict[str, dict[str, Any]]] = {
     "durable": {"persist_interval_s": 1.0},
     "eps": {"trip_s": 0.0},
     "thermal": {"trip_s": 0.0},
+    "shedding": {"hold_s": 0.0, "alarm_s": 0.0, "stale_off_s": 30.0, "safe_after_s": 30.0},
     "ladder": {"restarts_max": 1, "quarantine_retries": 100},
     "mode": {"recover_s": 10.0, "stale_safe_s": 40.0, "loss_of_contact_s": SILENCE_MAX_S},
     "payload": {
@@ -158,8 +159,16 @@ def essence(node: Node) -> Key:
         bool(vehicle.fdir.orders.limit_power),
         bool(vehicle.fdir.orders.limit_thermal),
         bool(vehicle.fdir.orders.limit),
+        _rungs(vehicle.shedding),
         tuple(standing.truth for standing in vehicle.fdir.standing),
     )
+
+
+def _rungs(ladder: shedding.State) -> Key:
+    """Where the ladder stands, what asks for it, and which of its times run."""
+    asking = (ladder.soc.rung, ladder.bus.rung, ladder.gpu.rung, ladder.radiator.rung)
+    running = (ladder.clear_s == -math.inf, ladder.off_s == -math.inf, ladder.bad_s == -math.inf)
+    return (ladder.rung, asking, running, ladder.cut, ladder.drops, bool(ladder.safe))
 
 
 def store_key(node: Node) -> Key:

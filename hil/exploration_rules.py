@@ -32,7 +32,9 @@ from .exploration_walks import Choice
 WORST_ARRAY: Final = 0.5
 """The array with one of its two wings lost."""
 TRANSMITTER_W: Final = 10.0
-SHEDDING: Final = frozenset(("soc_low", "undervoltage", "gpu_hot", "radiator_hot", "limit_power", "limit_thermal"))
+SHEDDING: Final = frozenset(
+    ("soc_low", "undervoltage", "gpu_hot", "radiator_hot", "shed", "limit_power", "limit_thermal")
+)
 """Causes of SAFE that switch the rail off: power and heat. Stated here anew, not taken from the core."""
 AUTOMATIC: Final = SHEDDING | {"blind"}
 """Causes of SAFE that end by themselves: power, heat, sensors."""

@@ -65,6 +65,7 @@ def may_restart(vehicle: Vehicle) -> bool:
     """A dead worker would be replaced at once."""
     orders = vehicle.fdir.orders
     held = orders.limit or orders.limit_power or orders.limit_thermal or vehicle.restart is not None
+    held = held or vehicle.shedding.rail_off
     wanted = vehicle.payload.jobs[0].wanted and vehicle.eps.rail_commanded and vehicle.mode.mode in PAYLOAD_MODES
     return alive(vehicle) and wanted and not held and vehicle.now_s >= vehicle.eps.rail_held_s
 

@@ -8,7 +8,8 @@ wins, which costs a little work and never charge (power-thermal-orbit reference,
 directions").
 
 Charge and array are estimates, each with its σ: ``charge`` and ``array_model``. What the bus itself says stays in
-sight: the thresholds of SAFE look at the gauge *and* at the estimate, and the worse one counts.
+sight: the thresholds of SAFE look at the estimate, and at the gauge too when the two contradict: then the
+worse one counts.
 
 All durations of arcs are mission time; persistence of limits is machine time.
 """
@@ -38,6 +39,8 @@ class Config(charge.Config, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     dod_max: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.30
     """Deepest allowed depth of discharge; the floor of the state of charge is 1 − dod_max."""
+    transmitter_power_w: Annotated[float, Meta(ge=0.0, le=1e4)] = 10.0
+    """Load of the transmitter while it is on."""
     array_power_w: Annotated[float, Meta(ge=0.0, le=1e6)] = 1200.0
     """Array power in full sun, until it has been measured."""
     array_sigma: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.05
@@ -54,7 +57,7 @@ class Config(charge.Config, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Mission time of any one eclipse entry; without it the first edge tells."""
     edge_sigma_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 10.0
     """Standard uncertainty of the forecast's edges (mission time), until a whole eclipse has been observed."""
-    soc_safe: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.705
+    soc_safe: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.701
     """SAFE under this state of charge."""
     soc_recovered: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.74
     """SAFE may end above this state of charge."""
@@ -129,6 +132,11 @@ class State(Struct, frozen=True, kw_only=True):
         """Standard uncertainty of the end of this arc: that of the forecast until an eclipse has been observed."""
         return config.edge_sigma_s if self.eclipse_s == config.eclipse_s else 0.0
 
+    @property
+    def soc_lowest(self) -> float:
+        """The charge that limits are held against: the estimate, or the gauge where it says less and is refused."""
+        return _lowest(self.battery, self.soc_fraction, self.gauge_soc_fraction)
+
 
 def start(config: Config) -> State:
     """State at boot: everything as configured."""
@@ -165,7 +173,7 @@ def step(
         elif sun > LIT_ABOVE and state.dark is not False:
             state, edge = _exit(state, config, world_s, soc)
             found += edge
-        soc_low, undervoltage, crossed = _floor(state, config, frame, soc, now_s)
+        soc_low, undervoltage, crossed = _floor(state, config, estimate, frame, soc, now_s)
         found += crossed
     eclipse, remaining_s = _arc(state, state.dark is True and sensed.fresh, world_s)
     return (
@@ -197,11 +205,10 @@ def step(
 
 
 def _floor(
-    state: State, config: Config, frame: SensorFrame, soc: float, now_s: float
+    state: State, config: Config, estimate: charge.State, frame: SensorFrame, soc: float, now_s: float
 ) -> tuple[Watch, Watch, tuple[Event, ...]]:
-    """The thresholds of SAFE: of gauge and estimate the lower one counts, and one that is missing does not."""
-    gauge = frame.soc_fraction
-    lowest = gauge if gauge < soc or soc != soc else soc
+    """The thresholds of SAFE, on the charge that limits are held against and on the bus as it reads."""
+    lowest = _lowest(estimate, soc, frame.soc_fraction)
     soc_low = limits.step(state.soc_low, Limit(config.soc_safe, config.soc_recovered, config.trip_s), lowest, now_s)
     undervoltage = limits.step(
         state.undervoltage,
@@ -216,6 +223,13 @@ def _floor(
         fields: Fields = {"voltage_v": frame.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
         found += (Event("BUS_UNDERVOLTAGE", fields),)
     return soc_low, undervoltage, found
+
+
+def _lowest(estimate: charge.State, soc: float, gauge: float) -> float:
+    """While the gauge is heard it is in the estimate, without noise and bias; refused, the worse one counts."""
+    if soc != soc:
+        return gauge
+    return min(soc, gauge - estimate.gauge_bias) if estimate.refused_s and gauge == gauge else soc
 
 
 def command_rail(state: State, on: bool, by: str, off_until_s: float = NEVER) -> State:

@@ -89,6 +89,8 @@ def _gpu_rail_ended(vehicle: Vehicle, config: Config, command: Command, reports:
         return DONE
     if vehicle.eps.rail_commanded and mode.sheds_rail(vehicle.mode, facts(vehicle, config, vehicle.now_s)):
         return Failure(FailureCode.EXECUTION_FAILED, "SAFE sheds the rail; it will be on afterwards")
+    if vehicle.eps.rail_commanded and vehicle.shedding.rail_off:
+        return Failure(FailureCode.EXECUTION_FAILED, "load shedding holds the rail; it will be on afterwards")
     return None
 
 
@@ -174,6 +176,7 @@ def facts(vehicle: Vehicle, config: Config, now_s: float) -> mode.Facts:
         limit_power=vehicle.fdir.orders.limit_power,
         limit_thermal=vehicle.fdir.orders.limit_thermal,
         limit=vehicle.fdir.orders.limit,
+        shed=vehicle.shedding.safe,
         ladder_exhausted=vehicle.ladder.exhausted,
         contact_lost=vehicle.contact_loss.silence_s >= config.mode.loss_of_contact_s,
         jobs_wanted=vehicle.payload.wanted,

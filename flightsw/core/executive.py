@@ -1,7 +1,7 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
-    sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → mode → governor
-          → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
+    sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → load protection → mode
+          → governor → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -44,6 +44,7 @@ from . import (
     gpu_health,
     housekeeping,
     ladder,
+    load_protection,
     mode,
     payload,
     recording,
@@ -238,6 +239,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         parameters=vehicle.parameters,
         sequences=vehicle.sequences,
         ladder=vehicle.ladder,
+        shedding=vehicle.shedding,
+        latchup=vehicle.latchup,
         power_on=vehicle.power_on,
         resets=vehicle.resets,
         supervision=watched,
@@ -260,30 +263,39 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if orders.impulses:
         vehicle, done = responses.apply(vehicle, config, orders.impulses, now_s)
         take(done)
-        power = vehicle.eps
+    held_off = vehicle.shedding.rail_off
+    vehicle, done = load_protection.step(vehicle, config, news is not None, now_s)
+    if done:
+        take(done)
+    power, shedding = vehicle.eps, vehicle.shedding
     if vehicle.restart is None:
         vehicle = _climb(vehicle, config, elapsed_s, frame)
     seen = facts(vehicle, config, now_s)
     moded, found = mode.step(vehicle.mode, config.mode, seen, now_s)
     if found:
         take(found)
-    shed = mode.sheds_rail(moded, seen) and vehicle.payload.off
-    # A rail that follows neither SAFE nor its end follows whoever commanded it.
-    reason = moded.event if shed or moded.mode is not vehicle.mode.mode else power.rail_by
+    by_mode = mode.sheds_rail(moded, seen)
+    shed = ((by_mode or shedding.rail_off) and vehicle.payload.off) or shedding.cut or alarmed.cut
+    # A rail that follows neither SAFE nor its end, nor the ladder, nor an alarm, follows whoever commanded it.
+    reason = moded.event if by_mode or moded.mode is not vehicle.mode.mode else power.rail_by
     if alarmed.cut or was_cut:
         reason = "BUS_ALARM" if alarmed.cut else "BUS_ALARM_OVER"
-    power, found = eps.switch_rail(power, shed or alarmed.cut, reason, now_s)
+    elif not by_mode and (shedding.rail_off or held_off):
+        reason = "load shedding"
+    power, found = eps.switch_rail(power, shed, reason, now_s)
     if found:
         take(found)
 
     permit = _permit(moded, power, vehicle.restart)
+    if shedding.rail_off and permit is Permit.RUN:
+        permit = Permit.STOP
     situation = governor.situation(
         power,
         heat,
         config.eps,
         dt_s=clock.mission_dt_s,
         permitted=permit is Permit.RUN and not alarmed.active,
-        ceiling=orders.ceiling,
+        ceiling=min(orders.ceiling, load_protection.ceiling(vehicle)),
         planned_w=None,
     )
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)

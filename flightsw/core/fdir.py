@@ -30,7 +30,7 @@ from flightsw.link.limit_tables import Actionpoint, ActionTable, Response
 
 from . import watchpoints
 from .events import Event, Fields
-from .limits import NEVER
+from .limits import NEVER, TIMER_SLACK_S
 from .watchpoints import Result
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ REPORT_S: Final = 10.0
 """Least machine time between two reports of one actionpoint, and between two reports of stale watchpoints."""
 NAMES_MAX: Final = 6
 """Stale watchpoints that one report names; the count tells of all."""
-TIMER_SLACK_S: Final = 1e-6
-"""Times are sums of frame lengths, which fall short by rounding."""
 
 
 @unique

@@ -24,6 +24,7 @@ LADDERS: Final[dict[str, str]] = {
     "adapter": "restarted with back-off; failed for long, the daemon restarts (restart ladder)",
     "watchdog": "the process is ended and started again from outside",
     "two_copies": "the other copy, then the default, with an event",
+    "latch_up": "work saved, the rail off for a while, longer each time, in the end until the ground has looked",
     "correlation": "the old time runs on until frames agree",
     "sense": "the reading is ignored, the last good one stands in, then NaN",
     "recorder": "least important packets are shed first",
@@ -43,10 +44,15 @@ class Fault(Struct, frozen=True, kw_only=True):
 
 FAULTS: Final[tuple[Fault, ...]] = (
     # power
-    Fault(name="charge", text="The battery runs low", hard=("soc_low",), actions=(111, 112, 113, 114)),
+    Fault(name="charge", text="The battery runs low", hard=("soc_low", "shed"), actions=(111, 112, 113, 114)),
     Fault(name="sag", text="The bus sags", hard=("undervoltage",), actions=(121, 122, 123, 124, 125)),
     Fault(name="overcurrent", text="The bus is overloaded", actions=(131, 132, 133, 134, 135)),
-    Fault(name="latch_up", text="The GPU's rail draws more than the card can", actions=(141, 142, 143)),
+    Fault(
+        name="latch_up",
+        text="The GPU's rail draws more than was commanded",
+        actions=(142, 143),
+        ladder=("latch_up",),
+    ),
     Fault(name="stuck_rail", text="The GPU's rail draws although it is off", actions=(151,)),
     Fault(name="array", text="The array gives too little in full sun", actions=(161,)),
     # heat

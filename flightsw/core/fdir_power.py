@@ -5,8 +5,8 @@ The floor in code ends in SAFE when the charge is under ``eps.soc_safe`` or the 
 between the two: whatever lets the charge fall there (a wrong array, a cold battery, a load nobody knows), the
 payload gives way before SAFE must.
 
-A rail that draws more than the card can take is a latch-up: it is switched off at once, before it burns, and on
-again, which clears it; a second one leaves it off until the ground has looked.
+A rail that draws more than the card can take is a latch-up: ``latchup`` cycles it within a few samples. A rail that
+draws as much seconds later was not cleared by that, and is left off until the ground has looked.
 """
 
 # ruff: noqa: E501 - the table has one entry per line.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from flightsw.link.limit_tables import Response
 
 from .fdir_rows import Act, Rows, watch
+from .governor import least_margins
 
 if TYPE_CHECKING:
     from .vehicle import Config
@@ -26,7 +27,7 @@ act: Final = Act("power")
 def rows(config: "Config") -> Rows:
     """Watchpoints and actionpoints for this configuration."""
     eps, card, limits = config.eps, config.governor, config.fdir
-    span = eps.soc_floor + card.soc_margin - eps.soc_safe
+    span = eps.soc_floor + least_margins(card, eps, config.thermal).soc - eps.soc_safe
     sag_v = eps.bus_recovered_v
     deep_v = (eps.bus_undervoltage_v + eps.bus_recovered_v) / 2
     most_a = 1.25 * (eps.bus_power_w + card.gpu_max_w) / eps.bus_recovered_v
@@ -60,7 +61,6 @@ def rows(config: "Config") -> Rows:
             act(133, "overcurrent.pause", 130, Response.PAUSE, after_s=5.0, release_s=30.0),
             act(134, "overcurrent.power_off", 130, Response.POWER_OFF, after_s=15.0, release_s=30.0),
             act(135, "overcurrent.safe", 130, Response.SAFE, after_s=30.0, release_s=30.0),
-            act(141, "latch_up.power_cycle", 140, Response.POWER_CYCLE, 10.0, after_s=1.0, once=True),
             act(142, "latch_up.power_off", 140, Response.POWER_OFF, after_s=5.0),
             act(143, "latch_up.safe", 140, Response.SAFE, after_s=15.0),
             act(151, "rail.stuck_on", (150, 151, "and"), Response.REPORT, after_s=10.0),

@@ -1,7 +1,7 @@
 """Shipped limits of temperatures that the bus measures: GPU node, radiator, battery.
 
 The floor in code ends in SAFE above ``thermal.gpu_limit_degc`` and ``thermal.radiator_limit_degc``; the governor
-regulates ``governor.temp_margin_k`` below the first. The rungs of the GPU node lie in the last quarter of that
+regulates ``governor.least_margins`` below the first. The rungs of the GPU node lie in the last quarter of that
 margin, and ten samples in a row keep the sensor's noise out. Only these temperatures end in SAFE by heat: they
 can still be read when the rail is off, so that SAFE can also end by itself.
 """
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from flightsw.link.limit_tables import Response
 
 from .fdir_rows import Act, Rows, watch
+from .governor import least_margins
 
 if TYPE_CHECKING:
     from .vehicle import Config
@@ -22,7 +23,8 @@ act: Final = Act("thermal")
 
 def rows(config: "Config") -> Rows:
     """Watchpoints and actionpoints for this configuration."""
-    heat, margin_k, limits = config.thermal, config.governor.temp_margin_k, config.fdir
+    heat, limits = config.thermal, config.fdir
+    margin_k = least_margins(config.governor, config.eps, heat).gpu_k
     gpu, radiator, battery = heat.gpu_limit_degc, heat.radiator_limit_degc, limits.battery_hot_degc
     # fmt: off
     return Rows(

@@ -314,4 +314,8 @@ GETTERS: Final[dict[str, Getter]] = {
     "thermal.radiator_capacity_j_k": lambda v: v.thermal.heat.radiator_capacity_j_k,
     "thermal.absorbed_w": lambda v: v.thermal.heat.absorbed_w,
     "thermal.absorbed_sun_w": lambda v: v.thermal.heat.absorbed_sun_w,
+    "eps.shed_rung": lambda v: v.shedding.rung,
+    "eps.shed_cause": lambda v: v.shedding.cause,
+    "eps.latch_excess_w": lambda v: v.latchup.excess_w,
+    "eps.latch_ups": lambda v: v.latchup.trips,
 }

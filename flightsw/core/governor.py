@@ -73,11 +73,11 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Power at full duty."""
     confidence: Annotated[float, Meta(ge=0.0, le=10.0)] = 3.5
     """Standard uncertainties of the estimates that are kept from every limit."""
-    soc_margin: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.013
+    soc_margin: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.002
     """Over the floor of the state of charge, beside the uncertainty: what the loop needs."""
-    temp_margin_k: Annotated[float, Meta(ge=0.0, le=50.0)] = 2.0
+    temp_margin_k: Annotated[float, Meta(ge=0.0, le=50.0)] = 0.5
     """Under the temperature limits, beside the uncertainty: what the loop needs."""
-    gain_w_k: Annotated[float, Meta(ge=0.0, le=1e4)] = 15.0
+    gain_w_k: Annotated[float, Meta(ge=0.0, le=1e4)] = 30.0
     """Proportional gain."""
     integral_gain_w_kmin: Annotated[float, Meta(ge=0.0, le=1e3)] = 0.5
     """Integral gain, watts per kelvin·minute."""
@@ -222,6 +222,17 @@ def duty_of(config: Config, power_w: float) -> float:
     """Duty, 0 to 1, at which the paced card draws this power on average."""
     duty = (power_w - config.gpu_idle_w) / (config.gpu_max_w - config.gpu_idle_w)
     return min(1.0, max(0.0, duty))
+
+
+def least_margins(config: Config, power: eps.Config, heat: thermal.Config) -> Margins:
+    """The margins with the best estimates there can be: rungs and tables of limits lie within them."""
+    return margins(
+        config.confidence,
+        Margins(config.soc_margin, config.temp_margin_k, config.temp_margin_k),
+        power.full_sigma,
+        heat.sensor_bias_k,
+        heat.sensor_bias_k,
+    )
 
 
 def held_margins(config: Config, situation: Situation) -> Margins:

@@ -12,6 +12,8 @@ from typing import Final
 
 from msgspec import Struct
 
+TIMER_SLACK_S: Final = 1e-6
+"""Times are sums of frame lengths, which fall short by rounding."""
 NEVER: Final = float("-inf")
 """A time before every other: "has not happened yet" in comparisons of ages."""
 

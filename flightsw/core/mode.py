@@ -9,8 +9,9 @@ loop, an exhausted restart ladder, a loss of contact or another limit ends by te
 another cause is active. An operator who commands SAFE in SAFE takes ownership, and so does a limit whose exit rule
 is the stricter one.
 
-The causes soc_low to blind are a floor in code that no table can unload. Those of ``fdir`` come before it, from
-the active tables: an actionpoint whose response is SAFE, as limit_power, limit_thermal or limit by its domain.
+The causes soc_low to blind are a floor in code that no table can unload; shed is the last rung of load shedding, in
+code too (``shedding``). Those of ``fdir`` come before the floor, from the active tables: an actionpoint whose
+response is SAFE, as limit_power, limit_thermal or limit by its domain.
 
 Payload runs in COMPUTE and DOWNLINK only. Power and thermal causes also shed the GPU's rail.
 
@@ -46,7 +47,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What the transition table looks at; those of ``fdir`` name their actionpoint, empty is none."""
+    """What the transition table looks at; of texts (actionpoint of ``fdir``, why of ``shedding``) empty is none."""
 
     ready: bool = False
     blind: bool = False
@@ -57,6 +58,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     limit_power: str = ""
     limit_thermal: str = ""
     limit: str = ""
+    shed: str = ""
     ladder_exhausted: bool = False
     contact_lost: bool = False
     jobs_wanted: bool = False
@@ -91,6 +93,7 @@ CAUSES: Final[dict[str, Cause]] = {
     "blind": Cause("SENSORS_STALE", "sensors stale", "blind", False),
     "limit_power": Cause("FDIR_TRIPPED", "limit of power", "limit_power", True),
     "limit_thermal": Cause("FDIR_TRIPPED", "limit of heat", "limit_thermal", True),
+    "shed": Cause("SHED_RUNG", "load shedding", "shed", True),
     LIMIT: Cause("FDIR_TRIPPED", "limit", "limit", False, automatic=False),
     RESTART_LADDER: Cause("LADDER_EXHAUSTED", "restart ladder", "ladder_exhausted", False, automatic=False),
     LOSS_OF_CONTACT: Cause("CONTACT_LOST", "loss of contact", "contact_lost", False, automatic=False),
@@ -169,6 +172,7 @@ TRANSITIONS: Final = (
     _safe_on("gpu_hot"),
     _safe_on("radiator_hot"),
     _safe_on("blind"),
+    _safe_on("shed"),
     _safe_on(LIMIT),
     _safe_on("limit_power"),
     _safe_on("limit_thermal"),

@@ -40,15 +40,20 @@ def _report(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float) 
     return vehicle, ()
 
 
-def _checkpoint(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float) -> Done:
+def checkpoint_all(vehicle: Vehicle, config: Config, by: str, now_s: float) -> Done:
+    """Ask every training worker for a checkpoint."""
     rings = vehicle.checkpoint
     out: tuple[checkpoint.Outcome, ...] = ()
     for index, (spec, job) in enumerate(zip(config.jobs, vehicle.payload.jobs, strict=True)):
         # One that was asked for already is on its way.
         if spec.kind == "train" and job.life is Life.RUNNING and rings.rings[index].asked_s is None:
-            rings, said = checkpoint.order(rings, index, spec.id, _by(point), now_s)
+            rings, said = checkpoint.order(rings, index, spec.id, by, now_s)
             out += said
     return replace(vehicle, checkpoint=rings), out
+
+
+def _checkpoint(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float) -> Done:
+    return checkpoint_all(vehicle, config, _by(point), now_s)
 
 
 def _kill(vehicle: Vehicle, config: Config, point: Actionpoint, now_s: float) -> Done:

@@ -29,11 +29,13 @@ from . import (
     gpu_health,
     housekeeping,
     ladder,
+    latchup,
     mode,
     parameter_set,
     payload,
     sense,
     sequence_life,
+    shedding,
     tables,
     thermal,
     watchpoints,
@@ -53,12 +55,16 @@ from .inputs import AdapterStatus, Health, RecorderStatus, Reset
 from .job import Config as PayloadConfig
 from .job import JobConfig
 from .ladder import Config as LadderConfig
+from .latchup import Config as LatchupConfig
 from .link_budget import Config as DownlinkConfig
 from .mode import Config as ModeConfig
+from .power_positive import Config as PowerPositiveConfig
+from .power_positive import check as check_power_positive
 from .recording import Config as RecorderConfig
 from .recording import State as RecordingState
 from .sense import Config as SenseConfig
 from .sequence import Config as SequenceConfig
+from .shed_table import Config as SheddingConfig
 from .supervision import State as SupervisionState
 from .tables import Config as TablesConfig
 from .thermal import Config as ThermalConfig
@@ -112,6 +118,12 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bounds of stored sequences, and which start at boot."""
     ladder: LadderConfig = LadderConfig()
     """When the daemon restarts itself."""
+    shedding: SheddingConfig = SheddingConfig()
+    """Ladder of load shedding."""
+    power_positive: PowerPositiveConfig = PowerPositiveConfig()
+    """The worst that SAFE must live through."""
+    latchup: LatchupConfig = LatchupConfig()
+    """Detection of latch-ups."""
     jobs: tuple[JobConfig, ...] = ()
     """Configured jobs; ids are unique."""
 
@@ -120,11 +132,17 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         twice = sorted({job for job in ids if ids.count(job) > 1})
         if twice:
             raise ValueError(f"job ids must be unique, these are not: {', '.join(twice)}")
-        if self.eps.soc_safe > self.eps.soc_floor + self.governor.soc_margin:
+        target = self.eps.soc_floor + governor.least_margins(self.governor, self.eps, self.thermal).soc
+        if self.eps.soc_safe > target:
             raise ValueError(
-                f"eps.soc_safe = {self.eps.soc_safe:g} is over the governor's own floor"
-                f" 1 - eps.dod_max + governor.soc_margin = {self.eps.soc_floor + self.governor.soc_margin:g}:"
-                " every eclipse would end in SAFE"
+                f"eps.soc_safe = {self.eps.soc_safe:g} is over the governor's own floor, 1 - eps.dod_max plus its"
+                f" margin = {target:g}: every eclipse would end in SAFE"
+            )
+        check_power_positive(self.power_positive, self.eps)
+        if self.shedding.off_v <= self.eps.bus_undervoltage_v:
+            raise ValueError(
+                f"shedding.off_v = {self.shedding.off_v:g} must be over eps.bus_undervoltage_v"
+                f" = {self.eps.bus_undervoltage_v:g}: the GPU goes off before SAFE must"
             )
 
 
@@ -174,6 +192,8 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     parameters: parameter_set.State
     sequences: sequence_life.State
     ladder: ladder.State
+    shedding: shedding.State
+    latchup: latchup.State
     power_on: bool = True
     resets: tuple[Reset, ...] = ()
     supervision: SupervisionState = SupervisionState()
@@ -227,4 +247,6 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         parameters=parameter_set.FILED,
         sequences=sequence_life.State(),
         ladder=ladder.State(),
+        shedding=shedding.ASIDE,
+        latchup=latchup.WATCHING,
     )

@@ -47,6 +47,8 @@ from .parameters import (
     JOB_STATES,
     PARAMETERS,
     RESET_CAUSES,
+    SHED_CAUSES,
+    SHED_RUNGS,
     TIME_QUALITY,
 )
 from .telecommands import TELECOMMANDS
@@ -84,6 +86,8 @@ __all__ = [
     "PRIORITY_VERIFICATION",
     "RECORDER_GROUPS",
     "RESET_CAUSES",
+    "SHED_CAUSES",
+    "SHED_RUNGS",
     "TELECOMMANDS",
     "TELECOMMAND_BY_NAME",
     "TELECOMMAND_BY_OPCODE",

@@ -108,6 +108,10 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     # 0xA0.. time
     _event(0xA0, "TIME_STEPPED", _W, "time stepped by {step_s:+.3f} s, mission time by {mission_step_s:+.3f} s, warp {warp:g}", "Consistent frames contradicted the time correlation; their time was adopted."),
     _event(0xA1, "TIME_QUALITY", _I, "time {old} → {new}", "The quality of the time correlation changed."),
+    # 0xE0.. load shedding and latch-ups
+    _event(0xE0, "SHED_RUNG", _W, "load shedding {old} → {new}: {cause}", "The ladder between the governor and SAFE moved."),
+    _event(0xE1, "LATCH_UP", _E, "latch-up {count}: the GPU rail draws {excess_w:.0f} W more than commanded, {answer}", "A step of the bus current that no commanded work explains."),
+    _event(0xE2, "STRAY_LOAD", _W, "the bus draws {excess_w:.0f} W more than commanded, and not through the GPU rail", "An unknown load; a power cycle of the card would not end it."),
     # 0xC0.. recorder
     _event(0xC0, "RECORDER_FULL", _E, "disk full: the recorder goes on within {used_mb:.1f} MB, least important goes first", "Not the quota but the disk is the limit."),
     _event(0xC1, "RECORDER_RECOVERED", _I, "the disk has room again, the recorder holds {used_mb:.1f} MB", "The quota is the limit again."),

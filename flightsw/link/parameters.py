@@ -18,6 +18,8 @@ MODES: Final = tuple(m.name for m in Mode)
 OFF_ON: Final = ("OFF", "ON")
 JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARANTINED")
 GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR", "PLAN")
+SHED_RUNGS: Final = ("NOMINAL", "DERATE", "ECLIPSE_BUDGET", "SHED", "GPU_OFF", "SAFE")
+SHED_CAUSES: Final = ("NONE", "SOC", "BUS", "GPU_TEMP", "RADIATOR_TEMP", "STALE", "DOUBT", "BOARD", "FLOOR")
 TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
 RESET_CAUSES: Final = (
     "FIRST_BOOT",
@@ -218,6 +220,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="thermal.radiator_capacity_j_k", unit="J/K", text="Heat capacity of the radiator, as learned"),
     Parameter(name="thermal.absorbed_w", unit="W", text="Heat that the radiator absorbs in the dark, as learned"),
     Parameter(name="thermal.absorbed_sun_w", unit="W", text="What it absorbs more in sunlight, as learned"),
+    # load shedding and latch-ups
+    Parameter(name="eps.shed_rung", states=SHED_RUNGS, text="Rung of the ladder of load shedding"),
+    Parameter(name="eps.shed_cause", states=SHED_CAUSES, text="What asked for it"),
+    Parameter(name="eps.latch_excess_w", unit="W", text="Bus power over the model of what was commanded"),
+    Parameter(name="eps.latch_ups", text="Latch-ups of the GPU's rail since boot"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -335,6 +342,9 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "eps.array_estimate_w",
             "eps.battery_full",
             "thermal.gpu_sigma_k",
+            "eps.shed_rung",
+            "eps.shed_cause",
+            "eps.latch_excess_w",
         ),
     ),
     HousekeepingGroup(
@@ -434,6 +444,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "thermal.radiator_capacity_j_k",
             "thermal.absorbed_w",
             "thermal.absorbed_sun_w",
+            "eps.latch_ups",
         ),
     ),
 )

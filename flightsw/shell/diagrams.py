@@ -1,8 +1,8 @@
 """Pictures of the tables: ``python -m flightsw.shell.diagrams`` writes them into ``flightsw/README.md``.
 
-The mode table and the shipped tables of limits are drawn from the tables themselves, as Mermaid, which GitHub and
-most editors show as pictures, and as plain tables beside them. They stand between markers in the handbook; a test
-compares them, so handbook and code cannot drift apart.
+The mode table, the ladder of load shedding and the shipped tables of limits are drawn from the tables themselves,
+as Mermaid, which GitHub and most editors show as pictures, and as plain tables beside them. They stand between
+markers in the handbook; a test compares them, so handbook and code cannot drift apart.
 """
 
 import itertools
@@ -14,6 +14,8 @@ from typing import Final
 from flightsw.core import executive
 from flightsw.core.fdir_table import shipped
 from flightsw.core.mode import CAUSES, TRANSITIONS, Transition
+from flightsw.core.shed_table import DEPTHS, RUNGS, VOLTAGES, Rung
+from flightsw.core.shed_table import Config as SheddingConfig
 from flightsw.link.limit_tables import Actionpoint, ActionTable, Response, Watchpoint, WatchTable
 from flightsw.link.schema import Mode
 
@@ -34,7 +36,8 @@ KEPT: Final = "kept over the restart"
 def written(text: str) -> str:
     """The handbook with every generated section made anew; ``ValueError`` when a marker is missing."""
     watch, action = shipped(executive.Config())
-    for name, content in (("modes", modes()), ("limits", limits(watch, action))):
+    drawn = (("modes", modes()), ("shedding", shedding(SheddingConfig())), ("limits", limits(watch, action)))
+    for name, content in drawn:
         begin, end = f"<!-- generated: {name} -->\n", f"<!-- end of {name} -->"
         head, found, rest = text.partition(begin)
         _, closed, tail = rest.partition(end)
@@ -65,6 +68,29 @@ def modes() -> str:
         for name, c in CAUSES.items()
     ]
     return f"{_mermaid(lines)}\n\n{_table(('cause of SAFE', 'reason', 'GPU rail', 'left'), rows)}"
+
+
+def shedding(config: SheddingConfig) -> str:
+    """The ladder of load shedding: down at once, up rung by rung, and where each rung is entered and left."""
+    lines = ["stateDiagram-v2", "    direction LR", "    [*] --> NOMINAL"]
+    rows = []
+    for row, before in zip(RUNGS[1:], RUNGS, strict=False):
+        dwell = f"{getattr(config, row.dwell):g} s" if row.dwell else "at once"
+        lines.append(f"    {before.rung.name} --> {row.rung.name}: asked for")
+        lines.append(f"    {row.rung.name} --> {before.rung.name}: not asked for, {dwell}")
+        enter = left = ("the floor in code, or GPU_OFF did not help", "by the rules of SAFE")
+        if row.rung < Rung.SAFE:
+            depth, volts = (getattr(config, names[row.rung - 1]) for names in (DEPTHS, VOLTAGES))
+            asks = {
+                Rung.SHED: f", bus ≤ {config.off_v:g} V at once, sensors stale or in doubt",
+                Rung.GPU_OFF: f", these for {config.stale_off_s:g} s, rail dropped by the power board",
+            }
+            enter = (f"depth ≥ {depth:g}, bus ≤ {volts:g} V{asks.get(row.rung, '')}", "")
+            out_v = volts + config.hysteresis_v
+            left = ("", f"depth ≤ {depth - config.hysteresis_depth:g}, bus ≥ {out_v:g} V, then {dwell}")
+        rows.append((f"`{row.rung.name}`", enter[0], left[1], row.text))
+    head = ("rung", "asked for by any of", "left", "what it does")
+    return f"{_mermaid(lines)}\n\n{_table(head, rows)}"
 
 
 def limits(watch: WatchTable, action: ActionTable) -> str:
