@@ -140,6 +140,14 @@ def osculating(mean: MeanElements) -> tuple[Vector, Vector]:
     cos_i, sin_i = cos(inclination), sin(inclination)
     up = (cos_n * cos_u - sin_n * sin_u * cos_i, sin_n * cos_u + cos_n * sin_u * cos_i, sin_u * sin_i)
     on = (-cos_n * sin_u - sin_n * cos_u * cos_i, -sin_n * sin_u + cos_n * cos_u * cos_i, cos_u * sin_i)
+    # Those terms leave out eccentricity times J2, which in the energy would grow to tens of kilometres in a day. So
+    # the speed is the one that gives the orbit its energy, −μ/2a and the mean of J2's potential.
+    field = EARTH_J2 * EARTH_RADIUS_KM**2
+    per_axis = 1.0 + field * polar / (2.0 * axis_km * axis_km * round_off**1.5)
+    here = 1.0 / radius_km - field * (3.0 * up[2] * up[2] - 1.0) / (2.0 * radius_km**3)
+    speed2 = 2.0 * EARTH_MU_KM3_S2 * (here - per_axis / (2.0 * axis_km))
+    scale = sqrt(speed2 / (rising_km_s**2 + turning_km_s**2))
+    rising_km_s, turning_km_s = scale * rising_km_s, scale * turning_km_s
     position = (radius_km * up[0], radius_km * up[1], radius_km * up[2])
     velocity = (
         rising_km_s * up[0] + turning_km_s * on[0],

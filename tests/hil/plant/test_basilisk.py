@@ -5,19 +5,25 @@ from importlib.util import find_spec
 import pytest
 
 from hil.plant.engine import Loads
+from hil.plant.orbit import Elements
 from hil.plant.plant import Plant, PlantConfig
 
 installed = find_spec("Basilisk") is not None
 needs_basilisk = pytest.mark.skipif(not installed, reason="the extra `basilisk` (600 MB) is not installed")
 EIGHT_HOURS_S = 28_800
+ELLIPSE = Elements(altitude_km=700.0, eccentricity=0.05, argument_of_perigee_deg=40.0, inclination_deg=53.0)
 
 
 @needs_basilisk
-@pytest.mark.parametrize("orbit", ["leo_550", "sso_550"])
-def test_orbit_and_eclipse_agree_over_a_day(orbit):
+@pytest.mark.parametrize(
+    "config",
+    [PlantConfig(), PlantConfig(orbit="sso_550"), PlantConfig(elements=ELLIPSE)],
+    ids=["leo", "sso", "ellipse"],
+)
+def test_orbit_and_eclipse_agree_over_a_day(config):
     from hil.plant.basilisk_comparison import same_models
 
-    found = same_models(PlantConfig(orbit=orbit))
+    found = same_models(config)
     assert found.edges >= 28
     assert found.edge_max_s <= 2.0
     assert found.soc_max <= 0.005

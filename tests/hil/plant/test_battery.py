@@ -126,6 +126,23 @@ def test_losses_of_the_resistance_close(array_w, load_w):
     assert power.battery_current_a == pytest.approx(current_a, rel=1e-3, abs=1e-9)
 
 
+def test_the_heat_of_the_resistance_and_of_the_converter_warms_the_pack():
+    """500 W at 0.97 and 0.1 Ω: 15 W of the converter and, at 18 A, 33 W of I²R; over 2 W/K that is 24 K."""
+    config = EpsConfig(
+        battery_losses="resistance",
+        capacity_wh=1e6,
+        initial_soc_fraction=0.6,
+        resistance_ohm=0.1,
+        discharge_efficiency=0.97,
+    )
+    power = PowerSystem(config)
+    for _ in range(4000):
+        power.step(10.0, 0.0, 500.0)
+    heat_w = 500.0 * (1.0 / 0.97 - 1.0) + 0.1 * power.battery_current_a**2
+    assert heat_w == pytest.approx(48.0, abs=1.0)
+    assert power.battery_temp_degc == pytest.approx(config.battery_panel_degc + heat_w / 2.0, abs=0.1)
+
+
 def test_a_round_trip_loses_more_at_a_high_current():
     shares = []
     for watts in (100.0, 300.0):

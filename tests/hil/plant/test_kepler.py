@@ -110,14 +110,22 @@ def j2_flight(position, velocity, seconds, step_s=10.0):
     return state
 
 
-@pytest.mark.parametrize("inclination_deg", [53.0, 70.0, 97.6])
-def test_osculating_state_flies_the_mean_orbit(inclination_deg):
+@pytest.mark.parametrize(
+    "elements",
+    [
+        Elements(argument_of_latitude_deg=25.0),
+        Elements(inclination_deg=97.6, argument_of_latitude_deg=25.0),
+        ELLIPSE,
+    ],
+    ids=["mid", "polar", "ellipse"],
+)
+def test_osculating_state_flies_the_mean_orbit(elements):
     """An integrator started from it stays with the mean orbit for a day; from the mean position it would not."""
-    orbit = CircularOrbit("mean", Elements(inclination_deg=inclination_deg, argument_of_latitude_deg=25.0))
+    orbit = orbit_from("mean", elements)
     position, velocity = state_of(orbit, 0.0)
     end = j2_flight(position, velocity, 86400.0)
     # 2 s of an eclipse edge are 15 km of the orbit.
-    assert dist(end[:3], orbit.position_km(86400.0)) < 12.0
+    assert dist(end[:3], orbit.position_km(86400.0)) < 8.0
     x, y, z = orbit.position_km(0.0)
     later = orbit.position_km(0.5)
     before = orbit.position_km(-0.5)
