@@ -111,9 +111,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     violation_rate_bound: float | None
 
     @property
-    def violations(self) -> int:
-        """Scenarios with any violation are at most this many."""
-        return self.soc_violations + self.heat_violations
+    def broken(self) -> bool:
+        """Whether a limit was broken in any scenario."""
+        return self.soc_violations + self.heat_violations > 0
 
 
 def shares(flown: Sequence[Run], best: Mapping[int, Clairvoyant]) -> list[float]:
