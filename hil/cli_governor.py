@@ -46,6 +46,7 @@ def governor_bench(
     console = Console(stderr=as_json)
     try:
         from .yardstick import campaign, chart
+        from .yardstick.certificates import Contradiction
         from .yardstick.clairvoyant import NotFlyable
         from .yardstick.linear import NotOptimal
         from .yardstick.score import RIVALS
@@ -64,7 +65,7 @@ def governor_bench(
         _give_up(str(error))
     bars = _Bars(console)
     try:
-        with _alone(out), bars:
+        with alone(out), bars:
             report, results = campaign.carry_out(order, bars.show)
             bars.show("plots", 0, 1)
             pictures = chart.write(order, report, results, [out / f"{NAME}.svg", out / f"{NAME}.png", picture])
@@ -75,7 +76,7 @@ def governor_bench(
             f"hil: interrupted; what was finished is in {out}, the same command goes on from there", file=sys.stderr
         )
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except (NotFlyable, NotOptimal) as error:
+    except (Contradiction, NotFlyable, NotOptimal) as error:
         _give_up(str(error))
     except OSError as error:
         _give_up(f"{error.filename or out}: {error.strerror}")
@@ -115,7 +116,7 @@ class _Bars:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """One run per folder: its files have one writer."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -130,33 +131,34 @@ def _print(console: Console, report: "Report") -> None:
     table = Table(
         title=f"{report.scenarios} scenarios of the set {report.set_name}, 6 orbits each; % of a clairvoyant",
         title_justify="left",
+        box=None,
         pad_edge=False,
     )
-    table.add_column("governor")
-    for heading in ("mean", "5th pct", "worst", "SoC", "heat", "least SoC", "hottest", "µs a tick"):
+    table.add_column("governor", no_wrap=True)
+    for heading in ("mean", "5 %", "worst", "SoC ✗", "heat ✗", "min SoC", "max °C", "µs/tick"):
         table.add_column(heading, justify="right")
     for row in report.scores:
-        broken = "red" if row.broken else ""
+        broken = "bold red" if row.broken else "default"
         table.add_row(
             escape(row.label),
             f"{row.mean:.2f}",
             f"{row.percentile_5:.2f}",
             f"{row.worst:.2f}",
-            f"[{broken}]{row.soc_violations}[/]" if broken else "0",
-            f"[{broken}]{row.heat_violations}[/]" if broken else "0",
+            f"[{broken}]{row.soc_violations}[/]",
+            f"[{broken}]{row.heat_violations}[/]",
             f"{row.soc_min:.4f}",
-            f"{row.gpu_max_degc:.2f} °C",
+            f"{row.gpu_max_degc:.2f}",
             f"{row.tick_cpu_us:.0f}",
         )
     console.print(table)
-    by_eclipse = Table(title="mean by length of the eclipse", title_justify="left", pad_edge=False)
+    by_eclipse = Table(title="mean by length of the eclipse", title_justify="left", box=None, pad_edge=False)
     by_eclipse.add_column("governor")
     for name in report.eclipse_classes:
         by_eclipse.add_column(name, justify="right")
     for row in report.scores:
         by_eclipse.add_row(escape(row.label), *(f"{row.by_eclipse[name]:.2f}" for name in report.eclipse_classes))
     console.print(by_eclipse)
-    console.print("\n".join(report.lines()), highlight=False)
+    console.print(*report.lines(), sep="\n", highlight=False, soft_wrap=True)
 
 
 def _write(report: "Report", folder: Path) -> None:

@@ -13,6 +13,7 @@ from .records import YARDSTICK_VERSION, Line, Records
 from .scenarios import ORBITS, make
 
 REFERENCE_STEP_S: Final = 60.0
+DISCRETISATION: Final = 1e-4
 
 
 class Clairvoyant(Line, frozen=True, kw_only=True):
@@ -65,8 +66,22 @@ class Bound(Line, frozen=True, kw_only=True):
         return 100.0 * (self.bound / self.achievable - 1.0)
 
 
+class Contradiction(Exception):
+    """A plan was flown that the bound calls impossible: plant or bound is wrong, and no score can be trusted."""
+
+
+def agreed(number: int, flown: float, proved: float) -> float:
+    """The bound, if nothing was flown above it. Raises ``Contradiction``.
+
+    Flown plan and bound discretise differently; ``DISCRETISATION`` is what that may make of it.
+    """
+    if not proved >= flown * (1.0 - DISCRETISATION):
+        raise Contradiction(f"scenario {number}: flown {flown:.5f} is over the bound {proved:.5f}")
+    return proved
+
+
 def bound(number: int) -> Bound:
-    """Certify one scenario."""
+    """Certify one scenario. Raises ``Contradiction``."""
     began_s = time.process_time()
     scenario = make(number)
     achieved = achievable(scenario)
@@ -76,7 +91,7 @@ def bound(number: int) -> Bound:
         scenario=number,
         version=YARDSTICK_VERSION,
         achievable=achieved.value,
-        bound=proved.value,
+        bound=agreed(number, achieved.value, proved.value),
         rounds=len(proved.values) - 1,
         probes=proved.probes,
         seconds=time.process_time() - began_s,

@@ -153,7 +153,7 @@ def _orbit(power: Axes, charge: Axes, heat: Axes, order: Order, results: Results
     charge.set_ylabel("charge, %")
     heat.set_ylabel("GPU (line), radiator\n(dashes), °C")
     heat.set_xlabel(f"minutes of one orbit of scenario {scenario.id}; eclipse grey, limits dotted")
-    power.legend(fontsize=8.0, loc="upper right", ncols=3, frameon=False)
+    power.legend(fontsize=8.0, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False)
 
 
 def _example(order: Order, results: Results) -> Scenario:
