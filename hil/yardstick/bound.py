@@ -137,9 +137,9 @@ def coldest(world: World, steps_s: Floats, sunlit: Floats, start: Start | None) 
     if start is None:
         gpu_k = radiator_k = COLDEST_K
         for _ in range(PERIODIC_ORBITS):
-            gpu_k, radiator_k, middle_k = _flown(world, steps_s, sunlit, gpu_k, radiator_k, IDLE_W)
+            gpu_k, radiator_k, middle_k = flown(world, steps_s, sunlit, gpu_k, radiator_k, IDLE_W)
     else:
-        _, _, middle_k = _flown(world, steps_s, sunlit, start.gpu_k, start.radiator_k, IDLE_W)
+        _, _, middle_k = flown(world, steps_s, sunlit, start.gpu_k, start.radiator_k, IDLE_W)
     return middle_k - SLACK_K
 
 
@@ -153,9 +153,7 @@ def hottest(world: World, steps_s: Floats, sunlit: Floats, start: Start | None) 
     for _ in range(PERIODIC_ORBITS if start is None else 1):
         for arc in arcs:
             if sunlit[arc[0]] > 0.0:
-                gpu_k, radiator_k, middle_k[arc] = _flown(
-                    world, steps_s[arc], sunlit[arc], gpu_k, radiator_k, MAX_W
-                )
+                gpu_k, radiator_k, middle_k[arc] = flown(world, steps_s[arc], sunlit[arc], gpu_k, radiator_k, MAX_W)
             else:
                 gpu_k, radiator_k, middle_k[arc] = _hottest_dark(
                     world, steps_s[arc], Start(energy_j, min(gpu_k, GPU_MAX_K), radiator_k)
@@ -165,7 +163,7 @@ def hottest(world: World, steps_s: Floats, sunlit: Floats, start: Start | None) 
     return np.minimum(middle_k + SLACK_K, RADIATOR_MAX_K)
 
 
-def _flown(
+def flown(
     world: World, steps_s: Floats, sunlit: Floats, gpu_k: float, radiator_k: float, power_w: float
 ) -> tuple[float, float, Floats]:
     """The exact midpoint discretisation at one power, the GPU node held at its limit: end states, Tmid."""

@@ -26,6 +26,13 @@ except ImportError as error:  # pragma: no cover - the installation is broken.
 from .world import Floats
 
 INFINITY: Final = highspy.kHighsInf
+OPTIONS: Final = (
+    ("threads", 1),
+    ("parallel", "off"),
+    ("presolve", "off"),
+    # Devex weights: steepest edge costs more to begin with than the iterations it saves.
+    ("simplex_dual_edge_weight_strategy", 1),
+)
 Ints = NDArray[np.int64]
 
 
@@ -77,7 +84,7 @@ class Model:
         lp.a_matrix_.start_, lp.a_matrix_.index_ = self._start.astype(np.int32), self._column.astype(np.int32)
         lp.a_matrix_.value_ = self._value
         self._solver = _solver()
-        for option, setting in (("threads", 1), ("parallel", "off")):
+        for option, setting in OPTIONS:
             self._solver.setOptionValue(option, setting)
         self._solver.passModel(lp)
 
@@ -123,9 +130,12 @@ class Model:
         """Row prices of the last solution: worth of one more unit of a row's bound."""
         return np.array(self._solver.getSolution().row_dual)
 
-    def dual_bound(self) -> float:
-        """An upper bound on the objective over all feasible points, whatever the solver did."""
-        y = self.prices()
+    def dual_bound(self, prices: Floats | None = None) -> float:
+        """An upper bound on the objective over all feasible points, whatever the solver did.
+
+        Any row prices give one; without any, those of the last solution, the best there are.
+        """
+        y = self.prices() if prices is None else prices
         y = np.where(np.isinf(self.row_low), np.maximum(y, 0.0), y)
         y = np.where(np.isinf(self.row_high), np.minimum(y, 0.0), y)
         reduced = self.cost - np.bincount(self._column, self._value * y[self._row], len(self.cost))

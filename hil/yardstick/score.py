@@ -44,15 +44,13 @@ RIVALS: Final = {
     rival.name: rival
     for rival in (
         Rival(name="hysteresis", label="on/off hysteresis", maker=rivals.hysteresis),
-        Rival(name="hysteresis_safe", label="hysteresis made safe", maker=rivals.hysteresis_safe),
-        Rival(name="constant", label="best constant power, in hindsight", maker=rivals.constant),
-        Rival(name="pi", label="PI on charge and temperature", maker=rivals.pi),
+        Rival(name="hysteresis_safe", label="hysteresis, safe", maker=rivals.hysteresis_safe),
+        Rival(name="constant", label="best constant power", maker=rivals.constant),
+        Rival(name="pi", label="PI, charge and heat", maker=rivals.pi),
         Rival(name="derate", label="proportional derate", maker=rivals.derate),
-        Rival(name="two_level", label="best two levels, in hindsight", maker=rivals.two_level),
-        Rival(name="energy_neutral", label="closed form of the reference", maker=rivals.energy_neutral),
-        Rival(
-            name="closed_form", label="flight code, closed form", maker=flight.closed_form, sources=flight.SOURCES
-        ),
+        Rival(name="two_level", label="best two levels", maker=rivals.two_level),
+        Rival(name="energy_neutral", label="reference closed form", maker=rivals.energy_neutral),
+        Rival(name="closed_form", label="flight closed form", maker=flight.closed_form, sources=flight.SOURCES),
     )
 }
 
@@ -111,9 +109,9 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     violation_rate_bound: float | None
 
     @property
-    def violations(self) -> int:
-        """Scenarios with any violation are at most this many."""
-        return self.soc_violations + self.heat_violations
+    def broken(self) -> bool:
+        """Whether a limit was broken in any scenario."""
+        return self.soc_violations + self.heat_violations > 0
 
 
 def shares(flown: Sequence[Run], best: Mapping[int, Clairvoyant]) -> list[float]:
