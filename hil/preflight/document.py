@@ -225,7 +225,7 @@ def _examined(
         table: Any = raw
         for name in path.split("."):
             table = table.get(name) if isinstance(table, dict) else None
-        if isinstance(table, dict):
+        if isinstance(table, dict) and not any(c.where.startswith(f"{path}.") for c in complaints):
             complaints = [c for c in complaints if c.where.lstrip(".") != path] + examine(table, part, path)
     return complaints
 

@@ -93,7 +93,7 @@ def test_every_mistake_has_its_line():
         ('[eps]\narray_power_w = "x"\n', ["eps.array_power_w", "a number"]),
         ("[eps]\narray_power_w = -20.0\n", ["eps.array_power_w", "from 0.01"]),
         ("[eps]\ndod_max = 2.0\n", ["limits.dod_max"]),
-        ("[thermal]\nconductance_w_k = 50.0\n", ["thermal.conductance_w_k", "from 0.1 to 20"]),
+        ("[thermal]\nconductance_w_k = -5.0\n", ["thermal.conductance_w_k", "from 0.1"]),
         ("[governor]\ngpu_idle_w = 650.0\n", ["governor", "over 200 W"]),
     ],
 )
