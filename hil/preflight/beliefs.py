@@ -35,8 +35,15 @@ SHARED: Final[dict[tuple[str, str], tuple[str, str]]] = {
     ("eps", "discharge_efficiency"): ("eps", "discharge_efficiency"),
     ("eps", "charge_power_max_w"): ("eps", "charge_power_max_w"),
     ("eps", "bus_power_w"): ("eps", "bus_power_w"),
+    ("eps", "transmitter_power_w"): ("eps", "transmitter_power_w"),
     ("eps", "dod_max"): ("limits", "dod_max"),
     ("thermal", "conductance_w_k"): ("thermal", "conductance_w_k"),
+    ("thermal", "gpu_capacity_j_k"): ("thermal", "gpu_heat_capacity_j_k"),
+    ("thermal", "radiator_capacity_j_k"): ("thermal", "radiator_heat_capacity_j_k"),
+    ("thermal", "radiator_area_m2"): ("thermal", "area_m2"),
+    ("thermal", "emissivity"): ("thermal", "emissivity"),
+    ("thermal", "absorbed_w_m2"): ("thermal", "reference_ir_w_m2"),
+    ("thermal", "absorbed_sun_w_m2"): ("thermal", "reference_sun_w_m2"),
     ("thermal", "gpu_limit_degc"): ("limits", "gpu_degc"),
     ("thermal", "radiator_limit_degc"): ("limits", "radiator_degc"),
     ("governor", "gpu_idle_w"): ("card", "idle_w"),
@@ -55,6 +62,8 @@ class Beliefs(msgspec.Struct, frozen=True, kw_only=True):
     limits: dict[str, float] = {}
     downlink: dict[str, float] = {}
     card: dict[str, float] = {}
+    profile: str = ""
+    """Card profile that it names."""
     elements: Elements | None = None
     notes: tuple[str, ...] = ()
 
@@ -90,10 +99,9 @@ def read(raw: Mapping[str, Any]) -> Beliefs:
     notes = [f"believed values of the flight configuration: {sum(map(len, parts.values()))} keys"]
     if elements is not None:
         notes.append(f"believed period {period_s:g} s and eclipse {eclipse_s or 0.0:g} s")
-    mission = raw.get("mission")
-    name = mission.get("name", "") if isinstance(mission, Mapping) else ""
     return Beliefs(
-        name=name if isinstance(name, str) else "",
+        name=_text(raw, "mission", "name"),
+        profile=_text(raw, "card", "profile"),
         elements=elements,
         notes=tuple(notes),
         **parts,
@@ -134,6 +142,12 @@ def elements_of(period_s: float, eclipse_s: float) -> Elements:
 
 def _period_s(altitude_km: float) -> float:
     return CircularOrbit("", Elements(altitude_km=altitude_km, inclination_deg=90.0)).period_s
+
+
+def _text(raw: Mapping[str, Any], section: str, key: str) -> str:
+    table = raw.get(section)
+    value = table.get(key, "") if isinstance(table, Mapping) else ""
+    return value if isinstance(value, str) else ""
 
 
 def _number(raw: Mapping[str, Any], section: str, key: str, complaints: list[str]) -> float | None:

@@ -197,7 +197,8 @@ def card_profile(card: Card, folder: Path = Path()) -> Profile:
         profile = msgspec.convert(raw, Profile)
     except msgspec.ValidationError as error:
         raise PlanError(f"{path}: {error}") from None
-    if card.name and profile.card != card.name:
+    names = {name.casefold() for name in (profile.card, *getattr(profile, "also", ()))}
+    if card.name and card.name.casefold() not in names:
         raise PlanError(
             f"{path}: profile of {profile.card!r}, but card.name = {card.name!r}; "
             "measure that card (hil calibrate gpu) or name its profile"
@@ -224,7 +225,7 @@ def _examined(
         table: Any = raw
         for name in path.split("."):
             table = table.get(name) if isinstance(table, dict) else None
-        if isinstance(table, dict):
+        if isinstance(table, dict) and not any(c.where.startswith(f"{path}.") for c in complaints):
             complaints = [c for c in complaints if c.where.lstrip(".") != path] + examine(table, part, path)
     return complaints
 
@@ -243,6 +244,11 @@ def _overlaid(document: Document, believed: beliefs.Beliefs, source: str, *, own
     merged["plant"]["eps"] |= believed.eps
     merged["plant"]["thermal"] |= believed.thermal
     merged["limits"] |= believed.limits
+    if "reference_ir_w_m2" in believed.thermal:
+        # Believed fluxes are of the reference's form: always so much, and so much more in sunlight.
+        merged["plant"]["thermal"]["environment"] = "reference"
+    if believed.profile and document.card.profile == REFERENCE:
+        merged["card"]["profile"] = believed.profile
     if document.downlink is not None:
         merged["downlink"] |= believed.downlink
     made_up = believed.elements is not None and not own_orbit

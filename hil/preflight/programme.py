@@ -36,6 +36,8 @@ from .horizon import Floats, Steps
 
 SOLVE_LIMIT_S: Final = 300.0
 POLL_S: Final = 0.05
+STOP_S: Final = 20.0
+"""The solver looks for a cancellation between iterations, and gets this long to see it."""
 METHODS: Final = ("choose", "ipm")
 """Simplex first; where it gives up for its own reasons, the interior point with crossover."""
 SETTLED: Final = (
@@ -325,6 +327,10 @@ def _run(highs: _Silent) -> None:
             pass
     except KeyboardInterrupt:
         highs.cancelSolve()  # type: ignore[no-untyped-call]
+        for _ in range(round(STOP_S / POLL_S)):
+            # A process that ends while its solver still runs is aborted.
+            if highs.wait(POLL_S)[0]:
+                break
         raise
 
 

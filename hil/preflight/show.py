@@ -1,4 +1,4 @@
-"""The prediction as tables on a terminal."""
+"""The prediction, and a run beside its plan, as tables on a terminal."""
 
 from rich.console import Console
 from rich.markup import escape

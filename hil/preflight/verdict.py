@@ -159,13 +159,12 @@ def _downlink_checks(mission: Mission, planned: Planned) -> list[Check]:
     days = steps.length_s / DAY_S
     made_mb = planned.flown.work_h * downlink.mb_per_gpu_hour
     planned_mb = downlink.volume_mb_per_day * days
-    # What is computed is planned to come down already; only what does not depend on it can be too much.
     capacity_mb = downlink_mb(mission, steps)
     return [
         Check(
             id="downlink",
             requirement="the contacts carry the planned data",
-            ok=planned_mb <= capacity_mb and planned_mb + made_mb <= capacity_mb * (1.0 + 1e-3) + 1e-9,
+            ok=planned_mb + made_mb <= capacity_mb * (1.0 + WANTED_TOLERANCE),
             value=(planned_mb + made_mb) / days,
             limit=capacity_mb / days,
             unit="MB/day",

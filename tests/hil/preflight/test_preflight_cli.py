@@ -92,8 +92,10 @@ def test_ctrl_c_stops_the_solver():
         eclipses=(),
     )  # fmt: skip
     programme = build(plan.case_of(parse(HEAD, "plan.toml"), steps), np.full(count, 310.0))
+    before = threading.active_count()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
         solve(programme)
     timer.join()
+    assert threading.active_count() == before, "a process that ends beside a running solver is aborted"

@@ -98,37 +98,29 @@ def test_the_reference_table(reference, change, expected):
     assert solution.objective / (ORBIT_STEPS / 60.0) == pytest.approx(expected, abs=1.2e-3)
 
 
+# For each resource a change of the reference's satellite that makes it short.
+SHORT = {
+    "array": {"array": 0.55},
+    "capacity": {},
+    "dod": {},
+    "charger": {"charge_max_w": 150.0},
+    "area": {},
+    "conductance": {},
+    "gpu_limit": {},
+    "radiator_limit": {"radiator_max_k": 305.0},
+    "card": {},
+    "downlink": {"data_mb_per_h": 10.0, "data_mb": 6.0},
+}
+
+
 @pytest.mark.parametrize("resource", prices.RESOURCES, ids=lambda r: r.id)
 def test_prices_say_what_solving_again_says(reference, resource):
-    case, _, _ = reference
-    # Data is made short here, so that the row of the downlink has a price too.
-    case = msgspec.structs.replace(case, data_mb_per_h=10.0, data_mb=11.6, array=0.62, radiator_max_k=314.0)
+    case = msgspec.structs.replace(reference[0], **SHORT[resource.id])
     solution, tangent_k = settled(case)
-    changed = resource.change(case)
-    gain = prices.derivative(build(case, tangent_k), build(changed, tangent_k), solution)
-    again, _ = settled(changed)
-    assert gain == pytest.approx(again.objective - solution.objective, rel=0.08, abs=2e-5)
-
-
-def test_every_resource_has_a_case_in_which_it_has_a_price(reference):
-    case = reference[0]
-    short = {
-        "array": {"array": 0.55},
-        "capacity": {},
-        "charger": {"charge_max_w": 150.0},
-        "area": {},
-        "conductance": {},
-        "gpu_limit": {},
-        "radiator_limit": {"radiator_max_k": 305.0},
-        "card": {},
-        "downlink": {"data_mb_per_h": 10.0, "data_mb": 6.0},
-    }
-    assert set(short) == {resource.id for resource in prices.RESOURCES}
-    for name, change in short.items():
-        spoiled = msgspec.structs.replace(case, **change)
-        solution, tangent_k = settled(spoiled)
-        gain = {g.id: g for g in prices.gains(spoiled, tangent_k, solution, 1.0)}[name]
-        assert gain.gpu_hours > 1e-4, name
+    gain = {g.id: g.gpu_hours for g in prices.gains(case, tangent_k, solution, 1.0)}[resource.id]
+    again, _ = settled(resource.change(case))
+    assert gain > 1e-3
+    assert gain == pytest.approx(again.objective - solution.objective, rel=0.05)
 
 
 @pytest.mark.parametrize(
