@@ -1,7 +1,7 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
-    sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → mode → governor
-          → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
+    sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → mode → planning
+          → governor → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -40,6 +40,7 @@ from . import (
     ladder,
     mode,
     payload,
+    planning,
     recording,
     responses,
     sense,
@@ -53,7 +54,7 @@ from . import (
 from .command_driver import drive
 from .durable import restore
 from .durable import step as persist
-from .effects import Actuate, Effect, KickWatchdog, Restart
+from .effects import Actuate, Effect, KickWatchdog, RequestPlan, Restart
 from .events import Event, Fields
 from .execution import facts
 from .frame import Frame, report
@@ -191,6 +192,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         limit_tables=vehicle.limit_tables,
         mode=vehicle.mode,
         governor=vehicle.governor,
+        planning=vehicle.planning,
         payload=vehicle.payload,
         checkpoint=vehicle.checkpoint,
         commanding=vehicle.commanding,
@@ -241,6 +243,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         take(found)
 
     permit = _permit(moded, power, vehicle.restart)
+    path = thermal.heat_path(config.thermal)
     situation = governor.Situation(
         clock.mission_dt_s,
         power.soc_fraction,
@@ -251,7 +254,22 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         power.array_power_w,
         permit is Permit.RUN,
         orders.ceiling,
+        heat=path,
     )
+    planned, found, request = planning.step(
+        vehicle.planning,
+        config.planning,
+        config.eps,
+        config.thermal,
+        planning.situation_of(power, config.governor, vehicle.governor, situation, path, clock.steady_s),
+        inputs.plans,
+        now_s,
+    )
+    if found:
+        take(found)
+    if request is not None:
+        frame.packer.effects.append(RequestPlan(request, config.planning.deadline_s))
+    situation = replace(situation, planned_w=planning.planned_power_w(planned, clock.steady_s))
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)
     if found:
         take(found)
@@ -265,7 +283,14 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if asked:
         take(asked)
     vehicle = replace(
-        vehicle, eps=power, mode=moded, governor=governed, payload=work, checkpoint=rings, events=frame.events
+        vehicle,
+        eps=power,
+        mode=moded,
+        governor=governed,
+        planning=planned,
+        payload=work,
+        checkpoint=rings,
+        events=frame.events,
     )
 
     if inputs.telecommands or vehicle.commanding.in_flight:

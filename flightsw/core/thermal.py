@@ -5,13 +5,17 @@ reference, section 6.1). Both are read by the bus. The card's own die temperatur
 parameter; on a bench that runs the world faster than the machine the two differ by design.
 """
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from . import limits, sense
 from .events import Event
 from .limits import CLEAR, Limit, Watch
+from .plan import HeatPath
+
+STEFAN_BOLTZMANN_W_M2_K4: Final = 5.670374419e-8
+"""CODATA 2018."""
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,10 +27,35 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limit of the radiator node; SAFE above it."""
     conductance_w_k: Annotated[float, Meta(gt=0.0, le=1e4)] = 14.0
     """Conductance from the GPU node to the radiator node."""
+    gpu_capacity_j_k: Annotated[float, Meta(gt=0.0, le=1e7)] = 3000.0
+    """Heat capacity of the GPU node."""
+    radiator_capacity_j_k: Annotated[float, Meta(gt=0.0, le=1e8)] = 12000.0
+    """Heat capacity of the radiator node."""
+    radiator_area_m2: Annotated[float, Meta(gt=0.0, le=1e4)] = 1.4
+    """Radiating area."""
+    emissivity: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.85
+    """Emissivity of that area."""
+    absorbed_w_m2: Annotated[float, Meta(ge=0.0, le=1e4)] = 65.0
+    """Flux that it absorbs in the dark, mostly from the Earth."""
+    absorbed_sun_w_m2: Annotated[float, Meta(ge=0.0, le=1e4)] = 20.0
+    """Flux that it absorbs more in sunlight."""
     clear_k: Annotated[float, Meta(gt=0.0, le=100.0)] = 10.0
     """SAFE may end when the node is this far below its limit."""
     trip_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 0.5
     """A limit must be passed for this long (machine clock)."""
+
+
+def heat_path(config: Config) -> HeatPath:
+    """Both nodes as configured."""
+    area_m2 = config.radiator_area_m2
+    return HeatPath(
+        gpu_capacity_j_k=config.gpu_capacity_j_k,
+        radiator_capacity_j_k=config.radiator_capacity_j_k,
+        conductance_w_k=config.conductance_w_k,
+        emission_w_k4=config.emissivity * STEFAN_BOLTZMANN_W_M2_K4 * area_m2,
+        absorbed_w=config.absorbed_w_m2 * area_m2,
+        absorbed_sun_w=config.absorbed_sun_w_m2 * area_m2,
+    )
 
 
 class State(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from . import (
     mode,
     parameter_set,
     payload,
+    planning,
     sense,
     sequence_life,
     tables,
@@ -50,6 +51,7 @@ from .job import JobConfig
 from .ladder import Config as LadderConfig
 from .link_budget import Config as DownlinkConfig
 from .mode import Config as ModeConfig
+from .plan_request import Config as PlanningConfig
 from .recording import Config as RecorderConfig
 from .recording import State as RecordingState
 from .sense import Config as SenseConfig
@@ -75,6 +77,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Heat path and temperature limits."""
     governor: GovernorConfig = GovernorConfig()
     """Card and margins."""
+    planning: PlanningConfig = PlanningConfig()
+    """When to plan, how far, and what it may cost."""
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     """How the card's own reports are kept."""
     fdir: FdirConfig = FdirConfig()
@@ -151,6 +155,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     limit_tables: fdir_tables.State
     mode: mode.State
     governor: governor.State
+    planning: planning.State
     payload: payload.State
     checkpoint: checkpoint.State
     commanding: commanding.State
@@ -202,6 +207,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         limit_tables=fdir_tables.State(config=config),
         mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),
         governor=governor.start(config.governor),
+        planning=planning.State(),
         payload=payload.start(config.jobs, now_s),
         checkpoint=checkpoint.start(config.jobs),
         commanding=commanding.State(),

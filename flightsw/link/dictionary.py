@@ -46,6 +46,7 @@ from .parameters import (
     IDENTITY,
     JOB_STATES,
     PARAMETERS,
+    PLANNER_STATES,
     RESET_CAUSES,
     TIME_QUALITY,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "JOB_STATES",
     "PARAMETERS",
     "PARAMETER_BY_NAME",
+    "PLANNER_STATES",
     "PRIORITY_CRITICAL",
     "PRIORITY_EVENT",
     "PRIORITY_REPLY",

@@ -46,6 +46,8 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x25, "RADIATOR_HOT", _C, "radiator {temp_degc:.1f} degC over {limit_degc:.1f}", "The radiator is too hot."),
     _event(0x26, "GOVERNOR_LIMIT", _D, "governor bound by {limit}, budget {budget_w:.0f} W", "What binds the power budget changed."),
     _event(0x27, "RAIL_SWITCHED", _W, "GPU rail {state}: {reason}", "The GPU's power rail was switched."),
+    _event(0x28, "PLAN_FALLBACK", _W, "no plan, the closed form governs: {reason}", "The planner's plan was lost or grew too old."),
+    _event(0x29, "PLAN_RESUMED", _I, "a plan is followed again", "The planner answers again."),
     # 0x30.. payload
     _event(0x30, "JOB_STATE", _I, "job {job}: {old} → {new}: {reason}", "A job changed its state."),
     _event(0x31, "WORKER_READY", _I, "job {job}: pid {pid} on {device}, resumed at step {step}, generation {generation}", "A worker is up; generation −1 is a fresh start."),

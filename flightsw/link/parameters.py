@@ -17,7 +17,8 @@ RADIATOR_LIMITS: Final = Limits(yellow_high=58.0, red_high=60.0)
 MODES: Final = tuple(m.name for m in Mode)
 OFF_ON: Final = ("OFF", "ON")
 JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARANTINED")
-GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR")
+GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR", "PLAN")
+PLANNER_STATES: Final = ("OFF", "WAITING", "FOLLOWING", "FALLBACK")
 TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
 RESET_CAUSES: Final = (
     "FIRST_BOOT",
@@ -205,6 +206,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(
         name="watchdog.confirmed", states=OFF_ON, text="Last kick seen to count; NaN where no watchdog tells"
     ),
+    # planner
+    Parameter(name="planner.state", states=PLANNER_STATES, text="Whether the governor follows a plan"),
+    Parameter(name="planner.age_s", unit="s", text="Age of the plan in hand in mission time; NaN is none"),
+    Parameter(name="planner.solve_ms", unit="ms", text="Processor time of the last plan; NaN is none"),
+    Parameter(name="planner.fallbacks", text="Plans lost since boot: the closed form governed alone"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -217,6 +223,7 @@ CLOCKS: Final = frozenset(
         "frame_jitter_ms",
         "eps.arc_remaining_s",
         "checkpoint.age_s",
+        "planner.age_s",
         "tm.sent",
         "tm.playback",
         "tm.deferred",
@@ -317,6 +324,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "fdir.duty_ceiling",
             "sequence.running",
             "sequence.ats_next_s",
+            "planner.state",
+            "planner.age_s",
         ),
     ),
     HousekeepingGroup(
@@ -409,6 +418,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "tc.refused_mode_forbids",
             "tc.refused_not_armed",
             "tc.refused_busy",
+            "planner.solve_ms",
+            "planner.fallbacks",
         ),
     ),
 )

@@ -30,6 +30,7 @@ AGREE_K: Final = 0.05
 ITERATIONS_PER_ROW: Final = 100
 """Simplex iterations per row of the programme before it is given up; a sound one needs about one."""
 OPTIONS: Final = (
+    ("output_flag", False),
     ("threads", 1),
     ("parallel", "off"),
     ("presolve", "off"),
@@ -44,8 +45,8 @@ class Solver:
     """One HiGHS instance for plan after plan."""
 
     def __init__(self) -> None:
-        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-        self._highs.silent()
+        # Not its subclass Highs, which prints a banner before it can be silenced and adds callbacks nobody needs.
+        self._highs: Any = highspy._Highs()  # type: ignore[attr-defined]
         for name, value in OPTIONS:
             self._highs.setOptionValue(name, value)
         self._shapes: dict[tuple[int, int], lp.Structure] = {}

@@ -12,6 +12,7 @@ from core_plant import KELVIN, Plant, throughput_curve
 
 from flightsw.core import eps, governor, thermal
 from flightsw.core.governor import Limiting, Situation
+from flightsw.core.plan import HeatPath
 
 NOMINAL = governor.Config()
 POWER = eps.Config()
@@ -159,6 +160,82 @@ def decide(where: Situation, cap_w: float | None = None) -> governor.State:
 )
 def test_what_binds(where: Situation, cap_w: float | None, limit: Limiting, budget_w: float) -> None:
     state = decide(where, cap_w)
+    assert state.limit is limit
+    assert state.power_budget_w == pytest.approx(budget_w)
+
+
+PATH = HeatPath(
+    gpu_capacity_j_k=3000.0,
+    radiator_capacity_j_k=12000.0,
+    conductance_w_k=12.0,
+    emission_w_k4=6.75e-8,
+    absorbed_w=91.0,
+    absorbed_sun_w=28.0,
+)
+SPREAD_W = (0.9 - 0.713) * 2.52e6 * 0.95 / 1800.0 - 60.0
+
+
+@pytest.mark.parametrize(
+    ("where", "limit", "budget_w"),
+    [
+        # Uncertainty widens every margin by 3.5 of it.
+        (
+            situation(eclipse=True, soc_sigma=0.01),
+            Limiting.ENERGY,
+            (0.9 - 0.713 - 0.035) * 2.52e6 * 0.95 / 1800.0 - 60.0,
+        ),
+        (
+            situation(eclipse=True, edge_sigma_s=100.0),
+            Limiting.ENERGY,
+            (0.9 - 0.713) * 2.52e6 * 0.95 / 2150.0 - 60.0,
+        ),
+        (
+            situation(array_power_w=600.0, edge_sigma_s=100.0),
+            Limiting.ENERGY,
+            540.0 - (0.998 - 0.9) * 2.52e6 / (0.95 * 1450.0),
+        ),
+        (
+            situation(gpu_degc=77.0, radiator_degc=50.0, gpu_sigma_k=0.2),
+            Limiting.THERMAL,
+            14.0 * 27.3 + 15.0 * 0.3 + 0.5 * 0.3 * 0.1 / 60.0,
+        ),
+        # The learned conductance takes the place of the configured one.
+        (
+            situation(gpu_degc=78.0, radiator_degc=50.0, heat=PATH),
+            Limiting.THERMAL,
+            12.0 * 28.0,
+        ),
+        # The radiator binds where it can radiate no more: K·T⁴ − bus − absorbed, led there within 300 s.
+        (
+            situation(radiator_degc=60.0, gpu_degc=-40.0, heat=PATH),
+            Limiting.THERMAL,
+            6.75e-8 * 331.15**4 - 60.0 - 91.0 - 28.0 + 12000.0 / 300.0 * -2.0,
+        ),
+        (
+            situation(radiator_degc=60.0, gpu_degc=-40.0, heat=PATH, eclipse=True, arc_remaining_s=100.0),
+            Limiting.THERMAL,
+            6.75e-8 * 331.15**4 - 60.0 - 91.0 + 12000.0 / 300.0 * -2.0,
+        ),
+        # A plan is followed: down, and up to what its guards leave.
+        (situation(planned_w=321.0), Limiting.PLAN, 321.0),
+        (situation(planned_w=900.0), Limiting.MAXIMUM, 700.0),
+        (situation(planned_w=0.0), Limiting.PLAN, 80.0),
+        (situation(planned_w=500.0, eclipse=True), Limiting.ENERGY, SPREAD_W + 0.0065 * 2.52e6 * 0.95 / 1800.0),
+        (
+            situation(planned_w=500.0, gpu_degc=80.0, radiator_degc=60.0),
+            Limiting.THERMAL,
+            14.0 * 19.0 - 100.0,
+        ),
+        (
+            situation(planned_w=500.0, gpu_degc=79.0, radiator_degc=50.0, heat=PATH),
+            Limiting.THERMAL,
+            12.0 * 29.0,
+        ),
+        (situation(planned_w=float("nan")), Limiting.PLAN, 80.0),
+    ],
+)
+def test_margins_and_plan(where: Situation, limit: Limiting, budget_w: float) -> None:
+    state = decide(where)
     assert state.limit is limit
     assert state.power_budget_w == pytest.approx(budget_w)
 

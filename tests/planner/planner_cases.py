@@ -1,8 +1,8 @@
 """Requests as the reference draws its scenarios, and its own programme and plant for comparison.
 
 Nothing here is shared with the planner: the programme has variables and rows as section 6.4 of the
-power-thermal-orbit reference writes them (Crank-Nicolson, tangents, charge and discharge as variables), the plant is
-section 6.3.
+power-thermal-orbit reference writes them (Crank-Nicolson, tangents, charge and discharge as variables), the plant
+is section 6.3.
 """
 
 from typing import Any
