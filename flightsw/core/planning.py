@@ -194,7 +194,8 @@ def _follow(state: State, config: Config, situation: Situation) -> tuple[State, 
     if followed:
         resumed = (Event("PLAN_RESUMED", {}),) if state.status is Status.FALLBACK else ()
         return replace(state, status=Status.FOLLOWING), resumed
-    reason = state.fault or "the plan is used up and no other was asked for"
+    late = "its successor is overdue" if state.open else "no other was asked for"
+    reason = state.fault or f"the plan is used up and {late}"
     lost = replace(state, status=Status.FALLBACK, fallbacks=state.fallbacks + 1)
     return lost, (Event("PLAN_FALLBACK", {"reason": reason}),)
 

@@ -363,6 +363,14 @@ def test_a_planner_that_falls_silent_is_a_fallback_and_its_return_is_told() -> N
     assert {event.name for event in flight.events} <= {event.name for event in EVENTS}
 
 
+def test_a_plan_that_is_too_old_while_its_successor_is_awaited() -> None:
+    flight = Flight()
+    flight.planned()
+    assert flight.frame(situation(1239.0)) is not None
+    flight.frame(situation(1241.0))
+    assert flight.events == [Event("PLAN_FALLBACK", {"reason": "the plan is used up and its successor is overdue"})]
+
+
 def test_a_plan_that_runs_out_unasked_says_so() -> None:
     flight = Flight()
     flight.planned()
