@@ -95,6 +95,15 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Time a worker has at shutdown to checkpoint and go; then it is killed."""
 
 
+class Planner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The planner's process; whether and when it plans stands under [planning]."""
+
+    command: tuple[str, ...] = ()
+    """Program and arguments of the planner; empty is this Python with -m flightsw.planner."""
+    nice: Annotated[int, Meta(ge=0, le=19)] = 5
+    """Niceness of the planner."""
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The event log on the terminal and in state_dir/flightd.log."""
 
@@ -149,6 +158,7 @@ class MissionConfig(msgspec.Struct, frozen=True, kw_only=True):
     radio: Radio = Radio()
     card: Card = Card()
     worker: Worker = Worker()
+    planner: Planner = Planner()
     log: Log = Log()
     watchdog: Watchdog = Watchdog()
     supervisor: Supervisor = Supervisor()

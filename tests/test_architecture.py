@@ -117,7 +117,7 @@ def test_top_level_is_what_the_customer_fixed() -> None:
 
 def test_the_daemon_process_stays_small() -> None:
     """What flightd imports at run time, not only what a linter sees."""
-    heavy = {"torch", "numpy", "scipy", "pandas", "pynvml", "matplotlib", "rich", "typer", "sgp4"}
+    heavy = {"torch", "numpy", "scipy", "pandas", "pynvml", "highspy", "matplotlib", "rich", "typer", "sgp4"}
     names = "sorted({m.split('.')[0] for m in sys.modules})"
     code = f"import sys, flightsw.__main__, flightsw.shell.daemon; print(*{names})"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout

@@ -7,6 +7,8 @@ maximum power, which pacing gives on every card. A card that tells no name (no p
 for the profile's.
 """
 
+from functools import lru_cache
+
 from msgspec import Struct
 
 from flightsw.link.card import Profile, Workload, linear
@@ -33,4 +35,10 @@ def step(state: State, profile: Profile, sample: GpuSample | None) -> tuple[Stat
 
 def curve(state: State, profile: Profile, idle_w: float, maximum_w: float) -> Workload:
     """Power against throughput of training as flown, between the configured ends in W."""
-    return profile.train.rescaled(idle_w, maximum_w) if state.fits else linear(idle_w, maximum_w)
+    return _curve(profile.train if state.fits else None, idle_w, maximum_w)
+
+
+@lru_cache(maxsize=8)
+def _curve(train: Workload | None, idle_w: float, maximum_w: float) -> Workload:
+    """Made once for each curve and pair of ends: every frame asks for it."""
+    return linear(idle_w, maximum_w) if train is None else train.rescaled(idle_w, maximum_w)

@@ -8,6 +8,8 @@ import msgspec
 
 from flightsw.link.schema import Severity
 
+from .plan import PlanRequest
+
 
 class SetPace(msgspec.Struct, frozen=True):
     """Share of time, 0 to 1, that a worker may spend in micro-batches from now on."""
@@ -52,6 +54,13 @@ class SubmitRequest(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float
     top_k: int
     seed: int
+
+
+class RequestPlan(msgspec.Struct, frozen=True):
+    """Ask the planner; its answer within ``deadline_s`` of machine time comes as an input."""
+
+    request: PlanRequest
+    deadline_s: float
 
 
 class Actuate(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +161,7 @@ Effect = (
     | KillWorker
     | SaveCheckpoint
     | SubmitRequest
+    | RequestPlan
     | Actuate
     | Telemetry
     | Playback

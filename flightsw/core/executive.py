@@ -1,7 +1,7 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
     sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → load protection → mode
-          → governor → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
+          → planning → governor → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -47,6 +47,7 @@ from . import (
     load_protection,
     mode,
     payload,
+    planning,
     recording,
     responses,
     sense,
@@ -60,7 +61,7 @@ from . import (
 from .command_driver import drive
 from .durable import restore
 from .durable import step as persist
-from .effects import Actuate, Effect, KickWatchdog, Restart
+from .effects import Actuate, Effect, KickWatchdog, RequestPlan, Restart
 from .events import Event, Fields
 from .execution import facts
 from .frame import Frame, report
@@ -226,6 +227,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         limit_tables=vehicle.limit_tables,
         mode=vehicle.mode,
         governor=vehicle.governor,
+        planning=vehicle.planning,
         payload=vehicle.payload,
         checkpoint=vehicle.checkpoint,
         commanding=vehicle.commanding,
@@ -296,8 +298,24 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         dt_s=clock.mission_dt_s,
         permitted=permit is Permit.RUN and not alarmed.active,
         ceiling=min(orders.ceiling, load_protection.ceiling(vehicle)),
-        planned_w=None,
     )
+    curve = card.curve(flown_card, config.card, config.governor.gpu_idle_w, config.governor.gpu_max_w)
+    world_s = clock.steady_s
+    begin = planning.situation_of(power, config.governor, vehicle.governor, situation, heat.heat, curve, world_s)
+    planned, found, request = planning.step(
+        vehicle.planning,
+        config.planning,
+        config.eps,
+        config.thermal,
+        begin,
+        inputs.plans,
+        now_s,
+    )
+    if found:
+        take(found)
+    if request is not None:
+        frame.packer.effects.append(RequestPlan(request, config.planning.deadline_s))
+    situation = replace(situation, planned_w=planning.planned_power_w(planned, clock.steady_s))
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)
     if found:
         take(found)
@@ -311,7 +329,14 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     if asked:
         take(asked)
     vehicle = replace(
-        vehicle, eps=power, mode=moded, governor=governed, payload=work, checkpoint=rings, events=frame.events
+        vehicle,
+        eps=power,
+        mode=moded,
+        governor=governed,
+        planning=planned,
+        payload=work,
+        checkpoint=rings,
+        events=frame.events,
     )
 
     if inputs.telecommands or vehicle.commanding.in_flight:

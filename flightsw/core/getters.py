@@ -13,7 +13,7 @@ from flightsw.link.dictionary import EVENT_BY_NAME, FILTERED_GROUPS, RECORDER_GR
 from flightsw.link.schema import FailureCode
 from flightsw.link.xid import XID_MILD
 
-from . import recording
+from . import planning, recording
 from .job import Job
 from .lifecycle import Life as JobLife
 from .sequence_life import Life
@@ -280,6 +280,10 @@ GETTERS: Final[dict[str, Getter]] = {
     "gpu.age_s": _probe_age,
     "gpu.xid_grave": _xid_grave,
     "governor.excess_w": _excess,
+    "planner.state": lambda v: v.planning.status,
+    "planner.age_s": lambda v: planning.age_s(v.planning, v.correlation.steady_s),
+    "planner.solve_ms": lambda v: v.planning.solve_s * 1e3,
+    "planner.fallbacks": lambda v: float(v.planning.fallbacks),
     "train.step_time_ratio": _job("train", lambda j: _positive(j, j.baseline.step_time_ratio)),
     "train.loss_rise": _job("train", lambda j: _positive(j, j.baseline.loss_rise)),
     "checkpoint.failed": _of_rings("failed"),

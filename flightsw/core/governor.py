@@ -122,7 +122,7 @@ def situation(
     dt_s: float,
     permitted: bool,
     ceiling: float,
-    planned_w: float | None,
+    planned_w: float | None = None,
 ) -> Situation:
     """What power and heat are known to be, as the governor sees it."""
     return Situation(

@@ -14,6 +14,8 @@ import msgspec
 
 from flightsw.link.avionics import SensorFrame
 
+from .plan import Plan
+
 TELECOMMANDS_PER_FRAME_MAX: Final = 16
 REPORTS_PER_FRAME_MAX: Final = 64
 
@@ -235,6 +237,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     gpu: GpuSample | None = None
     telecommands: tuple[bytes, ...] = ()
     reports: tuple[Report, ...] = ()
+    plans: tuple[Plan, ...] = ()
     adapters: tuple[AdapterStatus, ...] = ()
     recorder: RecorderStatus = RecorderStatus()
     health: Health = Health()

@@ -33,6 +33,7 @@ from . import (
     mode,
     parameter_set,
     payload,
+    planning,
     sense,
     sequence_life,
     shedding,
@@ -58,6 +59,7 @@ from .ladder import Config as LadderConfig
 from .latchup import Config as LatchupConfig
 from .link_budget import Config as DownlinkConfig
 from .mode import Config as ModeConfig
+from .plan_request import Config as PlanningConfig
 from .power_positive import Config as PowerPositiveConfig
 from .power_positive import check as check_power_positive
 from .recording import Config as RecorderConfig
@@ -90,6 +92,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Card and margins."""
     card: Profile = REFERENCE
     """Power and throughput of the card."""
+    planning: PlanningConfig = PlanningConfig()
+    """When to plan, how far, and what it may cost."""
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     """How the card's own reports are kept."""
     fdir: FdirConfig = FdirConfig()
@@ -180,6 +184,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     limit_tables: fdir_tables.State
     mode: mode.State
     governor: governor.State
+    planning: planning.State
     payload: payload.State
     checkpoint: checkpoint.State
     commanding: commanding.State
@@ -235,6 +240,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         limit_tables=fdir_tables.State(config=config),
         mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),
         governor=governor.start(config.governor),
+        planning=planning.State(),
         payload=payload.start(config.jobs, now_s),
         checkpoint=checkpoint.start(config.jobs),
         commanding=commanding.State(),

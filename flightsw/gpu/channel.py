@@ -13,8 +13,9 @@ outlives its daemon would go on drawing power that nobody governs.
 import os
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Generic, Self, TypeVar
 
 import msgspec
 
@@ -27,7 +28,11 @@ ORPHAN_STATUS: Final = 75
 READ_BYTES: Final = 65536
 
 
-class Channel:
+Heard = TypeVar("Heard")
+"""What a daemon says to this kind of child."""
+
+
+class Pipe(ABC, Generic[Heard]):
     """Whole messages over two descriptors. ``malformed`` counts messages that were dropped."""
 
     def __init__(self, read_fd: int, write_fd: int, *, grace_s: float = ORPHAN_GRACE_S) -> None:
@@ -41,7 +46,7 @@ class Channel:
         self._pending = bytearray()
 
     @classmethod
-    def on_standard_streams(cls, *, grace_s: float = ORPHAN_GRACE_S) -> "Channel":
+    def on_standard_streams(cls, *, grace_s: float = ORPHAN_GRACE_S) -> Self:
         """Take over descriptors 0 and 1 of this process."""
         sys.stdout.flush()
         read_fd, write_fd = os.dup(0), os.dup(1)
@@ -51,7 +56,11 @@ class Channel:
         os.dup2(2, 1)
         return cls(read_fd, write_fd, grace_s=grace_s)
 
-    def send(self, message: protocol.FromChild) -> None:
+    @abstractmethod
+    def decode(self, body: bytes) -> Heard:
+        """A message from the daemon; ``msgspec.MsgspecError`` when it is none."""
+
+    def send(self, message: msgspec.Struct) -> None:
         """Write one message; blocks while the pipe is full. A lost reader ends the process, it raises nothing."""
         frame = memoryview(protocol.encode(message))
         with self._lock:
@@ -61,7 +70,7 @@ class Channel:
             except OSError:
                 self._end()
 
-    def receive(self) -> protocol.ToChild | None:
+    def receive(self) -> Heard | None:
         """The next message, None at the end of the stream. Malformed ones are counted and skipped.
 
         For the first message, before ``start``; afterwards only the reader thread calls this.
@@ -79,17 +88,17 @@ class Channel:
             if body is None:
                 return None
             try:
-                return protocol.decode_to_child(body)
+                return self.decode(body)
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
                 self.malformed += 1
                 print(f"pipe: dropped a malformed message ({error})", file=sys.stderr)
 
-    def start(self, handler: Callable[[protocol.ToChild], None], on_end: Callable[[], None]) -> None:
+    def start(self, handler: Callable[[Heard], None], on_end: Callable[[], None]) -> None:
         """Read in a thread of its own from now on. Both calls come from other threads and must not block."""
         self._on_end = on_end
         threading.Thread(target=self._serve, args=(handler,), name="channel", daemon=True).start()
 
-    def _serve(self, handler: Callable[[protocol.ToChild], None]) -> None:
+    def _serve(self, handler: Callable[[Heard], None]) -> None:
         while (message := self.receive()) is not None:
             handler(message)
         self._end()
@@ -115,3 +124,11 @@ class Channel:
         timer.daemon = True
         timer.start()
         self._on_end()
+
+
+class Channel(Pipe[protocol.ToChild]):
+    """The end of a worker or of the probe."""
+
+    def decode(self, body: bytes) -> protocol.ToChild:
+        """A message from the daemon; ``msgspec.MsgspecError`` when it is none."""
+        return protocol.decode_to_child(body)

@@ -252,7 +252,7 @@ _to_child: Final[msgspec.msgpack.Decoder[ToChild]] = msgspec.msgpack.Decoder(ToC
 _from_child: Final[msgspec.msgpack.Decoder[FromChild]] = msgspec.msgpack.Decoder(FromChild)
 
 
-def encode(message: ToChild | FromChild) -> bytes:
+def encode(message: msgspec.Struct) -> bytes:
     """One message with its length prefix; ``ValueError`` when it is over ``MESSAGE_BYTES_MAX``."""
     body = _encoder.encode(message)
     if len(body) > MESSAGE_BYTES_MAX:

@@ -53,6 +53,8 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x2F, "CHARGE_RESET", _W, "counted charge {soc:.3f} given up, gauge reads {gauge:.3f}", "Gauge and voltage agreed against the counted charge for long."),
     _event(0x2A, "BUS_ALARM", _C, "bus {voltage_v:.1f} V (limit {limit_v:.1f} V), {current_a:.1f} A (limit {limit_a:.1f} A): the payload rests", "The bus is beyond a hard limit; the rail goes when rest does not help."),
     _event(0x2B, "BUS_ALARM_OVER", _I, "the bus is well again, the alarm lasted {duration_s:.1f} s", "The payload may work again."),
+    _event(0x28, "PLAN_FALLBACK", _W, "no plan, the closed form governs: {reason}", "The planner's plan was lost or grew too old."),
+    _event(0x29, "PLAN_RESUMED", _I, "a plan is followed again", "The planner answers again."),
     # 0x30.. payload
     _event(0x30, "JOB_STATE", _I, "job {job}: {old} → {new}: {reason}", "A job changed its state."),
     _event(0x31, "WORKER_READY", _I, "job {job}: pid {pid} on {device}, resumed at step {step}, generation {generation}", "A worker is up; generation −1 is a fresh start."),

@@ -20,6 +20,7 @@ JOB_STATES: Final = ("OFF", "STARTING", "RUNNING", "STOPPING", "FAILED", "QUARAN
 GOVERNOR_LIMITS: Final = ("IDLE", "ENERGY", "THERMAL", "CAP", "MAXIMUM", "FDIR", "PLAN")
 SHED_RUNGS: Final = ("NOMINAL", "DERATE", "ECLIPSE_BUDGET", "SHED", "GPU_OFF", "SAFE")
 SHED_CAUSES: Final = ("NONE", "SOC", "BUS", "GPU_TEMP", "RADIATOR_TEMP", "STALE", "DOUBT", "BOARD", "FLOOR")
+PLANNER_STATES: Final = ("OFF", "WAITING", "FOLLOWING", "FALLBACK")
 TIME_QUALITY: Final = ("UNSYNCHRONISED", "FREEWHEELING", "SYNCHRONISED", "SETTLING")
 RESET_CAUSES: Final = (
     "FIRST_BOOT",
@@ -225,6 +226,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="eps.shed_cause", states=SHED_CAUSES, text="What asked for it"),
     Parameter(name="eps.latch_excess_w", unit="W", text="Bus power over the model of what was commanded"),
     Parameter(name="eps.latch_ups", text="Latch-ups of the GPU's rail since boot"),
+    # planner
+    Parameter(name="planner.state", states=PLANNER_STATES, text="Whether the governor follows a plan"),
+    Parameter(name="planner.age_s", unit="s", text="Age of the plan in hand in mission time; NaN is none"),
+    Parameter(name="planner.solve_ms", unit="ms", text="Processor time of the last plan; NaN is none"),
+    Parameter(name="planner.fallbacks", text="Plans lost since boot: the closed form governed alone"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -237,6 +243,7 @@ CLOCKS: Final = frozenset(
         "frame_jitter_ms",
         "eps.arc_remaining_s",
         "checkpoint.age_s",
+        "planner.age_s",
         "tm.sent",
         "tm.playback",
         "tm.deferred",
@@ -345,6 +352,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "eps.shed_rung",
             "eps.shed_cause",
             "eps.latch_excess_w",
+            "planner.state",
+            "planner.age_s",
         ),
     ),
     HousekeepingGroup(
@@ -445,6 +454,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "thermal.absorbed_w",
             "thermal.absorbed_sun_w",
             "eps.latch_ups",
+            "planner.solve_ms",
+            "planner.fallbacks",
         ),
     ),
 )

@@ -19,10 +19,11 @@ import logging
 import os
 import signal
 import sys
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 
@@ -51,31 +52,41 @@ class Exit(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Child(asyncio.SubprocessProtocol):
+Said = TypeVar("Said")
+"""What this kind of child says."""
+
+
+class Process(asyncio.SubprocessProtocol, Generic[Said]):
     """One process. ``run`` starts it and waits for its end; what it says is taken with ``take``."""
 
-    def __init__(self, name: str, command: Sequence[str], spec: protocol.ToChild, niceness: int = 0) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], spec: msgspec.Struct | None = None, niceness: int = 0
+    ) -> None:
         self._command = tuple(command)
         self._spec = spec
         self._niceness = niceness
         self._errors = _ErrorLog(logging.getLogger(f"flightd.{name}"))
         self._transport: asyncio.SubprocessTransport | None = None
         self._buffer = bytearray()
-        self._messages: deque[protocol.FromChild | Exit] = deque()
+        self._messages: deque[Said | Exit] = deque()
         self._open_pipes = {_STDOUT, _STDERR}
         self._exited = asyncio.Event()
         self._drained = asyncio.Event()
         self._killed = ""
         self.received = 0
 
+    @abstractmethod
+    def decode(self, body: bytes) -> Said:
+        """A message of the child; ``msgspec.MsgspecError`` when it is none."""
+
     async def run(self) -> Exit:
-        """Start the process, hand it its spec, wait for its end; the result is also the last message."""
+        """Start the process, hand it its spec if any, wait for its end; the result is also the last message."""
         returncode = await self._live()
         end = Exit(returncode, self._reason(returncode))
         self._messages.append(end)
         return end
 
-    def send(self, message: protocol.ToChild) -> bool:
+    def send(self, message: msgspec.Struct) -> bool:
         """Write a message; False when the child is not there or does not read."""
         pipe = self._pipe(_STDIN)
         if pipe is None or pipe.is_closing():
@@ -91,7 +102,7 @@ class Child(asyncio.SubprocessProtocol):
         self._killed = self._killed or reason
         self._kill_group()
 
-    def take(self, limit: int) -> list[protocol.FromChild | Exit]:
+    def take(self, limit: int) -> list[Said | Exit]:
         """At most ``limit`` messages, oldest first; makes room for more."""
         taken = [self._messages.popleft() for _ in range(min(limit, len(self._messages)))]
         if taken:
@@ -114,7 +125,8 @@ class Child(asyncio.SubprocessProtocol):
         try:
             if self._killed:
                 self._kill_group()
-            self.send(self._spec)
+            if self._spec is not None:
+                self.send(self._spec)
             await self._exited.wait()
             # A grandchild may hold the pipes open; it gets a moment, then it is not listened to.
             self._kill_group()
@@ -150,7 +162,7 @@ class Child(asyncio.SubprocessProtocol):
             if len(self._buffer) < end:
                 break
             try:
-                self._messages.append(protocol.decode_from_child(bytes(self._buffer[start + prefix.size : end])))
+                self._messages.append(self.decode(bytes(self._buffer[start + prefix.size : end])))
             except (msgspec.MsgspecError, ValueError) as error:
                 return self._refuse(f"sent something that is no message: {error}")
             self.received += 1
@@ -202,6 +214,14 @@ class Child(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self._exited.set()
+
+
+class Child(Process[protocol.FromChild]):
+    """A worker or the probe."""
+
+    def decode(self, body: bytes) -> protocol.FromChild:
+        """A message of the child; ``msgspec.MsgspecError`` when it is none."""
+        return protocol.decode_from_child(body)
 
 
 def _resume(pipe: asyncio.ReadTransport) -> None:

@@ -40,6 +40,7 @@ from .clock import Beat, Metronome, now_s
 from .execute import execute
 from .health import HealthMeter
 from .last_words import STALL_FILE
+from .planner_child import Planner
 from .ports import Ports
 from .radio import Radio
 from .recorder import Recorder
@@ -90,6 +91,8 @@ class Daemon:
         self._avionics = avionics = Avionics(parse_endpoint(mission.avionics.endpoint), self._on_sensors)
         self._probe = probe = Probe(mission.probe, mission.worker.probe_command)
         self._workers = Workers(mission.jobs, mission.worker.command, mission.worker.nice, group)
+        planning = mission.core.planning
+        self._planner = planner = Planner(mission.planner.command, mission.planner.nice, planning.deadline_s)
         self._health = HealthMeter(mission.state_dir, started_s)
         self._recorder = Recorder(
             mission.state_dir / RECORDER_FILE,
@@ -131,12 +134,27 @@ class Daemon:
                 # Stuck when the probe itself would be killed for its silence.
                 cycle_s=probe.silence_s / FAULT_CYCLES,
             ),
+            *(
+                (
+                    Adapter(
+                        "planner",
+                        planner.run,
+                        lambda: planner.executions,
+                        policy,
+                        mandatory=False,
+                        cycle_s=planner.silence_s / FAULT_CYCLES,
+                    ),
+                )
+                if planning.enabled
+                else ()
+            ),
         )
         self._ports = Ports(
             radio=radio,
             avionics=avionics,
             recorder=self._recorder,
             workers=self._workers,
+            planner=planner,
             store=self._store_writer,
             watchdog=self._watchdog,
             life=self,
@@ -222,6 +240,7 @@ class Daemon:
             sensors=self._avionics.take(),
             gpu=self._probe.take(),
             reports=self._workers.take(),
+            plans=self._planner.take(),
             adapters=(*statuses(self._adapters), self._recorder.adapter_status()),
             recorder=self._recorder_status(),
             health=self._health.read(

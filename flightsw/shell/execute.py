@@ -68,6 +68,8 @@ def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float)
                     seed=effect.seed,
                 ),
             )
+        case effects.RequestPlan(request, deadline_s):
+            ports.planner.ask(request, deadline_s)
         case effects.Persist(key, payload):
             ports.store.put(key, payload)
         case effects.Restart(reason, by_ladder):

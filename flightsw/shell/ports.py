@@ -7,6 +7,7 @@ port that only writes down what it was asked. Every method returns at once.
 from typing import NamedTuple, Protocol
 
 from flightsw.core.effects import Actuate, Replay, SetRetention
+from flightsw.core.plan import PlanRequest
 from flightsw.gpu.protocol import ToChild
 
 from .boot_record import End
@@ -59,6 +60,13 @@ class WorkersPort(Protocol):
         """SIGKILL."""
 
 
+class PlannerPort(Protocol):
+    """The planner's process."""
+
+    def ask(self, request: PlanRequest, deadline_s: float) -> bool:
+        """Send a request; False when nobody hears it."""
+
+
 class StorePort(Protocol):
     """Small durable facts."""
 
@@ -90,6 +98,7 @@ class Ports(NamedTuple):
     avionics: AvionicsPort
     recorder: RecorderPort
     workers: WorkersPort
+    planner: PlannerPort
     store: StorePort
     watchdog: WatchdogPort
     life: LifePort

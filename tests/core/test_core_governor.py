@@ -14,7 +14,8 @@ from flightsw.core import eps, governor, thermal
 from flightsw.core.governor import Limiting, Situation
 from flightsw.core.plan import HeatPath
 
-NOMINAL = governor.Config()
+NOMINAL = governor.Config(soc_margin=0.013, temp_margin_k=2.0, gain_w_k=15.0)
+"""The constants of the published runs."""
 POWER = eps.Config()
 HEAT = thermal.Config()
 

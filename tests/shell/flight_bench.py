@@ -107,6 +107,8 @@ class Flight:
             "recorder": {"ack_timeout_s": 1.0, "commit_interval_s": 0.05},
             "supervisor": {"backoff_first_s": 0.1, "backoff_max_s": 0.5},
             "payload": {"backoff_s": 0.1},
+            # A planner is 0.4 s of processor time for every daemon that is started; its own tests switch it on.
+            "planning": {"enabled": False},
         }
         for name, keys in sections.items():
             made.setdefault(name, {}).update(keys)

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from flightsw.core import effects
+from flightsw.core import effects, eps, governor, plan_request, planning
+from flightsw.core.vehicle import Config
 from flightsw.gpu import protocol
+from flightsw.link.card import reference_workload
 from flightsw.link.schema import Severity
 from flightsw.shell.clock import Metronome
 from flightsw.shell.execute import execute
@@ -136,6 +138,21 @@ def row(sent: bool) -> Row:
 ACTUATE = effects.Actuate(frame_count=3, gpu_rail_on=True, transmitter_on=False)
 REPLAY = effects.Replay(7, 100, Severity.WARNING)
 RETENTION = effects.SetRetention(quota_bytes=9, ack_timeout_s=8.0, shares=(0.5,), max_ages_s=(7.0,))
+PLAN_REQUEST = plan_request.request(
+    Config().planning,
+    Config().eps,
+    Config().thermal,
+    planning.situation_of(
+        eps.start(Config().eps),
+        Config().governor,
+        governor.start(Config().governor),
+        governor.Situation(0.1, 0.9, 60.0, 35.0, False, 1234.0, 1150.0, True),
+        Config().thermal.heat,
+        reference_workload(),
+        77.0,
+    ),
+    1,
+)
 GENERATE = {"request": 9, "prompt": "p", "max_tokens": 4, "temperature": 0.5, "top_k": 3, "seed": 1}
 EFFECTS: tuple[tuple[effects.Effect, bool, list[tuple[Any, ...]]], ...] = (
     (telemetry(True), True, [("send", b"tm"), ("record", row(True))]),
@@ -148,6 +165,7 @@ EFFECTS: tuple[tuple[effects.Effect, bool, list[tuple[Any, ...]]], ...] = (
     (effects.KillWorker("a", "hung"), True, [("kill", "a", "hung")]),
     (effects.SaveCheckpoint("a", "interval"), True, [("tell", "a", protocol.Checkpoint("interval"))]),
     (effects.SubmitRequest(job="a", **GENERATE), True, [("tell", "a", protocol.Generate(**GENERATE))]),
+    (effects.RequestPlan(PLAN_REQUEST, 0.5), True, [("ask", PLAN_REQUEST, 0.5)]),
     (effects.Playback(900), True, [("play_back", 900)]),
     (REPLAY, True, [("replay", REPLAY)]),
     (RETENTION, True, [("retain", RETENTION)]),
