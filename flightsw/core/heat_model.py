@@ -40,12 +40,11 @@ GAP_S: Final = 60.0
 SUBSTEP_S: Final = 5.0
 GATE: Final = 5.0
 """A reading this many standard uncertainties off: the node is elsewhere, the filter begins anew."""
-GPU_FLOW_W: Final = 15.0
-RADIATOR_FLOW_W: Final = 20.0
-"""Standard deviation of the unexplained heat flows: some per cent of what flows."""
+FLOW_W: Final = 10.0
+"""Standard deviation of a heat flow that no parameter explains; what the parameters leave open comes on top."""
 FLOW_MEMORY_S: Final = 3000.0
 UNKNOWN_POWER_W: Final = 300.0
-"""Uncertainty of the GPU's power while its rail is not measured."""
+"""Uncertainty of the GPU's power while its rail is not measured, and of the flows when the node was elsewhere."""
 
 WINDOW_S: Final = 300.0
 BOUND: Final = 0.3
@@ -231,20 +230,34 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
     return _fused(after, config, bus_power_w, gpu, radiator)
 
 
-def _begun(state: State, config: Config, gpu_degc: float, radiator_degc: float) -> State:
+def _flow_sigmas_w(state: State, gpu_k: float, radiator_k: float) -> tuple[float, float]:
+    """Standard deviations of the unexplained flows, by what the parameters leave open at these temperatures."""
+    apart_k, relative = gpu_k - radiator_k, radiator_k / REFERENCE_K
+    gpu_var = FLOW_W * FLOW_W + state.conductance_var * apart_k * apart_k
+    squared = relative * relative
+    return sqrt(gpu_var), sqrt(
+        gpu_var + kalman.variance(state.balance, ((0, 1.0), (1, 1.0), (2, -squared * squared)))
+    )
+
+
+def _begun(state: State, config: Config, gpu_degc: float, radiator_degc: float, flow_sigma_w: float = 0.0) -> State:
     """The filter at its first readings, or anew; what was learned of the heat path stays."""
     if gpu_degc != gpu_degc or radiator_degc != radiator_degc:
         return State(heat=state.heat, conductance_var=state.conductance_var, balance=state.balance)
     noise_k = config.sensor_noise_k
     sigma_k = sqrt(noise_k * noise_k + config.sensor_bias_k**2)
+    gpu_k, radiator_k = gpu_degc + ZERO_CELSIUS_K, radiator_degc + ZERO_CELSIUS_K
+    gpu_flow_w, radiator_flow_w = _flow_sigmas_w(state, gpu_k, radiator_k)
     return State(
         gpu_degc=gpu_degc,
         radiator_degc=radiator_degc,
         gpu_sigma_k=sigma_k,
         radiator_sigma_k=sigma_k,
         heat=state.heat,
-        mean=(gpu_degc + ZERO_CELSIUS_K, radiator_degc + ZERO_CELSIUS_K, 0.0, 0.0),
-        covariance=kalman.diagonal(noise_k, noise_k, GPU_FLOW_W, RADIATOR_FLOW_W),
+        mean=(gpu_k, radiator_k, 0.0, 0.0),
+        covariance=kalman.diagonal(
+            noise_k, noise_k, max(gpu_flow_w, flow_sigma_w), max(radiator_flow_w, flow_sigma_w)
+        ),
         conductance_var=state.conductance_var,
         balance=state.balance,
     )
@@ -275,8 +288,8 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
     )
     keeps = max(0.0, 1.0 - span_s / FLOW_MEMORY_S)
     forgets = 1.0 - keeps * keeps
-    covariance = kalman.carry(covariance, GPU_FLOW, ((GPU_FLOW, keeps),), forgets * GPU_FLOW_W**2)
-    covariance = kalman.carry(covariance, RADIATOR_FLOW, ((RADIATOR_FLOW, keeps),), forgets * RADIATOR_FLOW_W**2)
+    for index, sigma_w in zip((GPU_FLOW, RADIATOR_FLOW), _flow_sigmas_w(state, gpu_k, radiator_k), strict=True):
+        covariance = kalman.carry(covariance, index, ((index, keeps),), forgets * sigma_w * sigma_w)
     mean: kalman.Vector = (gpu_k, radiator_k, keeps * gpu_flow_w, keeps * radiator_flow_w)
     noise_var = config.sensor_noise_k**2
     for index, off, count in (
@@ -287,7 +300,7 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
             continue
         innovation_k = off / count - (mean[index] - state.mean[index])
         if innovation_k * innovation_k > GATE * GATE * (covariance[index][index] + noise_var):
-            return _begun(state, config, gpu_degc, radiator_degc)
+            return _begun(state, config, gpu_degc, radiator_degc, UNKNOWN_POWER_W)
         mean, covariance = kalman.fuse(mean, covariance, ((index, 1.0),), innovation_k, noise_var)
     window, learned = state.window, state
     if state.unseen_s:
