@@ -54,8 +54,6 @@ CAPACITY_PRIOR: Final = 0.1
 ABSORBED_PRIOR: Final = 0.15
 SUN_PRIOR: Final = 0.2
 """Relative standard uncertainties of what is configured; that of sunlight in parts of all absorbed heat."""
-WINDOW_NOISE_K: Final = 0.15
-"""Of the temperature differences over a window."""
 WINDOW_NOISE_W: Final = 3.0
 """Of the mean powers over a window."""
 FORGET_1_S: Final = 1e-9
@@ -101,10 +99,12 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Window(Struct, frozen=True):
-    """Integrals since the window began, at these temperatures (K)."""
+    """Integrals since the window began, at these temperatures (K) of these variances."""
 
     gpu_k: float
     radiator_k: float
+    gpu_var: float
+    radiator_var: float
     span_s: float = 0.0
     gpu_j: float = 0.0
     difference_ks: float = 0.0
@@ -185,6 +185,8 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
         window = Window(
             window.gpu_k,
             window.radiator_k,
+            window.gpu_var,
+            window.radiator_var,
             window.span_s + dt_s,
             window.gpu_j + power_w * dt_s,
             window.difference_ks + difference_k * h_s,
@@ -305,12 +307,11 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
     window, learned = state.window, state
     if state.unseen_s:
         window = None
-    elif window is None:
-        if kalman.sigma(covariance, GPU) < WINDOW_NOISE_K:
-            window = Window(mean[GPU], mean[RADIATOR])
-    elif window.span_s >= WINDOW_S:
-        learned = _learned(state, config, window, mean, bus_power_w)
-        window = Window(mean[GPU], mean[RADIATOR])
+    elif window is None or window.span_s >= WINDOW_S:
+        begun = Window(mean[GPU], mean[RADIATOR], covariance[GPU][GPU], covariance[RADIATOR][RADIATOR])
+        if window is not None:
+            learned = _learned(state, config, window, begun, bus_power_w)
+        window = begun
     bias_var = config.sensor_bias_k**2
     # A reading that stands out is told as it is, as in ``step``.
     shown_gpu, shown_radiator = mean[GPU] - ZERO_CELSIUS_K, mean[RADIATOR] - ZERO_CELSIUS_K
@@ -329,12 +330,12 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
     )
 
 
-def _learned(state: State, config: Config, window: Window, mean: kalman.Vector, bus_power_w: float) -> State:
-    """The heat path after one more window."""
+def _learned(state: State, config: Config, window: Window, end: Window, bus_power_w: float) -> State:
+    """The heat path after one more window; the next one begins at ``end``."""
     heat, filed, span_s = state.heat, config.heat, window.span_s
-    gpu_j = window.gpu_j - heat.gpu_capacity_j_k * (mean[GPU] - window.gpu_k)
+    gpu_j = window.gpu_j - heat.gpu_capacity_j_k * (end.gpu_k - window.gpu_k)
     power_var = (WINDOW_NOISE_W * span_s) ** 2
-    gpu_var = power_var + (WINDOW_NOISE_K * heat.gpu_capacity_j_k) ** 2
+    gpu_var = power_var + heat.gpu_capacity_j_k**2 * (window.gpu_var + end.gpu_var)
     (conductance,), ((conductance_var,),) = kalman.fuse(
         (heat.conductance_w_k,),
         ((state.conductance_var + span_s * FORGET_1_S * filed.conductance_w_k**2,),),
@@ -354,10 +355,10 @@ def _learned(state: State, config: Config, window: Window, mean: kalman.Vector, 
         (0, -span_s),
         (1, -window.sun_s),
         (2, window.emission_s),
-        (3, mean[RADIATOR] - window.radiator_k),
+        (3, end.radiator_k - window.radiator_k),
     )
     off_j = gpu_j + bus_power_w * span_s - sum(factor * believed[index] for index, factor in row)
-    balance_var = gpu_var + (WINDOW_NOISE_K * capacity) ** 2
+    balance_var = gpu_var + capacity**2 * (window.radiator_var + end.radiator_var)
     (dark_w, sun_w, emission_w, capacity), balance = kalman.fuse(believed, balance, row, off_j, balance_var)
     bound_w = BOUND * absorbed_w
     learned = HeatPath(
