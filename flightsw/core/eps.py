@@ -8,7 +8,7 @@ wins, which costs a little work and never charge (power-thermal-orbit reference,
 directions").
 
 Charge and array are estimates, each with its σ: ``charge`` and ``array_model``. What the bus itself says stays in
-sight: the thresholds of SAFE look at the gauge *and* at the estimate, and the worse one counts.
+sight, believed or not: the thresholds of SAFE look at the gauge *and* at the estimate, and the worse one counts.
 
 All durations of arcs are mission time; persistence of limits is machine time.
 """
@@ -138,9 +138,9 @@ def step(
     state: State, config: Config, sensed: sense.State, world_s: float, now_s: float
 ) -> tuple[State, tuple[Event, ...]]:
     """Power state after this frame's sensing; ``world_s`` is mission time that does not jump."""
-    frame = sensed.frame
+    frame, raw = sensed.frame, sensed.raw
     found: tuple[Event, ...] = ()
-    if frame is None:
+    if frame is None or raw is None:
         return state, found
     estimate, array, taken_s = state.battery, state.array, state.taken_s
     if sensed.received_s != state.received_s:
@@ -151,7 +151,7 @@ def step(
     soc_low, undervoltage = state.soc_low, state.undervoltage
     soc = soc_sigma = gauge = float("nan")
     if sensed.fresh:
-        soc, soc_sigma, gauge = estimate.soc_fraction, estimate.soc_sigma, frame.soc_fraction
+        soc, soc_sigma, gauge = estimate.soc_fraction, estimate.soc_sigma, raw.soc_fraction
         sun = frame.sun_fraction
         if sun < DARK_BELOW and state.dark is not True:
             state, edge = _entry(state, config, world_s, soc)
@@ -159,7 +159,7 @@ def step(
         elif sun > LIT_ABOVE and state.dark is not False:
             state, edge = _exit(state, config, world_s, soc)
             found += edge
-        soc_low, undervoltage, crossed = _floor(state, config, frame, soc, now_s)
+        soc_low, undervoltage, crossed = _floor(state, config, raw, soc, now_s)
         found += crossed
     eclipse, remaining_s = _arc(state, state.dark is True and sensed.fresh, world_s)
     return (
@@ -191,23 +191,23 @@ def step(
 
 
 def _floor(
-    state: State, config: Config, frame: SensorFrame, soc: float, now_s: float
+    state: State, config: Config, raw: SensorFrame, soc: float, now_s: float
 ) -> tuple[Watch, Watch, tuple[Event, ...]]:
     """The thresholds of SAFE: of gauge and estimate the lower one counts, and one that is missing does not."""
-    gauge = frame.soc_fraction
+    gauge = raw.soc_fraction
     lowest = gauge if gauge < soc or soc != soc else soc
     soc_low = limits.step(state.soc_low, Limit(config.soc_safe, config.soc_recovered, config.trip_s), lowest, now_s)
     undervoltage = limits.step(
         state.undervoltage,
         Limit(config.bus_undervoltage_v, config.bus_recovered_v, config.trip_s),
-        frame.bus_voltage_v,
+        raw.bus_voltage_v,
         now_s,
     )
     found: tuple[Event, ...] = ()
     if soc_low.active and not state.soc_low.active:
         found += (Event("SOC_LOW", {"soc": lowest, "limit": config.soc_safe}),)
     if undervoltage.active and not state.undervoltage.active:
-        fields: Fields = {"voltage_v": frame.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
+        fields: Fields = {"voltage_v": raw.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
         found += (Event("BUS_UNDERVOLTAGE", fields),)
     return soc_low, undervoltage, found
 

@@ -36,7 +36,7 @@ GPU, RADIATOR, GPU_FLOW, RADIATOR_FLOW = range(4)
 
 BATCH_S: Final = 10.0
 GAP_S: Final = 60.0
-"""After a longer silence (mission time) the filter begins anew."""
+"""After a longer silence, or so long without a reading of a node (mission time), nothing is known of it."""
 SUBSTEP_S: Final = 5.0
 GATE: Final = 5.0
 """A reading this many standard uncertainties off: the node is elsewhere, the filter begins anew."""
@@ -127,6 +127,7 @@ class State(Struct, frozen=True, kw_only=True):
     covariance: kalman.Covariance = ()
     span_s: float = 0.0
     unseen_s: float = 0.0
+    blind_s: float = 0.0
     gpu_off: float = 0.0
     gpu_count: int = 0
     radiator_off: float = 0.0
@@ -155,7 +156,8 @@ def start(config: Config) -> State:
 def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, dt_s: float) -> State:
     """After one more frame, ``dt_s`` of mission time after the one before; NaN readings are missing."""
     gpu, radiator = frame.gpu_temp_degc, frame.radiator_temp_degc
-    if not state.mean or dt_s > GAP_S:
+    blind_s = state.blind_s + dt_s if gpu != gpu or radiator != radiator else 0.0
+    if not state.mean or dt_s > GAP_S or blind_s > GAP_S:
         return _begun(state, config, gpu, radiator)
     heat = state.heat
     gpu_k, radiator_k, gpu_flow_w, radiator_flow_w = state.mean
@@ -219,6 +221,7 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
         covariance=state.covariance,
         span_s=state.span_s + dt_s,
         unseen_s=unseen_s,
+        blind_s=blind_s,
         gpu_off=gpu_off,
         gpu_count=gpu_count,
         radiator_off=radiator_off,
@@ -324,6 +327,7 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
         heat=learned.heat,
         mean=mean,
         covariance=covariance,
+        blind_s=state.blind_s,
         window=window,
         conductance_var=learned.conductance_var,
         balance=learned.balance,

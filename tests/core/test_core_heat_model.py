@@ -80,7 +80,7 @@ def test_sigma_is_honest_and_close_to_the_bias() -> None:
     """Errors within 3.5 σ in 99.9 % of samples of satellites unlike the model; noise is gone, bias stays."""
     samples = outside = 0
     square_k = 0.0
-    # One bias of each sixtieth of the distribution: one beyond 3.5 σ would be wrong in all samples of its satellite.
+    # One bias of each sixtieth of the distribution; beyond 3.5 σ all samples of a satellite would be wrong.
     biases_k = [NormalDist(0.0, 0.3).inv_cdf((index + 0.5) / 60.0) for index in range(60)]
     for seed in range(60):
         draw = random.Random(seed)
