@@ -8,8 +8,8 @@ sensor, which no averaging removes, and the scatter of the output around its mea
 *can* give, whatever is used. With a series regulator (MPPT) it sees what is *taken*, so a battery that is full or
 charges at its limit hides the rest: such readings only ever raise the estimate.
 
-*Jumps.* A reading far below is believed at once, since spending what is not there costs charge; one far above must
-stand for ``RISE_S``.
+*Jumps* (a string is lost, a shadow gone). A reading far below is believed at once, since spending what is not there
+costs charge; one far above must stand for ``RISE_S``.
 """
 
 from math import sqrt
@@ -33,6 +33,8 @@ DRIFT_1_S: Final = 1e-7
 SCATTER_S: Final = 6000.0
 """Memory of the scatter, an orbit (mission time)."""
 GATE: Final = 5.0
+JUMP: Final = 0.05
+"""A reading that is off by more than so many standard uncertainties, and this part of the output, is a jump."""
 RISE_S: Final = 20.0
 """An output that jumped up is believed after this (mission time)."""
 CURTAILED_SOC: Final = 0.97
@@ -70,7 +72,8 @@ def step(state: State, config: "Config", frame: SensorFrame, soc_fraction: float
     drift_w2 = DRIFT_1_S * state.power_w * state.power_w
     variance_w2 = state.variance_w2 + drift_w2 * dt_s
     off_w = reading_w - state.power_w
-    if off_w * off_w > GATE * GATE * (variance_w2 + state.scatter_w2 + noise_w2):
+    jump_w = JUMP * state.power_w
+    if off_w * off_w > max(jump_w * jump_w, GATE * GATE * (variance_w2 + state.scatter_w2 + noise_w2)):
         above_s = state.above_s + dt_s
         if off_w < 0.0 or above_s >= RISE_S:
             return _taken(config, reading_w)

@@ -18,10 +18,11 @@ only counts charge and averages the gauge; every ``BATCH_S`` the filter takes on
 the noise of one reading however many were averaged. At most one batch is lost when a frame is missing.
 
 *Full* (``battery.refuses``) says SoC = 1 within ``full_sigma``. It is a clamp, not one measurement more in every
-batch: its error is the same each time. From then on the gauge's bias is known to about 0.1 %.
+batch: its error is the same each time. While it lasts nothing is counted, since what the sensor shows is its
+offset. From then on the gauge's bias is known to about 0.1 %.
 
-*A gauge that clips* at 1 says nothing there: near the end of its range it is not read, judged by what is predicted,
-never by the reading, because that would prefer its low readings.
+*A gauge that clips* at 1 says nothing there: near the end of its range it is not read, judged by what is predicted
+and not by the reading, because that would prefer its low readings. A reading far below is read all the same.
 
 *A gauge that lies* is refused by its innovation and not heard again until it agrees; nothing is learned of it
 meanwhile. Count, gauge and voltage are three witnesses: when voltage sides with the gauge for ``RESET_S``, the
@@ -55,7 +56,7 @@ GAP_S: Final = 60.0
 """After a longer silence nothing is known of the charge that flowed (mission time)."""
 GATE: Final = 5.0
 """A measurement this many standard uncertainties off is refused."""
-RESET_S: Final = 600.0
+RESET_S: Final = 60.0
 """Gauge and voltage contradict the count together for this long (mission time): the count was wrong."""
 JUMP_SHARE: Final = 0.29
 """Standard deviation of a moment within a tick, as part of it: 1/√12."""
@@ -126,7 +127,14 @@ def step(state: State, config: Config, frame: SensorFrame, dt_s: float) -> tuple
     if voltage_v != voltage_v:
         voltage_v = battery.open_circuit(config, state.soc_fraction)[0]
     power_w = voltage_v * current_a
-    if power_w == power_w and dt_s <= GAP_S:
+    refusing_s = NOT_REFUSING
+    if battery.refuses(config, frame, power_w, state.soc_fraction, state.soc_sigma):
+        refusing_s = state.refusing_s + dt_s if state.refusing_s >= 0.0 else 0.0
+    full = state.full and refusing_s >= 0.0
+    if not (power_w == power_w and dt_s <= GAP_S):
+        unseen = min(0.3, RATE_MAX_1_S * dt_s)
+        unseen_var += unseen * unseen
+    elif not full:
         if power_w >= 0.0:
             per_j = config.charge_efficiency * dt_s / capacity_j
             charged += power_w * per_j
@@ -137,21 +145,16 @@ def step(state: State, config: Config, frame: SensorFrame, dt_s: float) -> tuple
         jump = JUMP_SHARE * (power_w - state.power_w) * per_j
         if jump == jump:
             unseen_var += jump * jump
-    else:
-        unseen = min(0.3, RATE_MAX_1_S * dt_s)
-        unseen_var += unseen * unseen
     soc = mean[SOC] + charged * (1.0 + mean[GAIN_IN]) + discharged * (1.0 + mean[GAIN_OUT]) - mean[OFFSET] * lever
     gauge, gauge_sum, gauge_count = frame.soc_fraction, state.gauge_sum, state.gauge_count
-    if gauge == gauge and soc < state.clear_of_clip:
+    clear = state.clear_of_clip
+    if gauge == gauge and (soc < clear or gauge < clear + clear - 1.0):
         gauge_sum += gauge - soc
         gauge_count += 1
-    refusing_s = NOT_REFUSING
-    if battery.refuses(config, frame, power_w, soc, state.soc_sigma):
-        refusing_s = state.refusing_s + dt_s if state.refusing_s >= 0.0 else 0.0
     after = State(
         soc_fraction=1.0 if soc > 1.0 else 0.0 if soc < 0.0 else soc,
         soc_sigma=state.soc_sigma if not unseen_var else sqrt(state.covariance[SOC][SOC] + unseen_var),
-        full=state.full and refusing_s >= 0.0,
+        full=full,
         refused_s=state.refused_s,
         contradicted_s=state.contradicted_s,
         mean=mean,
@@ -323,12 +326,13 @@ def _voltage(config: Config, frame: SensorFrame, mean: kalman.Vector) -> tuple[k
 def _sides_with_gauge(
     config: Config, covariance: kalman.Covariance, read_v: tuple[kalman.Row, float] | None, gauge_off: float
 ) -> bool:
-    """Whether the voltage contradicts the count too, and not the gauge."""
+    """Whether the voltage contradicts the count too, to the side of the gauge and at least half as much."""
     if read_v is None:
         return False
     row, off_v = read_v
     allowed_v = GATE * sqrt(kalman.variance(covariance, row) + config.voltage_noise_v**2)
-    return abs(off_v) > allowed_v >= abs(off_v - row[0][1] * gauge_off)
+    gauge_v = row[0][1] * gauge_off
+    return abs(off_v) > allowed_v and off_v * gauge_v >= 0.5 * gauge_v * gauge_v
 
 
 def _clamped(

@@ -152,9 +152,9 @@ def step(
     state: State, config: Config, sensed: sense.State, world_s: float, now_s: float
 ) -> tuple[State, tuple[Event, ...]]:
     """Power state after this frame's sensing; ``world_s`` is mission time that does not jump."""
-    frame = sensed.frame
+    frame, raw = sensed.frame, sensed.raw
     found: tuple[Event, ...] = ()
-    if frame is None:
+    if frame is None or raw is None:
         return state, found
     estimate, array, taken_s = state.battery, state.array, state.taken_s
     if sensed.received_s != state.received_s:
@@ -165,7 +165,7 @@ def step(
     soc_low, undervoltage = state.soc_low, state.undervoltage
     soc = soc_sigma = gauge = float("nan")
     if sensed.fresh:
-        soc, soc_sigma, gauge = estimate.soc_fraction, estimate.soc_sigma, frame.soc_fraction
+        soc, soc_sigma, gauge = estimate.soc_fraction, estimate.soc_sigma, raw.soc_fraction
         sun = frame.sun_fraction
         if sun < DARK_BELOW and state.dark is not True:
             state, edge = _entry(state, config, world_s, soc)
@@ -173,7 +173,7 @@ def step(
         elif sun > LIT_ABOVE and state.dark is not False:
             state, edge = _exit(state, config, world_s, soc)
             found += edge
-        soc_low, undervoltage, crossed = _floor(state, config, estimate, frame, soc, now_s)
+        soc_low, undervoltage, crossed = _floor(state, config, estimate, raw, soc, now_s)
         found += crossed
     eclipse, remaining_s = _arc(state, state.dark is True and sensed.fresh, world_s)
     return (
@@ -205,22 +205,22 @@ def step(
 
 
 def _floor(
-    state: State, config: Config, estimate: charge.State, frame: SensorFrame, soc: float, now_s: float
+    state: State, config: Config, estimate: charge.State, raw: SensorFrame, soc: float, now_s: float
 ) -> tuple[Watch, Watch, tuple[Event, ...]]:
     """The thresholds of SAFE, on the charge that limits are held against and on the bus as it reads."""
-    lowest = _lowest(estimate, soc, frame.soc_fraction)
+    lowest = _lowest(estimate, soc, raw.soc_fraction)
     soc_low = limits.step(state.soc_low, Limit(config.soc_safe, config.soc_recovered, config.trip_s), lowest, now_s)
     undervoltage = limits.step(
         state.undervoltage,
         Limit(config.bus_undervoltage_v, config.bus_recovered_v, config.trip_s),
-        frame.bus_voltage_v,
+        raw.bus_voltage_v,
         now_s,
     )
     found: tuple[Event, ...] = ()
     if soc_low.active and not state.soc_low.active:
         found += (Event("SOC_LOW", {"soc": lowest, "limit": config.soc_safe}),)
     if undervoltage.active and not state.undervoltage.active:
-        fields: Fields = {"voltage_v": frame.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
+        fields: Fields = {"voltage_v": raw.bus_voltage_v, "limit_v": config.bus_undervoltage_v}
         found += (Event("BUS_UNDERVOLTAGE", fields),)
     return soc_low, undervoltage, found
 
@@ -229,7 +229,7 @@ def _lowest(estimate: charge.State, soc: float, gauge: float) -> float:
     """While the gauge is heard it is in the estimate, without noise and bias; refused, the worse one counts."""
     if soc != soc:
         return gauge
-    return min(soc, gauge - estimate.gauge_bias) if estimate.refused_s and gauge == gauge else soc
+    return min(soc, gauge - estimate.gauge_bias) if estimate.refused_s else soc
 
 
 def command_rail(state: State, on: bool, by: str, off_until_s: float = NEVER) -> State:

@@ -306,6 +306,7 @@ GETTERS: Final[dict[str, Getter]] = {
     "watchdog.kicks": lambda v: v.health.watchdog_kicks,
     "watchdog.confirmed": lambda v: NAN if v.health.watchdog_confirmed is None else v.health.watchdog_confirmed,
     "reset_cause": _reset_cause,
+    "sensors.bad": lambda v: len(v.sense.bad),
     "eps.soc_sigma": lambda v: v.eps.soc_sigma,
     "eps.gauge_soc_fraction": lambda v: v.eps.gauge_soc_fraction,
     "eps.gauge_bias": lambda v: v.eps.battery.gauge_bias,

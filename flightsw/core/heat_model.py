@@ -36,16 +36,15 @@ GPU, RADIATOR, GPU_FLOW, RADIATOR_FLOW = range(4)
 
 BATCH_S: Final = 10.0
 GAP_S: Final = 60.0
-"""After a longer silence (mission time) the filter begins anew."""
+"""After a longer silence, or so long without a reading of a node (mission time), nothing is known of it."""
 SUBSTEP_S: Final = 5.0
 GATE: Final = 5.0
 """A reading this many standard uncertainties off: the node is elsewhere, the filter begins anew."""
-GPU_FLOW_W: Final = 15.0
-RADIATOR_FLOW_W: Final = 20.0
-"""Standard deviation of the unexplained heat flows: some per cent of what flows."""
+FLOW_W: Final = 10.0
+"""Standard deviation of a heat flow that no parameter explains; what the parameters leave open comes on top."""
 FLOW_MEMORY_S: Final = 3000.0
 UNKNOWN_POWER_W: Final = 300.0
-"""Uncertainty of the GPU's power while its rail is not measured."""
+"""Uncertainty of the GPU's power while its rail is not measured, and of the flows when the node was elsewhere."""
 
 WINDOW_S: Final = 300.0
 BOUND: Final = 0.3
@@ -55,8 +54,6 @@ CAPACITY_PRIOR: Final = 0.1
 ABSORBED_PRIOR: Final = 0.15
 SUN_PRIOR: Final = 0.2
 """Relative standard uncertainties of what is configured; that of sunlight in parts of all absorbed heat."""
-WINDOW_NOISE_K: Final = 0.15
-"""Of the temperature differences over a window."""
 WINDOW_NOISE_W: Final = 3.0
 """Of the mean powers over a window."""
 FORGET_1_S: Final = 1e-9
@@ -102,10 +99,12 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Window(Struct, frozen=True):
-    """Integrals since the window began, at these temperatures (K)."""
+    """Integrals since the window began, at these temperatures (K) of these variances."""
 
     gpu_k: float
     radiator_k: float
+    gpu_var: float
+    radiator_var: float
     span_s: float = 0.0
     gpu_j: float = 0.0
     difference_ks: float = 0.0
@@ -128,6 +127,7 @@ class State(Struct, frozen=True, kw_only=True):
     covariance: kalman.Covariance = ()
     span_s: float = 0.0
     unseen_s: float = 0.0
+    blind_s: float = 0.0
     gpu_off: float = 0.0
     gpu_count: int = 0
     radiator_off: float = 0.0
@@ -156,7 +156,8 @@ def start(config: Config) -> State:
 def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, dt_s: float) -> State:
     """After one more frame, ``dt_s`` of mission time after the one before; NaN readings are missing."""
     gpu, radiator = frame.gpu_temp_degc, frame.radiator_temp_degc
-    if not state.mean or dt_s > GAP_S:
+    blind_s = state.blind_s + dt_s if gpu != gpu or radiator != radiator else 0.0
+    if not state.mean or dt_s > GAP_S or blind_s > GAP_S:
         return _begun(state, config, gpu, radiator)
     heat = state.heat
     gpu_k, radiator_k, gpu_flow_w, radiator_flow_w = state.mean
@@ -186,6 +187,8 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
         window = Window(
             window.gpu_k,
             window.radiator_k,
+            window.gpu_var,
+            window.radiator_var,
             window.span_s + dt_s,
             window.gpu_j + power_w * dt_s,
             window.difference_ks + difference_k * h_s,
@@ -218,6 +221,7 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
         covariance=state.covariance,
         span_s=state.span_s + dt_s,
         unseen_s=unseen_s,
+        blind_s=blind_s,
         gpu_off=gpu_off,
         gpu_count=gpu_count,
         radiator_off=radiator_off,
@@ -231,20 +235,34 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
     return _fused(after, config, bus_power_w, gpu, radiator)
 
 
-def _begun(state: State, config: Config, gpu_degc: float, radiator_degc: float) -> State:
+def _flow_sigmas_w(state: State, gpu_k: float, radiator_k: float) -> tuple[float, float]:
+    """Standard deviations of the unexplained flows, by what the parameters leave open at these temperatures."""
+    apart_k, relative = gpu_k - radiator_k, radiator_k / REFERENCE_K
+    gpu_var = FLOW_W * FLOW_W + state.conductance_var * apart_k * apart_k
+    squared = relative * relative
+    return sqrt(gpu_var), sqrt(
+        gpu_var + kalman.variance(state.balance, ((0, 1.0), (1, 1.0), (2, -squared * squared)))
+    )
+
+
+def _begun(state: State, config: Config, gpu_degc: float, radiator_degc: float, flow_sigma_w: float = 0.0) -> State:
     """The filter at its first readings, or anew; what was learned of the heat path stays."""
     if gpu_degc != gpu_degc or radiator_degc != radiator_degc:
         return State(heat=state.heat, conductance_var=state.conductance_var, balance=state.balance)
     noise_k = config.sensor_noise_k
     sigma_k = sqrt(noise_k * noise_k + config.sensor_bias_k**2)
+    gpu_k, radiator_k = gpu_degc + ZERO_CELSIUS_K, radiator_degc + ZERO_CELSIUS_K
+    gpu_flow_w, radiator_flow_w = _flow_sigmas_w(state, gpu_k, radiator_k)
     return State(
         gpu_degc=gpu_degc,
         radiator_degc=radiator_degc,
         gpu_sigma_k=sigma_k,
         radiator_sigma_k=sigma_k,
         heat=state.heat,
-        mean=(gpu_degc + ZERO_CELSIUS_K, radiator_degc + ZERO_CELSIUS_K, 0.0, 0.0),
-        covariance=kalman.diagonal(noise_k, noise_k, GPU_FLOW_W, RADIATOR_FLOW_W),
+        mean=(gpu_k, radiator_k, 0.0, 0.0),
+        covariance=kalman.diagonal(
+            noise_k, noise_k, max(gpu_flow_w, flow_sigma_w), max(radiator_flow_w, flow_sigma_w)
+        ),
         conductance_var=state.conductance_var,
         balance=state.balance,
     )
@@ -275,8 +293,8 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
     )
     keeps = max(0.0, 1.0 - span_s / FLOW_MEMORY_S)
     forgets = 1.0 - keeps * keeps
-    covariance = kalman.carry(covariance, GPU_FLOW, ((GPU_FLOW, keeps),), forgets * GPU_FLOW_W**2)
-    covariance = kalman.carry(covariance, RADIATOR_FLOW, ((RADIATOR_FLOW, keeps),), forgets * RADIATOR_FLOW_W**2)
+    for index, sigma_w in zip((GPU_FLOW, RADIATOR_FLOW), _flow_sigmas_w(state, gpu_k, radiator_k), strict=True):
+        covariance = kalman.carry(covariance, index, ((index, keeps),), forgets * sigma_w * sigma_w)
     mean: kalman.Vector = (gpu_k, radiator_k, keeps * gpu_flow_w, keeps * radiator_flow_w)
     noise_var = config.sensor_noise_k**2
     for index, off, count in (
@@ -287,17 +305,16 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
             continue
         innovation_k = off / count - (mean[index] - state.mean[index])
         if innovation_k * innovation_k > GATE * GATE * (covariance[index][index] + noise_var):
-            return _begun(state, config, gpu_degc, radiator_degc)
+            return _begun(state, config, gpu_degc, radiator_degc, UNKNOWN_POWER_W)
         mean, covariance = kalman.fuse(mean, covariance, ((index, 1.0),), innovation_k, noise_var)
     window, learned = state.window, state
     if state.unseen_s:
         window = None
-    elif window is None:
-        if kalman.sigma(covariance, GPU) < WINDOW_NOISE_K:
-            window = Window(mean[GPU], mean[RADIATOR])
-    elif window.span_s >= WINDOW_S:
-        learned = _learned(state, config, window, mean, bus_power_w)
-        window = Window(mean[GPU], mean[RADIATOR])
+    elif window is None or window.span_s >= WINDOW_S:
+        begun = Window(mean[GPU], mean[RADIATOR], covariance[GPU][GPU], covariance[RADIATOR][RADIATOR])
+        if window is not None:
+            learned = _learned(state, config, window, begun, bus_power_w)
+        window = begun
     bias_var = config.sensor_bias_k**2
     # A reading that stands out is told as it is, as in ``step``.
     shown_gpu, shown_radiator = mean[GPU] - ZERO_CELSIUS_K, mean[RADIATOR] - ZERO_CELSIUS_K
@@ -310,18 +327,19 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
         heat=learned.heat,
         mean=mean,
         covariance=covariance,
+        blind_s=state.blind_s,
         window=window,
         conductance_var=learned.conductance_var,
         balance=learned.balance,
     )
 
 
-def _learned(state: State, config: Config, window: Window, mean: kalman.Vector, bus_power_w: float) -> State:
-    """The heat path after one more window."""
+def _learned(state: State, config: Config, window: Window, end: Window, bus_power_w: float) -> State:
+    """The heat path after one more window; the next one begins at ``end``."""
     heat, filed, span_s = state.heat, config.heat, window.span_s
-    gpu_j = window.gpu_j - heat.gpu_capacity_j_k * (mean[GPU] - window.gpu_k)
+    gpu_j = window.gpu_j - heat.gpu_capacity_j_k * (end.gpu_k - window.gpu_k)
     power_var = (WINDOW_NOISE_W * span_s) ** 2
-    gpu_var = power_var + (WINDOW_NOISE_K * heat.gpu_capacity_j_k) ** 2
+    gpu_var = power_var + heat.gpu_capacity_j_k**2 * (window.gpu_var + end.gpu_var)
     (conductance,), ((conductance_var,),) = kalman.fuse(
         (heat.conductance_w_k,),
         ((state.conductance_var + span_s * FORGET_1_S * filed.conductance_w_k**2,),),
@@ -341,10 +359,10 @@ def _learned(state: State, config: Config, window: Window, mean: kalman.Vector, 
         (0, -span_s),
         (1, -window.sun_s),
         (2, window.emission_s),
-        (3, mean[RADIATOR] - window.radiator_k),
+        (3, end.radiator_k - window.radiator_k),
     )
     off_j = gpu_j + bus_power_w * span_s - sum(factor * believed[index] for index, factor in row)
-    balance_var = gpu_var + (WINDOW_NOISE_K * capacity) ** 2
+    balance_var = gpu_var + capacity**2 * (window.radiator_var + end.radiator_var)
     (dark_w, sun_w, emission_w, capacity), balance = kalman.fuse(believed, balance, row, off_j, balance_var)
     bound_w = BOUND * absorbed_w
     learned = HeatPath(

@@ -11,6 +11,10 @@ sequence number is taken too, because the bus has evidently been restarted.
 excursion; the last good value stands in for ``stale_after_s``, then the field is NaN. A frame without the
 ``ESSENTIAL`` fields is no valid frame: nobody flies on a battery of unknown charge.
 
+*Does it lie?* What is possible may still not be believed (``plausible``): such a field is NaN in ``frame`` and as
+it came in ``raw``. A frame that stands still as a whole is no valid frame, and not taken. Single sensors that lie
+are no reason to call the frame invalid: the estimates of charge and heat go on without them, less and less certain.
+
 The GPU's own telemetry comes from another device and has a staleness of its own.
 """
 
@@ -22,6 +26,7 @@ from msgspec.structs import replace
 
 from flightsw.link.avionics import SensorFrame
 
+from . import plausible
 from .events import Event
 from .inputs import GpuSample, Inputs
 from .limits import NEVER
@@ -64,12 +69,15 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class State(Struct, frozen=True, kw_only=True):
     """What is known, and since when (``*_s`` without further word: machine clock).
 
-    ``frame`` is the newest frame with impossible values taken out. ``held`` names the fields whose readings are
+    ``raw`` is the newest frame with impossible values taken out, ``frame`` the same without what is not believed
+    (``bad``). ``held`` names the fields whose readings are
     being ignored, and since when.
     """
 
     boot_s: float
     frame: SensorFrame | None = None
+    raw: SensorFrame | None = None
+    verdicts: plausible.State = plausible.START
     received_s: float = NEVER
     valid_s: float = NEVER
     fresh: bool = False
@@ -80,6 +88,11 @@ class State(Struct, frozen=True, kw_only=True):
     gpu_received_s: float = NEVER
     gpu_fresh: bool = False
     gpu_silent_reported: bool = False
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """Sensors not believed now: frozen, jumped, contradicted, impossible; "all" is the whole frame."""
+        return (*(name for name, _ in self.verdicts.bad), *(name for name, _ in self.held))
 
     def age_s(self, now_s: float) -> float:
         """Time since the last valid frame, or since boot when none has come yet (machine clock)."""
@@ -95,12 +108,21 @@ def step(state: State, config: Config, inputs: Inputs, now_s: float) -> tuple[St
     """Take in what is new and judge it."""
     found: list[Event] = []
     frame, received_s, valid_s, held = state.frame, state.received_s, state.valid_s, state.held
+    raw, judged = state.raw, state.verdicts
     new = inputs.sensors
     if new is not None and _is_news(state, new):
-        frame, held = _screened(new, frame, held, config, now_s, found)
-        received_s = now_s
-        if all(value == value for value in _essential(frame)):
-            valid_s = now_s
+        screened, held = _screened(new, raw, held, config, now_s, found)
+        # What stands in for an impossible reading stands still, and says nothing of the sensor.
+        seen = replace(screened, **dict.fromkeys(dict(held), float("nan"))) if held else screened
+        judged, believed, told = plausible.step(judged, seen)
+        found.extend(told)
+        if not judged.frozen:
+            raw, frame, received_s = screened, believed, now_s
+            if held:
+                bad = dict(judged.bad)
+                frame = replace(frame, **{name: getattr(raw, name) for name, _ in held if name not in bad})
+            if all(value == value for value in _essential(raw)):
+                valid_s = now_s
     fresh = now_s - valid_s <= config.stale_after_s
     stale_reported = state.stale_reported
     if fresh and stale_reported:
@@ -129,6 +151,8 @@ def step(state: State, config: Config, inputs: Inputs, now_s: float) -> tuple[St
         State(
             boot_s=state.boot_s,
             frame=frame,
+            raw=raw,
+            verdicts=judged,
             received_s=received_s,
             valid_s=valid_s,
             fresh=fresh,

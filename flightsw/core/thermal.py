@@ -68,12 +68,12 @@ def step(
 
     ``bus_power_w`` is what everything but the GPU draws and leaves in the radiator.
     """
-    frame, model, taken_s = sensed.frame, state.model, state.taken_s
+    frame, raw, model, taken_s = sensed.frame, sensed.raw, state.model, state.taken_s
     if frame is not None and sensed.received_s != state.received_s:
         dt_s = max(0.0, world_s - taken_s) if taken_s != NEVER else 0.0
         model = heat_model.step(model, config, frame, bus_power_w, dt_s)
         taken_s = world_s
-    if frame is None or not sensed.fresh:
+    if raw is None or not sensed.fresh:
         return State(
             model=model,
             taken_s=taken_s,
@@ -81,7 +81,7 @@ def step(
             gpu_hot=state.gpu_hot,
             radiator_hot=state.radiator_hot,
         ), ()
-    gpu_hot, radiator_hot, found = _ceiling(state, config, frame, model, now_s)
+    gpu_hot, radiator_hot, found = _ceiling(state, config, raw, model, now_s)
     return State(
         model=model,
         taken_s=taken_s,
@@ -96,10 +96,10 @@ def step(
 
 
 def _ceiling(
-    state: State, config: Config, frame: SensorFrame, model: heat_model.State, now_s: float
+    state: State, config: Config, raw: SensorFrame, model: heat_model.State, now_s: float
 ) -> tuple[Watch, Watch, tuple[Event, ...]]:
     """The thresholds of SAFE: of reading and estimate the hotter one counts, and one that is missing does not."""
-    gpu, radiator = frame.gpu_temp_degc, frame.radiator_temp_degc
+    gpu, radiator = raw.gpu_temp_degc, raw.radiator_temp_degc
     if model.gpu_degc > gpu or gpu != gpu:
         gpu = model.gpu_degc
     if model.radiator_degc > radiator or radiator != radiator:

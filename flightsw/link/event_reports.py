@@ -37,6 +37,10 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x12, "SENSORS_STALE", _E, "no valid sensor frame for {age_s:.1f} s", "Avionics are silent."),
     _event(0x13, "SENSORS_RECOVERED", _I, "sensor frames are back after {age_s:.1f} s", "Avionics talk again."),
     _event(0x14, "SENSOR_INVALID", _W, "{sensor} reads {value:g}: outside its physical range", "A reading was ignored."),
+    _event(0x15, "SENSOR_FROZEN", _W, "{sensor} stands still at {value:g}: not believed", "A noisy sensor gives one value again and again, or a whole frame repeats."),
+    _event(0x16, "SENSOR_JUMPED", _W, "{sensor} jumped to {value:g}: not believed", "A reading moved faster than the quantity can."),
+    _event(0x17, "SENSOR_CONTRADICTED", _W, "sensors contradict: {check}; not believed: {sensor}", "Two sensors that see the same power do not agree."),
+    _event(0x18, "SENSOR_TRUSTED", _I, "{sensor} is believed again after {after}", "The verdict on a sensor was lifted."),
     _event(0x19, "CHARGE_CONTRADICTED", _W, "gauge says {gauge:.3f}, voltage {voltage:.3f}: the lower one is believed", "Fuel gauge and battery voltage do not fit together."),
     # 0x20.. power and heat
     _event(0x20, "ECLIPSE_ENTERED", _I, "eclipse entry, SoC {soc:.3f}", "The sun is gone."),

@@ -209,6 +209,7 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
         name="watchdog.confirmed", states=OFF_ON, text="Last kick seen to count; NaN where no watchdog tells"
     ),
     # estimates and their standard uncertainties
+    Parameter(name="sensors.bad", text="Bus sensors that are not believed now: frozen, absurd or contradicted"),
     Parameter(name="eps.soc_sigma", text="Standard uncertainty of the state of charge"),
     Parameter(name="eps.gauge_soc_fraction", text="State of charge as the fuel gauge reads it"),
     Parameter(name="eps.gauge_bias", text="What the fuel gauge reads too much, as learned"),
@@ -354,6 +355,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "eps.latch_excess_w",
             "planner.state",
             "planner.age_s",
+            "sensors.bad",
         ),
     ),
     HousekeepingGroup(

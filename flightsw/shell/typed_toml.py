@@ -16,7 +16,7 @@ import msgspec
 from msgspec import inspect
 
 VALUE_CHARACTERS_MAX: Final = 60
-LIST_CHARACTERS_MAX: Final = 300
+LIST_CHARACTERS_MAX: Final = 240
 """As much of the allowed keys as a complaint lists."""
 
 

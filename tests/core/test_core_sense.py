@@ -59,8 +59,8 @@ def test_frozen_and_reordered_frames_are_no_news(sequence: int, stale: bool, tak
     later_s = 103.0 if stale else 100.1
     run.at(later_s)
     state = run.at(later_s + 0.1, sensors=frame(sequence, soc_fraction=0.5))
-    assert state.frame is not None
-    assert (state.frame.soc_fraction == 0.5) is taken
+    assert state.raw is not None
+    assert (state.raw.soc_fraction == 0.5) is taken
     assert state.fresh is (taken or not stale)
 
 
