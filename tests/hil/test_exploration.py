@@ -176,7 +176,7 @@ MUTANTS = [
     (_safe_is_a_trap, SMALL, "dead state"),
     (_safe_is_forgotten, SMALL, "computer died: not answered"),
     (_stop_is_a_death, SMALL, "asked to stop and went is reported as dead"),
-    (_pause_is_ignored, LIMITS, "over the ceiling"),
+    (_pause_is_ignored, LIMITS, "pause (gpu): not answered"),
     (_hungry_card, SMALL, "SAFE draws 570 W"),
 ]
 
