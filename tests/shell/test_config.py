@@ -160,12 +160,12 @@ def test_wrong_overrides(tmp_path: Path, override: str, line: str) -> None:
 def test_overrides_reach_sections_and_jobs(tmp_path: Path) -> None:
     mission = load(
         write(tmp_path, JOBS),
-        ["frame.rate_hz=5", "radio.endpoint=udp:127.0.0.1:1/127.0.0.1:2", "jobs.gpt.seed=7", "eps.capacity_wh=10"],
+        ["frame.rate_hz=5", "radio.endpoint=udp:127.0.0.1:1/127.0.0.1:2", "jobs.gpt.seed=7", "eps.capacity_wh=500"],
     )
     assert mission.frame.rate_hz == 5.0
     assert mission.radio.endpoint == "udp:127.0.0.1:1/127.0.0.1:2"
     assert mission.jobs[0].seed == 7  # type: ignore[union-attr]
-    assert mission.core.eps.capacity_wh == 10.0
+    assert mission.core.eps.capacity_wh == 500.0
 
 
 def test_paths_are_relative_to_the_file_and_jobs_are_completed(tmp_path: Path) -> None:
