@@ -22,7 +22,7 @@ from flightsw.core import executive
 from flightsw.core.job import JobConfig
 from flightsw.gpu.protocol import InferSpec, JobSpec, ProbeSpec, TrainSpec
 from flightsw.link.endpoint import parse_endpoint
-from flightsw.shell.card_profile import ProfileError, load_profile
+from flightsw.shell.card_profile import SHIPPED, ProfileError, load_profile
 from flightsw.shell.typed_toml import Complaint, did_you_mean, examine, shown
 
 EXAMPLE: Final = Path(__file__).with_name("mission.toml")
@@ -78,7 +78,7 @@ class Radio(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Card(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The card: its power, throughput and heat as measured by hil calibrate gpu, or as assumed."""
 
-    profile: Annotated[str, Meta(min_length=1)] = "h100-sxm"
+    profile: Annotated[str, Meta(min_length=1)] = SHIPPED
     """Name of a shipped profile, or path of a .toml file. It also gives governor.gpu_idle_w and gpu_max_w."""
 
 

@@ -18,7 +18,7 @@ import time
 from types import FrameType
 from typing import Final
 
-from .devices import Instrument, SimulatedCard, open_card
+from .devices import Instrument, SimulatedCard, model_of, open_card
 from .display import Display
 from .evidence import Evidence, read_onboard
 from .far_ends import TICK_S, FarEnds
@@ -103,7 +103,9 @@ class Flight:
         stack.callback(self._far.close)
         card_file = (folder / "card.state").absolute()
         instrument: Instrument = (
-            open_card() if plan.choice.device == "cuda" else SimulatedCard(card_file, list(meters.values()))
+            open_card()
+            if plan.choice.device == "cuda"
+            else SimulatedCard(card_file, list(meters.values()), model_of(plan.card))
         )
         stack.callback(instrument.close)
         self._far.instrument = instrument

@@ -11,6 +11,8 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
+from flightsw.link.card import Profile
+
 from .instruments.card_health import CardHealth
 from .instruments.card_state import CardFile, CardState
 from .instruments.gpu_sim import GpuModel, SimulatedGpu
@@ -88,6 +90,11 @@ class SimulatedCard:
 
     def close(self) -> None:
         self._file.close()
+
+
+def model_of(profile: Profile) -> GpuModel:
+    """The simulated card between the ends of this profile."""
+    return GpuModel(idle_w=profile.train.idle_w, maximum_w=profile.train.maximum_w)
 
 
 class RealCard:

@@ -13,6 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
+from flightsw.link.card import Profile
+from flightsw.shell.card_profile import SHIPPED, ProfileError, load_profile
+
 from .devices import choose
 from .evidence import BenchHealth, Evidence, FaultRecord
 from .faults import Fault, Surroundings, make_fault
@@ -68,6 +71,7 @@ class Preparation:
         self.forecast = self.plant.forecast(self.run[1])
         self._passes: list[Interval] = [(w.start_s, w.end_s) for w in self.forecast.contacts]
         self.folder = options.out / "run"
+        self.card = self._load_card()
 
     def evidence(self) -> Evidence:
         """The run's evidence as it is before anything has flown."""
@@ -89,6 +93,14 @@ class Preparation:
             faults=[],
             health=BenchHealth(faults=[]),
         )
+
+    def _load_card(self) -> Profile:
+        """The profile that the mission file names, which the simulated card follows."""
+        name = str(self.scenario.mission.get("card", {}).get("profile", SHIPPED))
+        try:
+            return load_profile(name, self.folder)
+        except ProfileError as error:
+            raise BenchError(str(error)) from None
 
     def _make_plant(self, orbit: str) -> Plant:
         scenario = self.scenario

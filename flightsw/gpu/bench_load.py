@@ -12,6 +12,7 @@ partition of its multiprocessors (green context) exists in this process only and
 
 import argparse
 import contextlib
+import functools
 import os
 import platform
 import sys
@@ -44,6 +45,12 @@ SIDE: Final = {"cpu": 256, "cuda": 4096}
 """Rows of the square matrices of "kernel"."""
 
 
+@functools.cache
+def _corpus(context: int) -> corpus.Corpus:
+    """The text to train on; read once for all sizes of a micro-batch."""
+    return corpus.load("", context)
+
+
 class Work(Protocol):
     """One kind of work, ready to run."""
 
@@ -59,7 +66,7 @@ class Train:
     def __init__(self, preset: str, batch: int, device: torch.device) -> None:
         spec = TrainSpec(preset=preset, batch_size=batch, learning_rate=LEARNING_RATE, deterministic=False)
         config = model_config(preset)
-        self._trainer = Trainer(spec, corpus.load("", config.context), device)
+        self._trainer = Trainer(spec, _corpus(config.context), device)
         self.tokens = float((batch or PRESETS[preset].batch_size) * config.context)
 
     def unit(self) -> None:

@@ -15,6 +15,8 @@ from flightsw.link.card import PROFILE_BYTES_MAX, Profile
 
 from .typed_toml import examine
 
+SHIPPED: Final = "h100-sxm"
+"""The profile of a mission that names none."""
 PROFILES: Final = Path(__file__).parents[1] / "profiles"
 
 

@@ -13,10 +13,10 @@ from typing import Final, Literal, Protocol
 
 from flightsw.link.card import REFERENCE
 
-from ..devices import DeviceError
+from ..devices import DeviceError, model_of
 from ..instruments import nvml_sim
 from ..instruments.card_state import ENVIRONMENT, CardFile, CardState
-from ..instruments.gpu_sim import GpuModel, SimulatedGpu
+from ..instruments.gpu_sim import SimulatedGpu
 from ..instruments.nvml_meter import NvmlMeter
 
 HISTORY_MAX: Final = 36_000
@@ -60,10 +60,9 @@ class SimulatedCard:
     provenance: Literal["simulated", "measured"] = "simulated"
 
     def __init__(self, folder: Path, meter: Path) -> None:
-        curve = REFERENCE.train
-        self._gpu = SimulatedGpu([meter], GpuModel(idle_w=curve.idle_w, maximum_w=curve.maximum_w))
+        self._gpu = SimulatedGpu([meter], model_of(REFERENCE))
         self._file = CardFile(folder / "card", create=True)
-        self._temp_degc = COOLANT_DEGC + curve.idle_w / REFERENCE.conductance_w_k
+        self._temp_degc = COOLANT_DEGC + REFERENCE.train.idle_w / REFERENCE.conductance_w_k
         self._show()
         os.environ[ENVIRONMENT] = str(folder / "card")
         self._ended = threading.Event()

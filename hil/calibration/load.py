@@ -84,6 +84,11 @@ class Load:
         self._meter.close()
 
     @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
     def meter_path(self) -> Path:
         """File of the activity meter."""
         return self._meter_path

@@ -93,7 +93,10 @@ def summary(found: Measurements, outcome: Outcome, about: dict[str, str]) -> dic
 
 
 def write(folder: Path, found: Measurements, outcome: Outcome, account: dict[str, Any]) -> list[Path]:
-    """Profile, account and pictures in ``folder``; raises ``OSError``, and then nothing has changed there."""
+    """Profile, account and pictures in ``folder``, the profile last; raises ``OSError``.
+
+    Nothing there changes before all of them are written beside it.
+    """
     from . import plots
 
     profile = outcome.profile

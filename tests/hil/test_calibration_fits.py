@@ -198,6 +198,9 @@ def test_a_profile_from_measurements() -> None:
     outcome = conclude(measured(), FACTS)
     profile = outcome.profile
     assert profile.provenance == "measured"
+    assert profile.fits("Card")
+    assert profile.fits("Simulated GPU (hil)"), "the bench flies it too"
+    assert not profile.fits("Another")
     # The paced points lie below the partitions: the hull is of the latter.
     assert len(profile.train.power_w) == 5
     assert len(profile.train.settings) == 6

@@ -334,3 +334,21 @@ def test_the_meter_falls_back_to_the_average_power(card: CardFile, eventually: A
         assert meter.reading(0.0).power_w == pytest.approx(431.25)  # type: ignore[union-attr]
     finally:
         meter.close()
+
+
+def test_the_meter_keeps_what_it_read_and_tells_about_the_card(card: CardFile, eventually: Any) -> None:
+    card.write(STATE)
+    told = {
+        "nvmlSystemGetDriverVersion": lambda: b"580.1",
+        "nvmlDeviceGetPowerManagementLimitConstraints": lambda handle: [200_000, 700_000],
+    }
+    meter = NvmlMeter(SimpleNamespace(**{**vars(nvml_sim), **told}), keep=5)  # type: ignore[arg-type]
+    try:
+        eventually(lambda: len(meter.history) == 5, 5, "a full history")
+        assert [reading.energy_j for reading in list(meter.history)] == pytest.approx([12_345.678] * 5)
+        assert meter.energy_j() == pytest.approx(12_345.678)
+        assert meter.about() == {"driver": "580.1", "limits allowed": "200000 to 700000 mW"}
+        card.write(msgspec.structs.replace(STATE, powered=False))
+        assert meter.energy_j() is None
+    finally:
+        meter.close()
