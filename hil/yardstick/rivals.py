@@ -84,7 +84,7 @@ class Pi:
     """Two PI loops, the lower one wins: the heat loop of the closed form, and one that holds the charge.
 
     No forecast. The charge loop was tuned on the set ``tune``: the best of 150 random choices on scenarios 0 to 39,
-    then the lowest target that kept the charge in scenarios 0 to 99. The steep gain holds the charge near its target.
+    then the lowest target that kept the charge in scenarios 0 to 99. The steep gain keeps it near its target.
     """
 
     TARGET_SOC: Final = 0.84
