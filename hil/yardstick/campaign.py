@@ -101,7 +101,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def held(self) -> bool:
         """Whether no flight governor broke a limit and no gap is over what is promised."""
-        flown = all(not row.broken for row in self.scores if RIVALS[row.rival].sources)
+        flown = all(not row.broken for row in self.scores if RIVALS[row.rival].flight)
         return flown and (self.gap is None or not self.gap.over_limit)
 
     def lines(self) -> list[str]:

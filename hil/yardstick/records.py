@@ -1,7 +1,7 @@
 """Results on disk: one JSON line for each finished piece of work, so that an interrupted run goes on where it was.
 
 What a result depends on is in its ``version``: a number of the yardstick for what the governors do not touch
-(clairvoyant, bound, the reference's rivals), a digest of the flight code's source for what flies it. A line of
+(clairvoyant, bound), and a digest of a governor's sources for its runs. A line of
 another version is passed over, never deleted: an older commit finds its results again. A last line that an
 interruption cut short is passed over too.
 
@@ -17,7 +17,7 @@ import msgspec
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 YARDSTICK_VERSION: Final = "1"
-"""Raise it when a change may move a scenario, a clairvoyant value, a bound or a reference rival."""
+"""Raise it when a change may move a scenario, the plant, a clairvoyant value or a bound."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,17 +27,18 @@ RULE_OF_THREE: Final = 3.0
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of the table. ``sources`` is the flight code its result depends on, if any."""
+    """A row of the table. ``sources`` are the files its result depends on; ``flight`` marks flight code."""
 
     name: str
     label: str
     maker: Maker
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ("hil/yardstick/rivals.py",)
+    flight: bool = False
 
     @property
     def version(self) -> str:
         """Results of another version are not mixed in."""
-        return f"{YARDSTICK_VERSION}:{digest_of(*self.sources)}" if self.sources else YARDSTICK_VERSION
+        return f"{YARDSTICK_VERSION}:{digest_of(*self.sources)}"
 
 
 RIVALS: Final = {
@@ -50,7 +51,13 @@ RIVALS: Final = {
         Rival(name="derate", label="proportional derate", maker=rivals.derate),
         Rival(name="two_level", label="best two levels", maker=rivals.two_level),
         Rival(name="energy_neutral", label="reference closed form", maker=rivals.energy_neutral),
-        Rival(name="closed_form", label="flight closed form", maker=flight.closed_form, sources=flight.SOURCES),
+        Rival(
+            name="closed_form",
+            label="flight closed form",
+            maker=flight.closed_form,
+            sources=flight.SOURCES,
+            flight=True,
+        ),
     )
 }
 
