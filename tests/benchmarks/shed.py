@@ -33,7 +33,7 @@ from flightsw.link import avionics
 from flightsw.link.meter import METER_LAYOUT
 from hil.wires import LinkKind, make_wire
 
-TARGET_S: Final = 0.025
+TARGET_S: Final = 0.015
 """Longest part of a micro-batch that the worker may choose."""
 QUIET_S: Final = 0.1
 """A meter that stands still for this long has stopped: at full duty it moves with every part."""
