@@ -71,11 +71,11 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Power of the idle card."""
     gpu_max_w: Annotated[float, Meta(gt=0.0, le=1e5)] = 700.0
     """Power at full duty."""
-    confidence: Annotated[float, Meta(ge=0.0, le=10.0)] = 3.5
+    confidence: Annotated[float, Meta(ge=0.0, le=10.0)] = 4.0
     """Standard uncertainties of the estimates that are kept from every limit."""
-    soc_margin: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.002
+    soc_margin: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.001
     """Over the floor of the state of charge, beside the uncertainty: what the loop needs."""
-    temp_margin_k: Annotated[float, Meta(ge=0.0, le=50.0)] = 0.5
+    temp_margin_k: Annotated[float, Meta(ge=0.0, le=50.0)] = 0.25
     """Under the temperature limits, beside the uncertainty: what the loop needs."""
     gain_w_k: Annotated[float, Meta(ge=0.0, le=1e4)] = 30.0
     """Proportional gain."""
@@ -230,8 +230,8 @@ def least_margins(config: Config, power: eps.Config, heat: thermal.Config) -> Ma
         config.confidence,
         Margins(config.soc_margin, config.temp_margin_k, config.temp_margin_k),
         power.full_sigma,
-        heat.sensor_bias_k,
-        heat.sensor_bias_k,
+        heat.gpu_bias_least_k,
+        heat.gpu_bias_least_k,
     )
 
 

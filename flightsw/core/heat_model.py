@@ -5,13 +5,16 @@
 
 *Temperatures.* A sensor's noise of 0.3 K would cost margin; the nodes are slow (minutes), so a Kalman filter takes
 the noise out. Its other two states are the heat flows w that the model does not explain, so that a wrong parameter
-does not drag the estimate off. A constant *bias* of a sensor is not observable: it stays in the sigma that is told.
+does not drag the estimate off.
+*Biases.* One constant error of a sensor cannot be seen, the difference of two can: it passes for a heat flow c that
+does not grow with the power, where the conductance does. It is learned beside G and shared between both sensors by
+their priors; what cannot be known stays in the sigma that is told.
 As in ``charge``, frames are gathered into batches of ``BATCH_S``, so that the gains do not depend on their rate.
 A reading far above the estimate is told as it is: the estimate may be late, never cooler than what is seen.
 
 *Parameters.* Over windows of ``WINDOW_S`` the balances are linear in what is sought:
 
-    ∫P − C_g ΔT_g                 = G ∫(T_g − T_r)                                     the GPU node
+    ∫P − C_g ΔT_g                 = G ∫(T_g − T_r) − c t                               the GPU node
     ∫P + P_bus t − C_g ΔT_g       = C_r ΔT_r + K ∫T_r⁴ − Q t − Q_sun ∫sun              both nodes together
 
 Recursive least squares with a prior (the configured values) and slow forgetting; C_g and P_bus are believed,
@@ -54,7 +57,11 @@ CAPACITY_PRIOR: Final = 0.1
 ABSORBED_PRIOR: Final = 0.15
 SUN_PRIOR: Final = 0.2
 """Relative standard uncertainties of what is configured; that of sunlight in parts of all absorbed heat."""
-WINDOW_NOISE_W: Final = 3.0
+BIAS_LEFT: Final = 0.2
+"""Part of a sensor's bias that is never taken for known: the model of the heat path is not the heat path."""
+BIAS_BOUND: Final = 4.0
+"""A difference of biases is believed up to this many of its prior standard uncertainties."""
+WINDOW_NOISE_W: Final = 1.5
 """Of the mean powers over a window."""
 FORGET_1_S: Final = 1e-9
 """Relative variance per second that every parameter gains: 1 % in a day."""
@@ -80,9 +87,16 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     absorbed_sun_w_m2: Annotated[float, Meta(ge=0.0, le=1000.0)] = 20.0
     """What it absorbs more in sunlight, per area."""
     sensor_bias_k: Annotated[float, Meta(ge=0.0, le=20.0)] = 0.3
-    """Constant error of a node's temperature sensor, standard uncertainty."""
+    """Constant error of the GPU node's temperature sensor, standard uncertainty."""
+    radiator_bias_k: Annotated[float, Meta(ge=0.0, le=20.0)] = 0.3
+    """Constant error of the radiator's temperature sensor, standard uncertainty."""
     sensor_noise_k: Annotated[float, Meta(gt=0.0, le=20.0)] = 0.3
     """Noise of one reading."""
+
+    @property
+    def gpu_bias_least_k(self) -> float:
+        """What is left of the GPU node's bias, standard uncertainty, when the difference of the two is known."""
+        return sqrt(_left_var(self, self.sensor_bias_k, 0.0))
 
     @property
     def heat(self) -> HeatPath:
@@ -115,7 +129,8 @@ class Window(Struct, frozen=True):
 class State(Struct, frozen=True, kw_only=True):
     """Node temperatures (NaN while unknown) with standard uncertainties, the heat path as learned, and the filter.
 
-    ``conductance_var`` and ``balance`` are the least squares' own: variance of G, covariance of Q, Q_sun, K, C_r.
+    ``link`` and ``balance`` are the least squares' own: covariance of G and c, of Q, Q_sun, K and C_r. ``offset_w``
+    is c, ``gpu_bias_k`` and ``radiator_bias_k`` what it makes of the sensors' biases.
     """
 
     gpu_degc: float = float("nan")
@@ -133,7 +148,10 @@ class State(Struct, frozen=True, kw_only=True):
     radiator_off: float = 0.0
     radiator_count: int = 0
     window: Window | None = None
-    conductance_var: float
+    offset_w: float = 0.0
+    gpu_bias_k: float = 0.0
+    radiator_bias_k: float = 0.0
+    link: kalman.Covariance
     balance: kalman.Covariance
 
 
@@ -143,7 +161,9 @@ def start(config: Config) -> State:
     absorbed_w = heat.absorbed_w + heat.absorbed_sun_w
     return State(
         heat=heat,
-        conductance_var=(CONDUCTANCE_PRIOR * heat.conductance_w_k) ** 2,
+        link=kalman.diagonal(
+            CONDUCTANCE_PRIOR * heat.conductance_w_k, heat.conductance_w_k * sqrt(_difference_var(config))
+        ),
         balance=kalman.diagonal(
             ABSORBED_PRIOR * absorbed_w,
             SUN_PRIOR * absorbed_w,
@@ -164,11 +184,12 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
     power_w, unseen_s = frame.gpu_rail_power_w, state.unseen_s
     if power_w != power_w:
         # What flows when nothing is measured: as much as keeps the node where it is.
-        power_w, unseen_s = heat.conductance_w_k * (gpu_k - radiator_k) - gpu_flow_w, unseen_s + dt_s
+        power_w = heat.conductance_w_k * (gpu_k - radiator_k) - state.offset_w - gpu_flow_w
+        unseen_s += dt_s
     sun = frame.sun_fraction
     lit = 1.0 if sun > 0.5 else 0.0
     outside_w = bus_power_w + heat.absorbed_w + heat.absorbed_sun_w * lit + radiator_flow_w
-    conductance, emission = heat.conductance_w_k, heat.emission_w_k4
+    conductance, emission, offset_w = heat.conductance_w_k, heat.emission_w_k4, state.offset_w
     window = state.window
     count = int(dt_s / SUBSTEP_S) or 1
     h_s = dt_s / count
@@ -180,7 +201,7 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
         fourth = squared * squared
         difference_k += apart_k
         emitted += fourth
-        through_w = conductance * apart_k
+        through_w = conductance * apart_k - offset_w
         gpu_k += per_gpu * (power_w + gpu_flow_w - through_w)
         radiator_k += per_radiator * (through_w + outside_w - emission * fourth)
     if window is not None:
@@ -197,16 +218,17 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
         )
     gpu_off, gpu_count = state.gpu_off, state.gpu_count
     radiator_off, radiator_count = state.radiator_off, state.radiator_count
-    gpu_degc, radiator_degc = gpu_k - ZERO_CELSIUS_K, radiator_k - ZERO_CELSIUS_K
+    gpu_read, radiator_read = gpu_k - ZERO_CELSIUS_K, radiator_k - ZERO_CELSIUS_K
+    gpu_degc, radiator_degc = gpu_read - state.gpu_bias_k, radiator_read - state.radiator_bias_k
     far_k = GATE * config.sensor_noise_k
     if gpu == gpu:
-        off_k = gpu - gpu_degc
+        off_k = gpu - gpu_read
         gpu_off += off_k
         gpu_count += 1
         if off_k > far_k:
             gpu_degc = gpu
     if radiator == radiator:
-        off_k = radiator - radiator_degc
+        off_k = radiator - radiator_read
         radiator_off += off_k
         radiator_count += 1
         if off_k > far_k:
@@ -227,7 +249,10 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
         radiator_off=radiator_off,
         radiator_count=radiator_count,
         window=window,
-        conductance_var=state.conductance_var,
+        offset_w=state.offset_w,
+        gpu_bias_k=state.gpu_bias_k,
+        radiator_bias_k=state.radiator_bias_k,
+        link=state.link,
         balance=state.balance,
     )
     if after.span_s < BATCH_S - 1e-6:
@@ -238,7 +263,7 @@ def step(state: State, config: Config, frame: SensorFrame, bus_power_w: float, d
 def _flow_sigmas_w(state: State, gpu_k: float, radiator_k: float) -> tuple[float, float]:
     """Standard deviations of the unexplained flows, by what the parameters leave open at these temperatures."""
     apart_k, relative = gpu_k - radiator_k, radiator_k / REFERENCE_K
-    gpu_var = FLOW_W * FLOW_W + state.conductance_var * apart_k * apart_k
+    gpu_var = FLOW_W * FLOW_W + kalman.variance(state.link, ((0, apart_k), (1, -1.0)))
     squared = relative * relative
     return sqrt(gpu_var), sqrt(
         gpu_var + kalman.variance(state.balance, ((0, 1.0), (1, 1.0), (2, -squared * squared)))
@@ -247,24 +272,30 @@ def _flow_sigmas_w(state: State, gpu_k: float, radiator_k: float) -> tuple[float
 
 def _begun(state: State, config: Config, gpu_degc: float, radiator_degc: float, flow_sigma_w: float = 0.0) -> State:
     """The filter at its first readings, or anew; what was learned of the heat path stays."""
+    gpu_bias_k, radiator_bias_k, gpu_var, radiator_var = _biases(state, config)
+    learned = State(
+        heat=state.heat,
+        offset_w=state.offset_w,
+        gpu_bias_k=gpu_bias_k,
+        radiator_bias_k=radiator_bias_k,
+        link=state.link,
+        balance=state.balance,
+    )
     if gpu_degc != gpu_degc or radiator_degc != radiator_degc:
-        return State(heat=state.heat, conductance_var=state.conductance_var, balance=state.balance)
+        return learned
     noise_k = config.sensor_noise_k
-    sigma_k = sqrt(noise_k * noise_k + config.sensor_bias_k**2)
     gpu_k, radiator_k = gpu_degc + ZERO_CELSIUS_K, radiator_degc + ZERO_CELSIUS_K
     gpu_flow_w, radiator_flow_w = _flow_sigmas_w(state, gpu_k, radiator_k)
-    return State(
-        gpu_degc=gpu_degc,
-        radiator_degc=radiator_degc,
-        gpu_sigma_k=sigma_k,
-        radiator_sigma_k=sigma_k,
-        heat=state.heat,
+    return replace(
+        learned,
+        gpu_degc=gpu_degc - gpu_bias_k,
+        radiator_degc=radiator_degc - radiator_bias_k,
+        gpu_sigma_k=sqrt(noise_k * noise_k + gpu_var),
+        radiator_sigma_k=sqrt(noise_k * noise_k + radiator_var),
         mean=(gpu_k, radiator_k, 0.0, 0.0),
         covariance=kalman.diagonal(
             noise_k, noise_k, max(gpu_flow_w, flow_sigma_w), max(radiator_flow_w, flow_sigma_w)
         ),
-        conductance_var=state.conductance_var,
-        balance=state.balance,
     )
 
 
@@ -315,22 +346,58 @@ def _fused(state: State, config: Config, bus_power_w: float, gpu_degc: float, ra
         if window is not None:
             learned = _learned(state, config, window, begun, bus_power_w)
         window = begun
-    bias_var = config.sensor_bias_k**2
+    gpu_bias_k, radiator_bias_k, gpu_bias_var, radiator_bias_var = _biases(learned, config)
     # A reading that stands out is told as it is, as in ``step``.
-    shown_gpu, shown_radiator = mean[GPU] - ZERO_CELSIUS_K, mean[RADIATOR] - ZERO_CELSIUS_K
+    read_gpu, read_radiator = mean[GPU] - ZERO_CELSIUS_K, mean[RADIATOR] - ZERO_CELSIUS_K
     far_k = GATE * config.sensor_noise_k
     return State(
-        gpu_degc=gpu_degc if gpu_degc > shown_gpu + far_k else shown_gpu,
-        radiator_degc=radiator_degc if radiator_degc > shown_radiator + far_k else shown_radiator,
-        gpu_sigma_k=sqrt(bias_var + covariance[GPU][GPU]),
-        radiator_sigma_k=sqrt(bias_var + covariance[RADIATOR][RADIATOR]),
+        gpu_degc=gpu_degc if gpu_degc > read_gpu + far_k else read_gpu - gpu_bias_k,
+        radiator_degc=radiator_degc if radiator_degc > read_radiator + far_k else read_radiator - radiator_bias_k,
+        gpu_sigma_k=sqrt(gpu_bias_var + covariance[GPU][GPU]),
+        radiator_sigma_k=sqrt(radiator_bias_var + covariance[RADIATOR][RADIATOR]),
         heat=learned.heat,
         mean=mean,
         covariance=covariance,
         blind_s=state.blind_s,
         window=window,
-        conductance_var=learned.conductance_var,
+        offset_w=learned.offset_w,
+        gpu_bias_k=gpu_bias_k,
+        radiator_bias_k=radiator_bias_k,
+        link=learned.link,
         balance=learned.balance,
+    )
+
+
+def _difference_var(config: Config) -> float:
+    """Variance of the difference of both sensors' biases before anything was learned."""
+    return config.sensor_bias_k**2 + config.radiator_bias_k**2
+
+
+def _left_var(config: Config, sigma_k: float, difference_var: float) -> float:
+    """Variance of one sensor's bias of prior ``sigma_k`` when that of the difference is ``difference_var``."""
+    prior_var = _difference_var(config)
+    if prior_var == 0.0:
+        return 0.0
+    own_var = sigma_k * sigma_k
+    share = own_var / prior_var
+    return max((BIAS_LEFT * sigma_k) ** 2, own_var * (1.0 - share) + share * share * difference_var)
+
+
+def _biases(state: State, config: Config) -> tuple[float, float, float, float]:
+    """Biases of both sensors in kelvin, GPU node first, and their variances."""
+    prior_var = _difference_var(config)
+    if prior_var == 0.0:
+        return 0.0, 0.0, 0.0, 0.0
+    conductance = state.heat.conductance_w_k
+    difference_k, difference_var = state.offset_w / conductance, state.link[1][1] / conductance**2
+    bound_k = BIAS_BOUND * sqrt(prior_var)
+    difference_k = min(bound_k, max(-bound_k, difference_k))
+    share = config.sensor_bias_k**2 / prior_var
+    return (
+        share * difference_k,
+        (share - 1.0) * difference_k,
+        _left_var(config, config.sensor_bias_k, difference_var),
+        _left_var(config, config.radiator_bias_k, difference_var),
     )
 
 
@@ -340,11 +407,13 @@ def _learned(state: State, config: Config, window: Window, end: Window, bus_powe
     gpu_j = window.gpu_j - heat.gpu_capacity_j_k * (end.gpu_k - window.gpu_k)
     power_var = (WINDOW_NOISE_W * span_s) ** 2
     gpu_var = power_var + heat.gpu_capacity_j_k**2 * (window.gpu_var + end.gpu_var)
-    (conductance,), ((conductance_var,),) = kalman.fuse(
-        (heat.conductance_w_k,),
-        ((state.conductance_var + span_s * FORGET_1_S * filed.conductance_w_k**2,),),
-        ((0, window.difference_ks),),
-        gpu_j - heat.conductance_w_k * window.difference_ks,
+    link, forget = state.link, span_s * FORGET_1_S * filed.conductance_w_k**2
+    link = kalman.widened(kalman.widened(link, 0, forget), 1, forget * _difference_var(config))
+    (conductance, offset_w), link = kalman.fuse(
+        (heat.conductance_w_k, state.offset_w),
+        link,
+        ((0, window.difference_ks), (1, -span_s)),
+        gpu_j - heat.conductance_w_k * window.difference_ks + state.offset_w * span_s,
         gpu_var,
     )
     scale = REFERENCE_K**4
@@ -373,7 +442,7 @@ def _learned(state: State, config: Config, window: Window, end: Window, bus_powe
         absorbed_w=_near(dark_w, filed.absorbed_w),
         absorbed_sun_w=min(filed.absorbed_sun_w + bound_w, max(0.0, filed.absorbed_sun_w - bound_w, sun_w)),
     )
-    return replace(state, heat=learned, conductance_var=conductance_var, balance=balance)
+    return replace(state, heat=learned, offset_w=offset_w, link=link, balance=balance)
 
 
 def _near(value: float, configured: float) -> float:

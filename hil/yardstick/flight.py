@@ -11,9 +11,14 @@ follows here, and nowhere else.
 
 from typing import Final
 
-from flightsw.core import eps, governor, sense, thermal
+from msgspec.structs import replace
+
+from flightsw.core import eps, governor, planning, sense, thermal
 from flightsw.core.inputs import Inputs
+from flightsw.core.plan import Plan
 from flightsw.link.avionics import SensorFrame
+from flightsw.link.card import reference_workload
+from flightsw.planner.solver import Solver
 
 from .plant import Governor
 from .scenarios import TICK_S, Observation, Scenario
@@ -34,6 +39,10 @@ from .world import (
 
 SOURCES: Final = ("flightsw/core", "flightsw/link", "hil/yardstick/flight.py")
 """What a score of the closed form depends on."""
+PATIENCE_S: Final = 60.0
+"""Time that the solver has: a score must not depend on what else the machine was doing."""
+PLANNER_SOURCES: Final = (*SOURCES, "flightsw/planner")
+"""What a score of the planner depends on."""
 TAI_AT_START_S: Final = 2.1e9
 NAN: Final = float("nan")
 
@@ -66,6 +75,8 @@ def heat_config(belief: World) -> thermal.Config:
         emissivity=belief.emissivity,
         absorbed_w_m2=belief.infrared_w_m2,
         absorbed_sun_w_m2=belief.sunlight_w_m2,
+        # The reference's radiator sensor has noise and no bias (section 6.7).
+        radiator_bias_k=0.0,
     )
 
 
@@ -117,18 +128,52 @@ class ClosedForm:
         self._heat, _ = thermal.step(
             self._heat, self._heat_config, self._sense, now_s, now_s, self._power_config.bus_power_w
         )
+        situation = governor.situation(
+            self._power, self._heat, self._power_config, dt_s=TICK_S, permitted=True, ceiling=1.0
+        )
+        situation = replace(situation, planned_w=self._planned_w(situation, now_s))
         self._governor, _ = governor.step(
-            self._governor, self._config, self._power_config, self._heat_config, self._situation(), now_s
+            self._governor, self._config, self._power_config, self._heat_config, situation, now_s
         )
         return self._governor.power_budget_w
 
-    def _situation(self) -> governor.Situation:
-        power, heat = self._power, self._heat
-        return governor.situation(
-            power, heat, self._power_config, dt_s=TICK_S, permitted=True, ceiling=1.0, planned_w=None
+    def _planned_w(self, situation: governor.Situation, now_s: float) -> float | None:
+        """What the plan says for now."""
+        return None
+
+
+class Planned(ClosedForm):
+    """``flightsw.core`` with the planner: a request is answered before the next tick, as its deadline demands."""
+
+    def __init__(self, belief: World) -> None:
+        super().__init__(belief)
+        self._planning_config, self._planning = planning.Config(), planning.State()
+        self._curve = reference_workload(IDLE_W, MAX_W)
+        self._solver = Solver()
+        self._answers: tuple[Plan, ...] = ()
+
+    def _planned_w(self, situation: governor.Situation, now_s: float) -> float | None:
+        begin = planning.situation_of(
+            self._power, self._config, self._governor, situation, self._heat.heat, self._curve, now_s
         )
+        self._planning, _, request = planning.step(
+            self._planning,
+            self._planning_config,
+            self._power_config,
+            self._heat_config,
+            begin,
+            self._answers,
+            now_s,
+        )
+        self._answers = () if request is None else (self._solver.solve(request, PATIENCE_S),)
+        return planning.planned_power_w(self._planning, now_s)
 
 
 def closed_form(scenario: Scenario) -> Governor:
     """The flight code's closed form on believed parameters."""
     return ClosedForm(scenario.belief)
+
+
+def planned(scenario: Scenario) -> Governor:
+    """The flight code with its planner on believed parameters."""
+    return Planned(scenario.belief)

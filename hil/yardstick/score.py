@@ -58,6 +58,13 @@ RIVALS: Final = {
             sources=flight.SOURCES,
             flight=True,
         ),
+        Rival(
+            name="planner",
+            label="flight planner",
+            maker=flight.planned,
+            sources=flight.PLANNER_SOURCES,
+            flight=True,
+        ),
     )
 }
 
