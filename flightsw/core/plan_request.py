@@ -40,7 +40,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Fine steps at the beginning of a plan."""
     near_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 60.0
     """Length of a fine step."""
-    far_s: Annotated[float, Meta(ge=10.0, le=3600.0)] = 300.0
+    far_s: Annotated[float, Meta(ge=10.0, le=3600.0)] = 450.0
     """Length of the other steps; edges of the shadow cut them."""
     horizon_s: Annotated[float, Meta(ge=60.0, le=86_400.0)] = 6360.0
     """A plan looks this far ahead, a little more than an orbit."""
