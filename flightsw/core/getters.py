@@ -27,10 +27,10 @@ Getter = Callable[["Vehicle"], float]
 
 
 def _sensor(field: str) -> Getter:
-    """A field of the sensor frame, NaN while the sensors are stale."""
+    """A field of the sensor frame as it came, believed or not; NaN while the sensors are stale."""
 
     def read(vehicle: "Vehicle") -> float:
-        frame = vehicle.sense.frame
+        frame = vehicle.sense.raw
         return float(getattr(frame, field)) if frame is not None and vehicle.sense.fresh else NAN
 
     return read

@@ -14,8 +14,9 @@ because in one frame an edge of the sun may fall between their samples. Where a 
 one is not believed; elsewhere it is only reported, and the worse of both stands. The gauge against the counted
 charge is the matter of ``charge``.
 
-A sensor that is not believed is missing (NaN) for everything downstream, but for the thresholds of SAFE: they also
-look at the readings as they came, because an alarm may be true. Ranges and silence are the matter of ``sense``.
+A sensor that is not believed is missing (NaN) for every estimate. Alarms are another matter, because they may be
+true: the thresholds of SAFE, the watchpoints and the telemetry have the readings as they came. Ranges and silence
+are the matter of ``sense``.
 """
 
 from operator import attrgetter, eq

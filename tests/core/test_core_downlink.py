@@ -41,7 +41,7 @@ VEHICLE, _ = executive.boot(CONFIG, boot_count=1, cause="t", crash_loop=False, c
 def with_load(vehicle: executive.Vehicle, current_a: float) -> executive.Vehicle:
     """A vehicle that has measured this bus current: news in the group main, none in fast or slow."""
     frame = sensor_frame(1, Plant(), bus_current_a=current_a)
-    sensed = msgspec.structs.replace(vehicle.sense, frame=frame, fresh=True)
+    sensed = msgspec.structs.replace(vehicle.sense, frame=frame, raw=frame, fresh=True)
     return msgspec.structs.replace(vehicle, sense=sensed)
 
 
