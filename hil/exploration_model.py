@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from flightsw.core import commanding, executive, fdir, shedding, watchpoints
+from flightsw.core import commanding, executive, fdir, watchpoints
 from flightsw.core.effects import Announce, Effect, Persist, Restart
 from flightsw.core.inputs import Health, Inputs, Report, WorkerExited, WorkerFault, WorkerProgress, WorkerReady
 from flightsw.core.lifecycle import WITH_PROCESS, Life
@@ -159,13 +159,14 @@ def essence(node: Node) -> Key:
         bool(vehicle.fdir.orders.limit_power),
         bool(vehicle.fdir.orders.limit_thermal),
         bool(vehicle.fdir.orders.limit),
-        _rungs(vehicle.shedding),
+        _rungs(vehicle),
         tuple(standing.truth for standing in vehicle.fdir.standing),
     )
 
 
-def _rungs(ladder: shedding.State) -> Key:
+def _rungs(vehicle: executive.Vehicle) -> Key:
     """Where the ladder stands, what asks for it, and which of its times run."""
+    ladder = vehicle.shedding
     asking = (ladder.soc.rung, ladder.bus.rung, ladder.gpu.rung, ladder.radiator.rung)
     running = (ladder.clear_s == -math.inf, ladder.off_s == -math.inf, ladder.bad_s == -math.inf)
     return (ladder.rung, asking, running, ladder.cut, ladder.drops, bool(ladder.safe))
