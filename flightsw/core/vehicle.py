@@ -32,6 +32,7 @@ from . import (
     sequence_life,
     tables,
     thermal,
+    tracking,
     watchpoints,
 )
 from .checkpoint import Config as CheckpointConfig
@@ -57,6 +58,7 @@ from .sequence import Config as SequenceConfig
 from .supervision import State as SupervisionState
 from .tables import Config as TablesConfig
 from .thermal import Config as ThermalConfig
+from .tracking import Config as TrackingConfig
 
 RESTART_TIMEOUT_S: Final = 30.0
 """A restart waits this long for the workers to checkpoint and go (machine clock)."""
@@ -75,6 +77,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Heat path and temperature limits."""
     governor: GovernorConfig = GovernorConfig()
     """Card and margins."""
+    tracking: TrackingConfig = TrackingConfig()
+    """How the duty is corrected by the measured energy."""
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     """How the card's own reports are kept."""
     fdir: FdirConfig = FdirConfig()
@@ -151,6 +155,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     limit_tables: fdir_tables.State
     mode: mode.State
     governor: governor.State
+    tracking: tracking.State
     payload: payload.State
     checkpoint: checkpoint.State
     commanding: commanding.State
@@ -202,6 +207,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         limit_tables=fdir_tables.State(config=config),
         mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),
         governor=governor.start(config.governor),
+        tracking=tracking.start(now_s),
         payload=payload.start(config.jobs, now_s),
         checkpoint=checkpoint.start(config.jobs),
         commanding=commanding.State(),

@@ -7,14 +7,8 @@ set-point acts on the rest of a rest, a rest that came out too long shortens the
 does not drift. The debt is bounded on both sides: a compile pause of a minute does not buy an hour of rest, nor an
 idle hour a burst.
 
-*Dither.* The card's own power sensor looks for 25 ms in each 100 ms (power-thermal-orbit reference, section 3), so
-work with a period of 100 ms, or of a simple fraction or multiple of it, is seen at one phase only: the sensor, and
-every loop closed on it, is then wrong by tens of percent for as long as the period holds. So a rest does not end
-when the debt is 0. It ends with an excess of rest that sweeps from 0 to ``SPREAD_S`` and back, one step a rest. The
-steps are golden-ratio fractions, so the phases lie more evenly than by chance and never repeat, and they are small
-enough that no rest is swallowed whole, which would favour a phase. The excess is ordinary credit in the ledger: the
-way back pays for the way up, and the long-run duty stays exact. A sweep over exactly one sensor period makes every
-phase equally frequent.
+A rest may be longer than its debt by an excess that ``dither`` chooses, up to ``SPREAD_S``. It is ordinary credit
+in the ledger, the next rests pay for it, and the long-run duty stays exact.
 """
 
 import math
@@ -23,20 +17,18 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from flightsw.gpu.dither import PERIOD_S, REST_MIN_S, Dither
+
 DUTY_MIN: Final = 0.001
 """Below this a worker is parked: it rests until the set-point rises."""
 DEBT_MAX_S: Final = 1.0
 """Most busy time that is ever paid back with rest; with ``DUTY_MIN`` it bounds one rest to 999 s."""
 CREDIT_MAX_S: Final = 1.0
 """Most busy time that earlier, too long rests excuse: one late wake-up at a duty of 0.97 is worth half a second."""
-SPREAD_S: Final = 0.1
-"""Spread of the dither: one period of the card's power sensor."""
-STEP_MAX: Final = (3.0 - math.sqrt(5.0)) / 2.0
-"""Largest step of the sweep, as a part of the spread: the golden ratio's, whose multiples lie most evenly. Smaller
-steps are halves, quarters … of it."""
-STEP_REST: Final = 0.5
-"""Largest step as a part of the rest that it lengthens or shortens."""
-HALVINGS_MAX: Final = 24
+SPREAD_S: Final = PERIOD_S
+"""Largest excess of a rest: one period of the card's power sensor, so that every phase can be reached."""
+REST_DEBT_MAX_S: Final = 0.5
+"""Most busy time whose rest is put off because it is too short."""
 SLACK_S: Final = 1e-6
 """A rest shorter than this is not worth a wait; it stays in the debt."""
 
@@ -50,16 +42,20 @@ class DutyLedger:
     def __init__(self, spread_s: float = 0.0) -> None:
         self.owed_s = 0.0
         self._spread_s = spread_s
-        self._sweep = 0.0
-        self._busy_s = 0.0
+        self._dither = Dither(spread_s)
+        self._excess_s = 0.0
+        self._chosen = True
 
     def spend(self, busy_s: float) -> None:
         """A micro-batch of ``busy_s`` seconds has run."""
         self.owed_s = min(self.owed_s + busy_s, DEBT_MAX_S)
-        self._busy_s += busy_s
+        self._chosen = not self._spread_s
+        if not self._chosen:
+            self._dither.spend(busy_s)
 
     def rest(self, rest_s: float, duty: float) -> None:
         """``rest_s`` seconds have passed without work at this set-point; none of it counts while parked."""
+        self._dither.rest(rest_s)
         if duty >= 1.0:
             self.owed_s = min(self.owed_s, 0.0)
         elif duty >= DUTY_MIN:
@@ -67,11 +63,15 @@ class DutyLedger:
             self.owed_s = max(self.owed_s - rest_s * worth, -CREDIT_MAX_S - self._spread_s * worth)
 
     def lower(self, old: float, new: float) -> None:
-        """The set-point fell. Credit is rest that came out too long, so it excuses as much *rest* as before: the
-        busy time it is worth is less, or a throttled card would stay at full power until it is used up."""
-        if self.owed_s < 0.0:
-            keeps = DUTY_MIN <= new < old < 1.0
-            self.owed_s *= (1.0 - old) / old * new / (1.0 - new) if keeps else 0.0
+        """The set-point fell. What is owed was run up at the old one, so it is worth as much *rest* as before: credit
+        is rest that came out too long, and at its old worth a throttled card would stay at full power until it is
+        used up; a debt at its old worth would idle the card for seconds after a single micro-batch. A parked worker
+        keeps its debt: parking in turns must not make work cheap.
+        """
+        if new < DUTY_MIN:
+            self.owed_s = max(self.owed_s, 0.0)
+        else:
+            self.owed_s *= (1.0 - old) / old * new / (1.0 - new) if DUTY_MIN <= old < 1.0 else 0.0
 
     def due_s(self, duty: float) -> float:
         """Rest still due before the next micro-batch: infinite when parked."""
@@ -79,20 +79,15 @@ class DutyLedger:
             return math.inf
         if duty >= 1.0:
             return 0.0
-        return max(self.owed_s * (1.0 - duty) / duty + self._excess_s, 0.0)
-
-    def rested(self, duty: float) -> None:
-        """A rest at this set-point has come to its end: the next one aims at another excess."""
-        busy_s, self._busy_s = self._busy_s, 0.0
-        if not (self._spread_s and DUTY_MIN <= duty < 1.0 and busy_s > 0.0):
-            return
-        step_max = STEP_REST * busy_s * (1.0 - duty) / duty / self._spread_s
-        halvings = max(0, math.ceil(math.log2(STEP_MAX / step_max)))
-        self._sweep = (self._sweep + STEP_MAX * 0.5 ** min(halvings, HALVINGS_MAX)) % 2.0
-
-    @property
-    def _excess_s(self) -> float:
-        return min(self._sweep, 2.0 - self._sweep) * self._spread_s
+        worth = (1.0 - duty) / duty
+        due_s = self.owed_s * worth
+        if not self._chosen:
+            # Once after each micro-batch, at the set-point of that moment.
+            if 0.0 < due_s + self._excess_s < min(REST_MIN_S, REST_DEBT_MAX_S * worth):
+                return 0.0
+            self._excess_s = self._dither.excess_s(due_s)
+            self._chosen = True
+        return max(due_s + self._excess_s, 0.0)
 
 
 class Pacer:
@@ -113,6 +108,7 @@ class Pacer:
         self._duty = _limited(duty)
         self._rested_at_s = clock()
         self._working = False
+        self._turn_duty = self._duty
         self._woken = False
 
     @property
@@ -125,7 +121,7 @@ class Pacer:
         with self._condition:
             self._settle()
             before, self._duty = self._duty, _limited(duty)
-            if self._duty < before:
+            if self._duty < before and not self._working:
                 self._ledger.lower(before, self._duty)
             self._condition.notify_all()
 
@@ -139,7 +135,6 @@ class Pacer:
         """Rest as long as the set-point demands. True: run a micro-batch. False: ``wake`` was called."""
         with self._condition:
             self._working = False
-            waited = False
             while True:
                 self._settle()
                 if self._woken:
@@ -148,16 +143,17 @@ class Pacer:
                 due_s = self._ledger.due_s(self._duty)
                 if due_s <= SLACK_S:
                     self._working = True
-                    if waited:
-                        self._ledger.rested(self._duty)
+                    self._turn_duty = self._duty
                     return True
-                waited = True
                 self._wait(self._condition, None if math.isinf(due_s) else due_s)
 
     def spent(self, busy_s: float) -> None:
         """The micro-batch allowed by the last ``wait_turn`` ended just now and took ``busy_s`` seconds."""
         with self._condition:
             self._ledger.spend(busy_s)
+            if self._duty < self._turn_duty:
+                # It was begun at a higher set-point.
+                self._ledger.lower(self._turn_duty, self._duty)
             self._working = False
             self._rested_at_s = self._clock()
 

@@ -116,9 +116,13 @@ JobSpec = TrainSpec | InferSpec
 
 
 class Pace(msgspec.Struct, frozen=True, tag_field="kind", tag="pace"):
-    """Duty set-point, 0 to 1, effective from the next micro-batch."""
+    """Duty set-point, 0 to 1, effective from the next micro-batch.
+
+    ``micro_batch_s`` is the longest micro-batch wanted; 0 is no bound. A worker comes as near as its work allows.
+    """
 
     duty: float
+    micro_batch_s: float = 0.0
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag_field="kind", tag="checkpoint"):

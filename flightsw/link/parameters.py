@@ -205,6 +205,12 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(
         name="watchdog.confirmed", states=OFF_ON, text="Last kick seen to count; NaN where no watchdog tells"
     ),
+    # power tracking
+    Parameter(name="governor.tracked_power_w", unit="W", text="GPU's mean power over the last measured window"),
+    Parameter(name="governor.tracking_error_fraction", text="That power over the window's budget, minus 1"),
+    Parameter(name="governor.idle_learned_w", unit="W", text="Power of the idle card as learned"),
+    Parameter(name="governor.active_learned_w", unit="W", text="Power of the card at work as learned"),
+    Parameter(name="governor.micro_batch_ms", unit="ms", text="Longest micro-batch that the workers may run"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -317,6 +323,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "fdir.duty_ceiling",
             "sequence.running",
             "sequence.ats_next_s",
+            "governor.tracking_error_fraction",
         ),
     ),
     HousekeepingGroup(
@@ -409,6 +416,10 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "tc.refused_mode_forbids",
             "tc.refused_not_armed",
             "tc.refused_busy",
+            "governor.tracked_power_w",
+            "governor.idle_learned_w",
+            "governor.active_learned_w",
+            "governor.micro_batch_ms",
         ),
     ),
 )

@@ -175,6 +175,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(2002, "ladder.quarantine_retries", "int", 1, 100, "", "Slow tries that every wanted job must have failed before a restart"),
     Setting(2003, "ladder.restarts_max", "int", 0, 100, "", "Restarts of the daemon by the ladder; the next one is SAFE"),
     Setting(2004, "ladder.good_day_s", "float", 60.0, 31_536_000.0, "s", "Time without trouble after which the count of restarts is 0"),
+    Setting(2201, "tracking.window_s", "float", 10.0, 600.0, "s", "Length of a measurement of the GPU's mean power"),
+    Setting(2202, "tracking.prior_fraction", "float", 0.0, 1.0, "", "Uncertainty of the profile's powers; 0 flies on the profile alone"),
+    Setting(2203, "tracking.drift_fraction", "float", 0.0, 0.2, "", "Their change from one window to the next"),
+    Setting(2204, "tracking.trim_max", "float", 0.0, 0.9, "", "Largest correction of idle power and slope, as a part of the profile's"),
+    Setting(2205, "tracking.mismatch_fraction", "float", 0.02, 1.0, "", "Energy counter and power board differ when they are further apart"),
+    Setting(2206, "tracking.ripple_fraction", "float", 0.001, 1.0, "", "Share of a window's mean power that one micro-batch may make"),
 )
 # fmt: on
 SETTING_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

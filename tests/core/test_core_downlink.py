@@ -172,6 +172,7 @@ def test_unknown_is_nan_and_never_zero() -> None:
         if PARAMETER_BY_NAME[name].unit and not math.isnan(value)
     ]  # fmt: skip
     known = {"uptime_s", "frame_jitter_ms", "eps.arc_remaining_s", "governor.power_budget_w", "contact.silence_s"}
+    known.add("governor.micro_batch_ms")
     assert set(measured) == known
 
 

