@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from flightsw.link.power_reading import PowerReading
+
 MESSAGE_BYTES_MAX: Final = 1 << 20
 LENGTH_PREFIX: Final = ByteLayout("<I")
 
@@ -242,6 +244,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
     xids: tuple[int, ...] = ()
     xid_count: int | None = None
     unsupported: tuple[str, ...] = ()
+    power_average_w: float | None = None
+    power_limit_w: float | None = None
+    power_limit_enforced_w: float | None = None
+    slowdown_margin_k: float | None = None
+    readings: tuple[PowerReading, ...] = ()
 
 
 FromChild = Ready | Heartbeat | Committed | Rejected | SaveFailed | Swapped | Reply | Fault | Sample

@@ -205,6 +205,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(
         name="watchdog.confirmed", states=OFF_ON, text="Last kick seen to count; NaN where no watchdog tells"
     ),
+    # the card's power limits
+    Parameter(name="gpu.power_average_w", unit="W", text="GPU board power, average of a second by the card itself"),
+    Parameter(name="gpu.power_limit_w", unit="W", text="Power limit of the card as it was set"),
+    Parameter(name="gpu.power_limit_enforced_w", unit="W", text="Lowest of all power limits that act on the card"),
+    Parameter(name="gpu.slowdown_margin_k", unit="K", text="How much warmer the card may get before it slows down"),
     # power tracking
     Parameter(name="governor.tracked_power_w", unit="W", text="GPU's mean power over the last measured window"),
     Parameter(name="governor.tracking_error_fraction", text="That power over the window's budget, minus 1"),
@@ -324,6 +329,7 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "sequence.running",
             "sequence.ats_next_s",
             "governor.tracking_error_fraction",
+            "gpu.power_average_w",
         ),
     ),
     HousekeepingGroup(
@@ -420,6 +426,9 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "governor.idle_learned_w",
             "governor.active_learned_w",
             "governor.micro_batch_ms",
+            "gpu.power_limit_w",
+            "gpu.power_limit_enforced_w",
+            "gpu.slowdown_margin_k",
         ),
     ),
 )
