@@ -97,8 +97,8 @@ class Card(Struct, frozen=True):
 
 class Seen(Struct, frozen=True):
     """What this frame knows. ``duty`` is what the jobs have had since the last frame, summed; ``busy_s`` their
-    busy time by their heartbeats; ``steady`` says that none of them starts, stops or is late. ``fresh`` is about the
-    probe, whose new reading, if one has come, is ``sample``; ``rail_w`` is the power board's, NaN when unknown.
+    busy time by their heartbeats; ``steady`` says that none of them starts, stops or is late. ``fresh`` is about
+    the probe, whose new reading, if one has come, is ``sample``; ``rail_w`` is the power board's, NaN when unknown.
     """
 
     sample: GpuSample | None
@@ -140,8 +140,9 @@ class Window(Struct, frozen=True, kw_only=True):
 class State(Struct, frozen=True, kw_only=True):
     """Budget, set-point (0 to 1) with its longest micro-batch, what is believed of the card, the window.
 
-    ``idle_w`` and ``active_w`` are the ends of the line as believed; ``belief`` is None until the first window. ``power_w`` and ``error_fraction`` are of the last whole window;
-    the error is NaN when the jobs did not follow the budget.
+    ``idle_w`` and ``active_w`` are the ends of the line as believed; ``belief`` is None until the first window.
+    ``power_w`` and ``error_fraction`` are of the last whole window; the error is NaN when the jobs did not follow
+    the budget.
     """
 
     now_s: float
@@ -306,7 +307,8 @@ def _learned(
 def _updated(
     belief: Belief | None, config: Config, card: Card, duty: float, power_w: float, duty_sigma: float
 ) -> Belief:
-    """One step of the filter; equations in the module's docstring. ``duty_sigma`` is the mean duty's uncertainty."""
+    """One step of the filter; equations in the module's docstring. ``duty_sigma`` is the mean duty's
+    uncertainty."""
     card_span_w = card.active_w - card.idle_w
     prior = config.prior_fraction * config.prior_fraction
     idle_prior, span_prior = prior * card.idle_w * card.idle_w, prior * card_span_w * card_span_w

@@ -8,15 +8,16 @@ help within seconds: the mean of 100 random looks is uncertain by 5 % of full po
 So the rests are *shaped*. With ω = 2π / ``PERIOD_S`` the sensor's error over a stretch of work is a sum over the
 harmonics k of the Fourier coefficients of the work,
 
-    S_k = ∫ work(t) exp(−i k ω t) dt,      each seen through the boxcar: w_k = (sin(π k a) / (π k a))²,  a = 25 / 100
+    S_k = ∫ work(t) exp(−i k ω t) dt,      each seen through the boxcar: w_k = (sin(π k a) / (π k a))²,  a = 25 /
+    100
 
 Before each rest a handful of lengths are tried, and the one is taken after which Σ w_k |S_k|² is least: what one
-micro-batch adds at a phase, a later one takes away at the opposite phase. Nothing of this needs the sensor's phase or
-a clock: time here is the sum of work and rest. Old work is forgotten (``FORGET_S``), so a sensor whose period is a
-little off is served too.
+micro-batch adds at a phase, a later one takes away at the opposite phase. Nothing of this needs the sensor's phase
+or a clock: time here is the sum of work and rest. Old work is forgotten (``FORGET_S``), so a sensor whose period
+is a little off is served too.
 
-Very short rests cannot be placed, and follow each other at harmonics that are not watched; up to ``REST_MIN_S`` they
-are saved up.
+Very short rests cannot be placed, and follow each other at harmonics that are not watched; up to ``REST_MIN_S``
+they are saved up.
 """
 
 import cmath

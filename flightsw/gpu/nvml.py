@@ -13,8 +13,8 @@ Zero is never a way to say "no value". A row of ``COUNTS`` has no NaN: None with
 its failed reading. A later call of a row is tried only when an earlier one is unsupported, never when it fails:
 power would otherwise jump between the instantaneous value and the one-second average.
 
-Power is asked three times, because a card's powers are different quantities (``link.power_reading``): each source of
-one says its kind and its window.
+Power is asked three times, because a card's powers are different quantities (``link.power_reading``): each source
+of one says its kind and its window.
 
 XID reports are events, not quantities: ``Card.tell_xids`` registers for them and fetches what has come, without
 waiting. They are fetched before the quantities, because the report that a card has fallen off the bus (79) is the
@@ -280,6 +280,20 @@ class Card:
                 raise Failed(f"{field.name}: {value:g} is outside {field.low:g} to {field.high:g}")
             return Value(value, source.kind, source.window_s, taken_s)
         raise Unsupported(field.name)
+
+    def ask(self, function: str, *arguments: object) -> Any:
+        """The answer of any function about this card, as the module gives it."""
+        return self._call(function, self._handle, *arguments)
+
+    def identity(self) -> str:
+        """What tells this card from every other one: its UUID, or its name where it has none."""
+        for function in ("nvmlDeviceGetUUID", "nvmlDeviceGetName"):
+            try:
+                answer = self.ask(function)
+            except Unsupported:
+                continue
+            return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+        raise Unsupported("neither a UUID nor a name")
 
     def tell_xids(self, tell: Callable[[int], None]) -> None:
         """Each XID reported since the last call, oldest first, at most ``XIDS_PER_READ_MAX``; never waits.

@@ -63,10 +63,10 @@ class DutyLedger:
             self.owed_s = max(self.owed_s - rest_s * worth, -CREDIT_MAX_S - self._spread_s * worth)
 
     def lower(self, old: float, new: float) -> None:
-        """The set-point fell. What is owed was run up at the old one, so it is worth as much *rest* as before: credit
-        is rest that came out too long, and at its old worth a throttled card would stay at full power until it is
-        used up; a debt at its old worth would idle the card for seconds after a single micro-batch. A parked worker
-        keeps its debt: parking in turns must not make work cheap.
+        """The set-point fell. What is owed was run up at the old one, so it is worth as much *rest* as before:
+        credit is rest that came out too long, and at its old worth a throttled card would stay at full power until
+        it is used up; a debt at its old worth would idle the card for seconds after a single micro-batch. A parked
+        worker keeps its debt: parking in turns must not make work cheap.
         """
         if new < DUTY_MIN:
             self.owed_s = max(self.owed_s, 0.0)

@@ -111,6 +111,27 @@ class ProbeSpec(
     """Time between two readings."""
 
 
+class SetterSpec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="setter"
+):
+    """Settings of the card that the setter shall hold; 0 (−1 for the mode) is not wanted. Watts, MHz."""
+
+    saved_file: str
+    power_limit_w: float = 0.0
+    power_limit_min_w: float = 0.0
+    power_limit_max_w: float = 0.0
+    clock_lock_mhz: int = 0
+    nvpmodel_mode: int = -1
+    nvpmodel_program: str = "nvpmodel"
+    nvml_module: str = "pynvml"
+    device_index: int = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any setting is to be changed."""
+        return self.power_limit_w > 0.0 or self.clock_lock_mhz > 0 or self.nvpmodel_mode >= 0
+
+
 JobSpec = TrainSpec | InferSpec
 
 
@@ -144,11 +165,18 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     seed: int
 
 
+class Adjust(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="adjust"):
+    """Move a setting that the setter holds: "power_limit" (mW), "clock_lock" (MHz), "nvpmodel" (mode)."""
+
+    setting: str
+    value: int
+
+
 class Stop(msgspec.Struct, frozen=True, tag_field="kind", tag="stop"):
     """Checkpoint (training), fail what is queued (inference), then exit with status 0."""
 
 
-ToChild = TrainSpec | InferSpec | ProbeSpec | Pace | Checkpoint | Generate | Stop
+ToChild = TrainSpec | InferSpec | ProbeSpec | SetterSpec | Adjust | Pace | Checkpoint | Generate | Stop
 
 
 # --- child → daemon ----------------------------------------------------------------------------------------
@@ -224,6 +252,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fa
     reason: str
 
 
+class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="applied"):
+    """The settings that the setter holds, or has just put back. It comes at least every few seconds."""
+
+    values: dict[str, int]
+    restored: bool
+
+
 class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sample"):
     """One reading of the probe; None marks an unsupported field, NaN a failed reading.
 
@@ -251,7 +286,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
     readings: tuple[PowerReading, ...] = ()
 
 
-FromChild = Ready | Heartbeat | Committed | Rejected | SaveFailed | Swapped | Reply | Fault | Sample
+FromChild = Ready | Heartbeat | Committed | Rejected | SaveFailed | Swapped | Reply | Fault | Applied | Sample
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_child: Final[msgspec.msgpack.Decoder[ToChild]] = msgspec.msgpack.Decoder(ToChild)

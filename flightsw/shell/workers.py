@@ -207,5 +207,5 @@ def as_report(job: str, message: protocol.FromChild | Exit) -> inputs.Report | N
             )
         case protocol.Fault(code=code, reason=reason):
             return inputs.WorkerFault(job=job, code=code, reason=reason)
-        case protocol.Sample():
+        case protocol.Sample() | protocol.Applied():
             return None

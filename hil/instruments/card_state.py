@@ -31,7 +31,8 @@ class CardState(msgspec.Struct, frozen=True, kw_only=True):
     """One instant of a card. ``powered`` False is a card that has left the bus.
 
     ``xids`` are the newest of ``xid_count`` XID reports, oldest first, at most ``XIDS_KEPT``.
-    ``power_w`` is the sensor's last look, ``power_average_w`` its mean over a second; None is the same as ``power_w``.
+    ``power_w`` is the sensor's last look, ``power_average_w`` its mean over a second; None is the same as
+    ``power_w``.
     """
 
     powered: bool

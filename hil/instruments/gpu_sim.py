@@ -11,7 +11,8 @@ keep a card hot after it was throttled; that is the bench's error, not the gover
 for the card's power supply and the sensor's averaging; its window is stated because the governor sees power
 through it.
 
-What the card shows of its power goes through ``sensor`` (``power_sensor``); ``power_w`` and ``energy_j`` are the truth.
+What the card shows of its power goes through ``sensor`` (``power_sensor``); ``power_w`` and ``energy_j`` are the
+truth.
 
 A worker that starts again begins its meter at zero. A count that runs backwards is such a restart: its new
 value is the busy time since, never a negative difference.

@@ -5,8 +5,9 @@ Data centre cards look at their power for only a part of it (power-thermal-orbit
 readings, which are different quantities:
 
     instant   mean power over the last boxcar                       NVML_FI_DEV_POWER_INSTANT
-    average   mean of the boxcars of the last second                NVML_FI_DEV_POWER_AVERAGE, nvmlDeviceGetPowerUsage
-    energy    sum of boxcar power · sampling period, in steps       nvmlDeviceGetTotalEnergyConsumption
+    average   mean of the boxcars of the last second                NVML_FI_DEV_POWER_AVERAGE,
+    nvmlDeviceGetPowerUsage energy    sum of boxcar power · sampling period, in steps
+    nvmlDeviceGetTotalEnergyConsumption
 
 The counter integrates what the sensor saw, not what the card drew: a load with a period of 100 ms is counted
 wrongly for as long as it keeps its phase. This is the pessimistic reading of the literature, and the one that a

@@ -1,13 +1,13 @@
 """Power tracking: how well a paced card draws its budget, in virtual time and with the flight code in the loop.
 
 Real are the tracking loop of the core (``core.tracking``), its split into set-points (``core.duty``), the pacing
-of a worker (``gpu.pacing``, dither and all) and the sensor model (``hil.instruments.power_sensor``). Simulated are a
-clock, a card that draws one of two powers, and a worker that is busy for one micro-batch after the other. The card
-is not the one of the profile: idle and active power are off by up to 20 %.
+of a worker (``gpu.pacing``, dither and all) and the sensor model (``hil.instruments.power_sensor``). Simulated are
+a clock, a card that draws one of two powers, and a worker that is busy for one micro-batch after the other. The
+card is not the one of the profile: idle and active power are off by up to 20 %.
 
 The figure is the worst relative error of the true mean power over *any* 10 s of a set-point, sliding by 0.1 s and
-beginning ``SETTLE_S`` after the step to it, over set-points from idle to the card's maximum, micro-batches from 5 to 250 ms and
-four wrong profiles. What is left out is the time in which the loop first meets the card: ``LEARN_S``.
+beginning ``SETTLE_S`` after the step to it, over set-points from idle to the card's maximum, micro-batches from 5
+to 250 ms and four wrong profiles. What is left out is the time in which the loop first meets the card: ``LEARN_S``.
 """
 
 import math
@@ -24,7 +24,7 @@ from flightsw.core.job import Config as PayloadConfig
 from flightsw.core.job import Job, JobConfig
 from flightsw.core.lifecycle import Life
 from flightsw.gpu.pacing import Pacer
-from flightsw.gpu.pieces import pieces_for
+from flightsw.gpu.actuators.pieces import pieces_for
 from hil.instruments.power_sensor import PowerSensor, SensorModel
 
 FRAME_S: Final = 0.1

@@ -1,4 +1,5 @@
-"""Power tracking: the card is learned from two witnesses, the set-point follows, what says nothing teaches nothing."""
+"""Power tracking: the card is learned from two witnesses, the set-point follows, what says nothing teaches
+nothing."""
 
 from math import isnan, nan
 

@@ -14,7 +14,8 @@ PIECES_MAX: Final = 16
 
 
 def pieces_for(whole_s: float, bound_s: float, sequences: int) -> int:
-    """Pieces of a micro-batch that takes ``whole_s`` uncut: the fewest that fit ``bound_s`` (0 or less is no bound).
+    """Pieces of a micro-batch that takes ``whole_s`` uncut: the fewest that fit ``bound_s`` (0 or less is no
+    bound).
 
     1 to ``PIECES_MAX``, never more than ``sequences``; a time that is not known (NaN, 0) is not cut.
     """
