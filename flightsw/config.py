@@ -182,14 +182,18 @@ class MissionConfig(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def setter(self) -> SetterSpec | None:
         """What the setter is told; None when nothing is switched on and nothing was left to put back."""
-        saved = self.state_dir / SAVED_FILE
-        spec = SetterSpec(
-            saved_file=str(saved),
+        spec = self.setter_spec
+        return spec if spec.wanted or Path(spec.saved_file).exists() else None
+
+    @property
+    def setter_spec(self) -> SetterSpec:
+        """The settings that are switched on, and the card that they are for."""
+        return SetterSpec(
+            saved_file=str(self.state_dir / SAVED_FILE),
             nvml_module=self.probe.nvml_module,
             device_index=self.probe.device_index,
             **msgspec.structs.asdict(self.actuators),
         )
-        return spec if spec.wanted or saved.exists() else None
 
     @property
     def state_dir(self) -> Path:

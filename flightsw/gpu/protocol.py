@@ -67,6 +67,8 @@ class TrainSpec(
     """Start without being asked whenever the mode allows payload."""
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     """Share of the duty budget while other jobs want it too."""
+    sm_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    """Part of the card's multiprocessors that the worker uses, where PyTorch has green contexts; 1 is the card."""
 
 
 class InferSpec(
@@ -94,6 +96,8 @@ class InferSpec(
     """Start without being asked whenever the mode allows payload."""
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5
     """Share of the duty budget while it has requests and other jobs want it too."""
+    sm_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    """Part of the card's multiprocessors that the worker uses, where PyTorch has green contexts; 1 is the card."""
 
 
 class ProbeSpec(

@@ -23,8 +23,8 @@ from flightsw.core.inputs import GpuSample
 from flightsw.core.job import Config as PayloadConfig
 from flightsw.core.job import Job, JobConfig
 from flightsw.core.lifecycle import Life
-from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.actuators.pieces import pieces_for
+from flightsw.gpu.pacing import Pacer
 from hil.instruments.power_sensor import PowerSensor, SensorModel
 
 FRAME_S: Final = 0.1

@@ -1,7 +1,7 @@
 """NVML's setters over a card that lives in a file, so that it outlives any process that changes it.
 
-The environment variable ``FILE_NVML`` names a JSON file: ``limit``, ``low``, ``high`` (mW), ``locked`` (MHz, 0 is not),
-``max_clock``, ``uuid``, ``fail`` (function → NVML code) and ``calls``, the setters called so far.
+The environment variable ``FILE_NVML`` names a JSON file: ``limit``, ``low``, ``high`` (mW), ``locked`` (MHz, 0 is
+not), ``max_clock``, ``uuid``, ``fail`` (function → NVML code) and ``calls``, the setters called so far.
 """
 
 import json

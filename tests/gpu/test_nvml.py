@@ -117,7 +117,7 @@ def test_the_older_power_call_is_an_average(reader) -> None:
     sample = reader(card({POWER_INSTANT: field_value(0, code=2), POWER_AVERAGE: field_value(0, code=2)})).read(
         0, 0.0
     )
-    assert [(reading.kind, reading.value) for reading in sample.readings][0] == ("average", 348.0)
+    assert next((r.kind, r.value) for r in sample.readings) == ("average", 348.0)
     assert sample.unsupported == ("power_average_w",)
 
 

@@ -84,24 +84,41 @@ class Trainer:
         self._windows = tokens.unfold(0, self.config.context + 1, 1)  # A view: (positions, context + 1).
         self._accumulated = 0
         self._loss_sum = 0.0
+        self._pieces: list[tuple[Tensor, Tensor]] = []
+        self.cut = 1
+        """Pieces of the micro-batch at hand."""
         self.random_states = self._capture()
 
-    def micro_batch(self, before_update: Callable[[], None] = lambda: None) -> bool:
+    def micro_batch(self, before_update: Callable[[], None] = lambda: None, pieces: int = 1) -> bool:
         """One forward and backward pass, finished on the device; True when it completed an optimiser step.
 
-        ``before_update`` runs before weights change. Raises ``NonFinite``; the begun step is then discarded.
+        With ``pieces`` the pass is over the next piece of a micro-batch that is cut into so many; a micro-batch
+        that is begun is finished as it was cut. Their gradients add up to the same mean, in another order of
+        summation. ``before_update`` runs before weights change. Raises ``NonFinite``; the begun step is then
+        discarded.
         """
         parts = self._spec.micro_batches
-        idx, targets = self._batch()
+        if not self._pieces:
+            self._pieces = list(zip(*(tensor.chunk(pieces) for tensor in self._batch()), strict=True))
+            self.cut = len(self._pieces)
+        idx, targets = self._pieces.pop(0)
+        share = len(idx) / self._batch_size
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self._forward(idx, targets)[1]
-        (loss / parts).backward()
-        self._loss_sum += loss.item()  # Waits for the device.
+        (loss * share / parts).backward()
+        self._loss_sum += loss.item() * share  # Waits for the device.
+        if self._pieces and math.isfinite(self._loss_sum):
+            return False
         self._accumulated += 1
         if self._accumulated < parts and math.isfinite(self._loss_sum):
             return False
         self._update(before_update, self._loss_sum / self._accumulated)
         return True
+
+    @property
+    def batch_size(self) -> int:
+        """Sequences of a micro-batch."""
+        return self._batch_size
 
     def live(self) -> dict[str, Tensor]:
         """The tensors that training changes in place, by name: always the same objects."""
@@ -182,6 +199,7 @@ class Trainer:
         self.model.zero_grad(set_to_none=True)
         self._accumulated = 0
         self._loss_sum = 0.0
+        self._pieces = []
 
     def _capture(self) -> dict[str, Tensor]:
         return dict(self._generators())
