@@ -1,4 +1,4 @@
-"""SM partition: found, not assumed; sizes in steps; both interfaces of PyTorch; the whole card when there is none."""
+"""SM partition: found, not assumed; sizes in steps; both interfaces of PyTorch; else the whole card."""
 
 import contextlib
 import sys

@@ -81,7 +81,8 @@ MISTAKES = (
     ),
     (
         "[actuators]\npower_limit_w = 100\npower_limit_min_w = 300",
-        "mission.toml: actuators = power_limit_w = 100 is outside power_limit_min_w to power_limit_max_w, 300 to inf",
+        "mission.toml: actuators = power_limit_w = 100 is outside power_limit_min_w to power_limit_max_w,"
+        " 300 to inf",
     ),
     (
         "[actuators]\nnvpmodel_mode = 99",
