@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from flightsw import config
 from flightsw.link.dictionary import DICTIONARY_HASH
 from flightsw.shell.daemon import Ending, fly
@@ -55,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.check:
         print(f"{options.config}: valid, {len(mission.jobs)} jobs, configuration {mission.config_hash}")
         return STATUS_ENDED
+    if options.actuators:
+        _show_actuators(mission)
     if options.guard:
         _become_guard(mission)
     try:
@@ -68,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ending.restart:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return STATUS_FAILED if ending.failed else STATUS_ENDED
+
+
+def _show_actuators(mission: config.MissionConfig) -> None:
+    """Replace this process by one that may load NVML and PyTorch and prints the table of actuators."""
+    spec = msgspec.json.encode(mission.setter_spec).decode()
+    os.execv(sys.executable, [sys.executable, "-m", "flightsw.gpu.actuators.table", spec])
 
 
 def _become_guard(mission: config.MissionConfig) -> None:
@@ -135,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         "--guard", action="store_true", help="fly under a guard process that restarts a dead or stuck daemon"
     )
     parser.add_argument("--check", action="store_true", help="check the configuration and end")
+    parser.add_argument(
+        "--actuators", action="store_true", help="show what can change the GPU's power here, and end"
+    )
     parser.add_argument("--example", action="store_true", help="print a commented configuration and end")
     parser.add_argument("--version", action="version", version=f"flightd {version()}, dictionary {DICTIONARY_HASH}")
     return parser

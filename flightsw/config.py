@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from flightsw.core import executive
 from flightsw.core.job import JobConfig
-from flightsw.gpu.protocol import InferSpec, JobSpec, ProbeSpec, TrainSpec
+from flightsw.gpu.protocol import InferSpec, JobSpec, ProbeSpec, SetterSpec, TrainSpec
 from flightsw.link.endpoint import parse_endpoint
 from flightsw.shell.card_profile import SHIPPED, ProfileError, load_profile
 from flightsw.shell.typed_toml import Complaint, did_you_mean, examine, shown
@@ -30,6 +30,7 @@ CONFIGURATION_BYTES_MAX: Final = 1 << 20
 JOBS_MAX: Final = 8
 PROFILE_KEYS: Final = {"gpu_idle_w": "idle_w", "gpu_max_w": "maximum_w"}
 """Keys of [governor] that the card's profile fills; the file may say otherwise."""
+SAVED_FILE: Final = "actuators.saved"
 DERIVED: Final = {"downlink.rate_bps": "radio.rate_bps"}
 """Keys of core sections that follow from a key of the shell, so that one fact stands once."""
 JOB_KINDS: Final[dict[str, type[TrainSpec] | type[InferSpec]]] = {"train": TrainSpec, "infer": InferSpec}
@@ -104,6 +105,37 @@ class Planner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Niceness of the planner."""
 
 
+class Actuators(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the card itself: none is touched unless it is switched on here. They need rights of their own,
+    are read and saved before they are changed, and put back at every end."""
+
+    power_limit_w: Annotated[float, Meta(ge=0.0, le=5000.0)] = 0.0
+    """NVML power limit; 0 leaves it as it is."""
+    power_limit_min_w: Annotated[float, Meta(ge=0.0, le=5000.0)] = 0.0
+    """No power limit under this is ever set; 0 is the card's own least."""
+    power_limit_max_w: Annotated[float, Meta(ge=0.0, le=5000.0)] = 0.0
+    """No power limit over this is ever set; 0 is the card's own most."""
+    clock_lock_mhz: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    """Graphics clock locked to at most this; 0 leaves it as it is, and the end takes a lock back to the default."""
+    nvpmodel_mode: Annotated[int, Meta(ge=-1, le=31)] = -1
+    """Power mode of a Jetson by its number; -1 leaves it as it is."""
+    nvpmodel_program: Annotated[str, Meta(min_length=1)] = "nvpmodel"
+    """Program that asks for and sets the mode."""
+
+    def __post_init__(self) -> None:
+        if self.power_limit_max_w and self.power_limit_max_w < self.power_limit_min_w:
+            raise ValueError(
+                f"power_limit_max_w = {self.power_limit_max_w:g} is under power_limit_min_w ="
+                f" {self.power_limit_min_w:g}"
+            )
+        high_w = self.power_limit_max_w or float("inf")
+        if self.power_limit_w and not self.power_limit_min_w <= self.power_limit_w <= high_w:
+            raise ValueError(
+                f"power_limit_w = {self.power_limit_w:g} is outside power_limit_min_w to power_limit_max_w,"
+                f" {self.power_limit_min_w:g} to {high_w:g}"
+            )
+
+
 class Log(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The event log on the terminal and in state_dir/flightd.log."""
 
@@ -159,6 +191,7 @@ class MissionConfig(msgspec.Struct, frozen=True, kw_only=True):
     card: Card = Card()
     worker: Worker = Worker()
     planner: Planner = Planner()
+    actuators: Actuators = Actuators()
     log: Log = Log()
     watchdog: Watchdog = Watchdog()
     supervisor: Supervisor = Supervisor()
@@ -166,6 +199,22 @@ class MissionConfig(msgspec.Struct, frozen=True, kw_only=True):
     core: executive.Config
     jobs: tuple[JobSpec, ...] = ()
     config_hash: str = ""
+
+    @property
+    def setter(self) -> SetterSpec | None:
+        """What the setter is told; None when nothing is switched on and nothing was left to put back."""
+        spec = self.setter_spec
+        return spec if spec.wanted or Path(spec.saved_file).exists() else None
+
+    @property
+    def setter_spec(self) -> SetterSpec:
+        """The settings that are switched on, and the card that they are for."""
+        return SetterSpec(
+            saved_file=str(self.state_dir / SAVED_FILE),
+            nvml_module=self.probe.nvml_module,
+            device_index=self.probe.device_index,
+            **msgspec.structs.asdict(self.actuators),
+        )
 
     @property
     def state_dir(self) -> Path:

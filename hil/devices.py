@@ -72,19 +72,21 @@ class SimulatedCard:
     def show(self, truth: Truth) -> None:
         health = self.health
         health.rail(truth.gpu_rail_on)
+        sensor = self.gpu.sensor
         self._file.write(
             CardState(
                 powered=truth.gpu_rail_on and not health.lost,
-                power_w=truth.gpu_rail_power_w,
+                power_w=sensor.instant_w,
                 die_degc=truth.gpu_temp_degc,
                 memory_degc=truth.gpu_temp_degc + MEMORY_OVER_DIE_K,
-                energy_j=self.gpu.energy_j,
+                energy_j=sensor.energy_j,
                 utilisation_fraction=min(1.0, self.gpu.duty),
                 ecc_corrected=health.ecc_corrected,
                 ecc_uncorrected=health.ecc_uncorrected,
                 throttle_reasons=CLOCKS_IDLE if self.gpu.duty < IDLE_DUTY else 0,
                 xids=health.xids,
                 xid_count=health.xid_count,
+                power_average_w=sensor.average_w,
             )
         )
 

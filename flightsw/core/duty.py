@@ -59,10 +59,12 @@ def split(
     duty: float,
     now_s: float,
     out: list[Outcome],
+    micro_batch_s: float = 0.0,
 ) -> None:
     """Split the duty (0 to 1) by share among the running jobs with work; send what changed.
 
-    ``current`` holds the jobs in the order of ``jobs`` and is changed in place.
+    ``current`` holds the jobs in the order of ``jobs`` and is changed in place. ``micro_batch_s`` goes along with a
+    set-point.
     """
     total_share = 0.0
     for job, spec in zip(current, jobs, strict=True):
@@ -76,5 +78,5 @@ def split(
         changed = abs(part - job.duty) >= config.duty_step or (part == 0.0) != (job.duty == 0.0)
         if not changed and now_s - job.paced_s < config.pace_refresh_s:
             continue
-        out.append(SetPace(spec.id, part))
+        out.append(SetPace(spec.id, part, micro_batch_s))
         current[index] = replace(job, duty=part, paced_s=now_s, owed_s=owed_s(job, spec, now_s), owed_from_s=now_s)

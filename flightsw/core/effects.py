@@ -12,10 +12,14 @@ from .plan import PlanRequest
 
 
 class SetPace(msgspec.Struct, frozen=True):
-    """Share of time, 0 to 1, that a worker may spend in micro-batches from now on."""
+    """Share of time, 0 to 1, that a worker may spend in micro-batches from now on.
+
+    ``micro_batch_s`` is the longest micro-batch that still lets the mean power follow the budget; 0 is no bound.
+    """
 
     job: str
     duty: float
+    micro_batch_s: float = 0.0
 
 
 class StartWorker(msgspec.Struct, frozen=True):

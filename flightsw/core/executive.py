@@ -1,7 +1,8 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
     sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → load protection → mode
-          → planning → governor → payload → checkpoint → commanding → sequences → housekeeping → downlink → durable
+          → planning → governor → tracking → payload → checkpoint → commanding → sequences → housekeeping → downlink
+          → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -56,6 +57,7 @@ from . import (
     supervision,
     tables,
     thermal,
+    tracking,
     watchpoints,
 )
 from .command_driver import drive
@@ -65,7 +67,7 @@ from .effects import Actuate, Effect, KickWatchdog, RequestPlan, Restart
 from .events import Event, Fields
 from .execution import facts
 from .frame import Frame, report
-from .inputs import Inputs, Reset
+from .inputs import GpuSample, Inputs, Reset
 from .parameter_set import flown
 from .payload import Permit
 from .sequence_durable import SEQUENCES_KEY
@@ -228,6 +230,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         mode=vehicle.mode,
         governor=vehicle.governor,
         planning=vehicle.planning,
+        tracking=vehicle.tracking,
         payload=vehicle.payload,
         checkpoint=vehicle.checkpoint,
         commanding=vehicle.commanding,
@@ -319,7 +322,12 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     governed, found = governor.step(vehicle.governor, config.governor, config.eps, config.thermal, situation, now_s)
     if found:
         take(found)
-    work, said = payload.step(vehicle.payload, config.payload, config.jobs, permit, governed.duty, reports, now_s)
+    tracked, found = _track(vehicle, config, governed, sensed, reading, now_s)
+    if found:
+        take(found)
+    work, said = payload.step(
+        vehicle.payload, config.payload, config.jobs, permit, tracked.duty, reports, now_s, tracked.micro_batch_s
+    )
     if said:
         take(said)
     outlook = checkpoint.Outlook(clock.steady_s, power.eclipse, power.arc_remaining_s)
@@ -334,6 +342,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         mode=moded,
         governor=governed,
         planning=planned,
+        tracking=tracked,
         payload=work,
         checkpoint=rings,
         events=frame.events,
@@ -387,6 +396,24 @@ def _finish(vehicle: Vehicle, config: Config, frame: Frame, now_s: float) -> tup
     vehicle, written = persist(vehicle, config.durable, now_s, now=restarting)
     packer.effects.extend(written)
     return vehicle, tuple(packer.effects)
+
+
+def _track(
+    vehicle: Vehicle,
+    config: Config,
+    governed: governor.State,
+    sensed: sense.State,
+    reading: GpuSample | None,
+    now_s: float,
+) -> tuple[tracking.State, tuple[Event, ...]]:
+    """The duty that draws the budget, by what was measured under the set-points up to this frame."""
+    frame = sensed.frame
+    duty, busy_s, steady = tracking.given(vehicle.payload.jobs)
+    rail_w = frame.gpu_rail_power_w if frame is not None and sensed.fresh else tracking.NAN
+    seen = tracking.Seen(reading, sensed.gpu_fresh, rail_w, vehicle.eps.rail_on, duty, busy_s, steady)
+    card = tracking.Card(config.governor.gpu_idle_w, config.governor.gpu_max_w)
+    budget_w, working = governed.power_budget_w, governed.duty > 0.0
+    return tracking.step(vehicle.tracking, config.tracking, card, budget_w, working, seen, now_s)
 
 
 def _permit(moded: mode.State, power: eps.State, restart: RestartOrder | None) -> Permit:

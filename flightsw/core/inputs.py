@@ -13,6 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from flightsw.link.avionics import SensorFrame
+from flightsw.link.power_reading import PowerReading
 
 from .plan import Plan
 
@@ -27,6 +28,10 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
     reasons. ``xid_count`` counts XID reports since the probe started, ``xids`` are the newest of them, oldest
     first; when they are not supported, ``unsupported`` says "xid". A count that could not be read this time is None
     without its name in ``unsupported``. ``card`` is the card's own name, empty when it tells none.
+
+    ``power_w`` is the quickest power that the card gives; ``readings`` says what kind it is and lists the others.
+    ``power_limit_w`` is the limit that was set, ``power_limit_enforced_w`` the lowest of all that act on the card,
+    ``slowdown_margin_k`` how much warmer it may get before it slows down.
     """
 
     sequence: int
@@ -43,6 +48,11 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True):
     xids: tuple[int, ...] = ()
     xid_count: int | None = None
     unsupported: tuple[str, ...] = ()
+    power_average_w: float | None = None
+    power_limit_w: float | None = None
+    power_limit_enforced_w: float | None = None
+    slowdown_margin_k: float | None = None
+    readings: tuple[PowerReading, ...] = ()
 
 
 class WorkerReady(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,7 +57,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Window of the restart count."""
     quarantine_retry_s: Annotated[float, Meta(ge=1.0, le=86_400.0)] = 300.0
     """Pause between two tries in quarantine."""
-    duty_min: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.02
+    duty_min: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.005
     """Smallest duty a worker is given; less becomes 0."""
     duty_step: Annotated[float, Meta(ge=0.0, le=0.5)] = 0.005
     """A change of duty smaller than this waits for the refresh."""
@@ -101,6 +101,7 @@ class Job(Struct, frozen=True, kw_only=True):
     tokens_before: int = 0
     tokens_per_s: float = float("nan")
     micro_batch_s: float = float("nan")
+    busy_s: float = 0.0
     baseline: Baseline = anomaly.NEW
     generation: int = -1
     requests: tuple[int, ...] = ()

@@ -113,6 +113,7 @@ def step(
     duty: float,
     reports: tuple[Report, ...],
     now_s: float,
+    micro_batch_s: float = 0.0,
 ) -> tuple[State, tuple[Outcome, ...]]:
     """Take in what the workers tell, move every job along its life, split the duty."""
     out: list[Outcome] = []
@@ -123,7 +124,7 @@ def step(
             current[index] = told(current[index], config, jobs[index], report, now_s, out)
     for index, spec in enumerate(jobs):
         current[index] = _move(current[index], config, spec, permit, now_s, out)
-    split(current, config, jobs, duty if permit is Permit.RUN else 0.0, now_s, out)
+    split(current, config, jobs, duty if permit is Permit.RUN else 0.0, now_s, out, micro_batch_s)
     # Most frames change nothing; the same state object then says so.
     if all(map(is_, current, state.jobs)):
         return state, tuple(out)

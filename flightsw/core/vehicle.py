@@ -39,6 +39,7 @@ from . import (
     shedding,
     tables,
     thermal,
+    tracking,
     watchpoints,
 )
 from .bus_alarm import Config as BusAlarmConfig
@@ -70,6 +71,7 @@ from .shed_table import Config as SheddingConfig
 from .supervision import State as SupervisionState
 from .tables import Config as TablesConfig
 from .thermal import Config as ThermalConfig
+from .tracking import Config as TrackingConfig
 
 RESTART_TIMEOUT_S: Final = 30.0
 """A restart waits this long for the workers to checkpoint and go (machine clock)."""
@@ -94,6 +96,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Power and throughput of the card."""
     planning: PlanningConfig = PlanningConfig()
     """When to plan, how far, and what it may cost."""
+    tracking: TrackingConfig = TrackingConfig()
+    """How the duty is corrected by the measured energy."""
     gpu_health: GpuHealthConfig = GpuHealthConfig()
     """How the card's own reports are kept."""
     fdir: FdirConfig = FdirConfig()
@@ -185,6 +189,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     mode: mode.State
     governor: governor.State
     planning: planning.State
+    tracking: tracking.State
     payload: payload.State
     checkpoint: checkpoint.State
     commanding: commanding.State
@@ -241,6 +246,7 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         mode=mode.State(resume=mode.CRASH_LOOP if crash_loop else None),
         governor=governor.start(config.governor),
         planning=planning.State(),
+        tracking=tracking.start(now_s),
         payload=payload.start(config.jobs, now_s),
         checkpoint=checkpoint.start(config.jobs),
         commanding=commanding.State(),

@@ -94,6 +94,10 @@ _BY_SOURCE: Final[dict[Source, tuple[str, ...]]] = {
         "gpu.xid_count",
         "gpu.throttle_reasons",
         "gpu.xid_grave",
+        "gpu.power_average_w",
+        "gpu.power_limit_w",
+        "gpu.power_limit_enforced_w",
+        "gpu.slowdown_margin_k",
         "governor.excess_w",
     ),
     Source.TRAINING: (

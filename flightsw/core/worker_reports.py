@@ -70,6 +70,7 @@ def _progressed(job: Job, report: WorkerProgress, now_s: float) -> Job:
         # Smoothed over a few heartbeats; the first one has nothing to smooth with.
         tokens_per_s=rate if job.tokens_per_s != job.tokens_per_s else 0.7 * job.tokens_per_s + 0.3 * rate,
         micro_batch_s=report.micro_batch_s,
+        busy_s=report.busy_s,
         baseline=anomaly.step(job.baseline, report.micro_batch_s, report.loss) if moved else job.baseline,
     )
 
@@ -97,6 +98,7 @@ def _ready(job: Job, spec: JobConfig, report: WorkerReady, now_s: float, out: li
         step=report.step,
         generation=report.generation,
         tokens_per_s=float("nan"),
+        busy_s=0.0,
         baseline=anomaly.NEW,
     )
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from flightsw.gpu.protocol import Sample
+from flightsw.link.power_reading import PowerReading
 
 SYSFS: Final = Path("/sys")
 
@@ -50,7 +51,17 @@ TEMPERATURE_MIN_DEGC: Final = -80.0
 TEMPERATURE_MAX_DEGC: Final = 200.0
 FILE_BYTES_MAX: Final = 256
 
-_UNREADABLE: Final = ("energy_j", "ecc_corrected", "ecc_uncorrected", "throttle_reasons", "xid")
+_UNREADABLE: Final = (
+    "energy_j",
+    "ecc_corrected",
+    "ecc_uncorrected",
+    "throttle_reasons",
+    "power_average_w",
+    "power_limit_w",
+    "power_limit_enforced_w",
+    "slowdown_margin_k",
+    "xid",
+)
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -103,7 +114,11 @@ class JetsonReader:
         values: dict[str, Any] = {name: source.value() for name, source in self._sources.items()}
         failed = bool(values) and all(value != value for value in values.values())
         self.fault = "no sensor can be read" if failed else ""
-        return Sample(sequence=sequence, source=self.source, unsupported=self._unsupported, **values)
+        power_w = values.get("power_w", nan)
+        readings = (PowerReading("rail", power_w, nan, nan),) if power_w == power_w else ()
+        return Sample(
+            sequence=sequence, source=self.source, unsupported=self._unsupported, readings=readings, **values
+        )
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -13,6 +13,9 @@ Zero is never a way to say "no value". A row of ``COUNTS`` has no NaN: None with
 its failed reading. A later call of a row is tried only when an earlier one is unsupported, never when it fails:
 power would otherwise jump between the instantaneous value and the one-second average.
 
+Power is asked three times, because a card's powers are different quantities (``link.power_reading``): each source
+of one says its kind and its window.
+
 XID reports are events, not quantities: ``Card.tell_xids`` registers for them and fetches what has come, without
 waiting. They are fetched before the quantities, because the report that a card has fallen off the bus (79) is the
 last thing it says; numbers and count outlive the session that they came in.
@@ -24,6 +27,7 @@ again, is a lost card too: after a bus loss some drivers answer every call with 
 
 import contextlib
 import importlib
+import time
 from collections.abc import Callable
 from math import isfinite, nan
 from types import ModuleType
@@ -32,9 +36,13 @@ from typing import Any, Final
 import msgspec
 
 from flightsw.gpu.protocol import Sample
+from flightsw.link.power_reading import PowerKind, PowerReading
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 30.0
+INSTANT_WINDOW_S: Final = 0.025
+"""Length of the sensor's look on A100 and H100 (power-thermal-orbit reference, section 3)."""
+AVERAGE_WINDOW_S: Final = 1.0
 ALL_ONES_32: Final = 0xFFFFFFFF
 ALL_ONES_64: Final = 0xFFFFFFFFFFFFFFFF
 XIDS_PER_READ_MAX: Final = 64
@@ -104,12 +112,25 @@ class Call(msgspec.Struct, frozen=True):
     function: str
     arguments: tuple[Constant, ...] = ()
     member: str = ""
+    kind: PowerKind | None = None
+    window_s: float = 0.0
 
 
 class FieldValue(msgspec.Struct, frozen=True):
     """One id asked through ``nvmlDeviceGetFieldValues``."""
 
     field: Constant
+    kind: PowerKind | None = None
+    window_s: float = 0.0
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A number, what kind of power reading it is, and when the driver took it (Unix time, NaN: it does not say)."""
+
+    number: float
+    kind: PowerKind | None
+    window_s: float
+    taken_s: float
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -134,7 +155,18 @@ FIELDS: Final = (
     # A card that answers at all draws power: exactly 0 mW is a reading that failed.
     Field(
         "power_w",
-        (FieldValue(Constant("NVML_FI_DEV_POWER_INSTANT", 186)), Call("nvmlDeviceGetPowerUsage")),
+        # On Ampere (but GA100) and later the call is the 1 s average; what is older is taken for no quicker.
+        (
+            FieldValue(Constant("NVML_FI_DEV_POWER_INSTANT", 186), "instant", INSTANT_WINDOW_S),
+            Call("nvmlDeviceGetPowerUsage", kind="average", window_s=AVERAGE_WINDOW_S),
+        ),
+        1e-3,
+        1e-3,
+        5000.0,
+    ),
+    Field(
+        "power_average_w",
+        (FieldValue(Constant("NVML_FI_DEV_POWER_AVERAGE", 185), "average", AVERAGE_WINDOW_S),),
         1e-3,
         1e-3,
         5000.0,
@@ -153,8 +185,8 @@ FIELDS: Final = (
     Field(
         "energy_j",
         (
-            Call("nvmlDeviceGetTotalEnergyConsumption"),
-            FieldValue(Constant("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 83)),
+            Call("nvmlDeviceGetTotalEnergyConsumption", kind="energy"),
+            FieldValue(Constant("NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION", 83), "energy"),
         ),
         1e-3,
         0.0,
@@ -199,6 +231,10 @@ FIELDS: Final = (
         2.0**32,
         ALL_ONES_64,
     ),
+    Field("power_limit_w", (Call("nvmlDeviceGetPowerManagementLimit"),), 1e-3, 0.0, 5000.0),
+    Field("power_limit_enforced_w", (Call("nvmlDeviceGetEnforcedPowerLimit"),), 1e-3, 0.0, 5000.0),
+    # Degrees to slowdown: an absolute threshold is no longer the way to ask on newer cards.
+    Field("slowdown_margin_k", (Call("nvmlDeviceGetMarginTemperature"),), 1.0, -100.0, 200.0),
 )
 
 COUNTS: Final = ("ecc_corrected", "ecc_uncorrected", "throttle_reasons")
@@ -238,11 +274,11 @@ class Card:
         text = raw.decode(errors="replace") if isinstance(raw, bytes) else str(raw)
         return text[:NAME_CHARACTERS_MAX]
 
-    def value(self, field: Field) -> float:
+    def value(self, field: Field) -> Value:
         """One quantity now, in the sample's unit; ``Unsupported`` when no source offers it."""
         for source in field.sources:
             try:
-                raw = self._ask(source)
+                raw, taken_s = self._ask(source)
             except Unsupported:
                 continue
             if raw == field.sentinel:
@@ -252,8 +288,22 @@ class Card:
             value = raw * field.factor
             if not field.low <= value <= field.high:
                 raise Failed(f"{field.name}: {value:g} is outside {field.low:g} to {field.high:g}")
-            return value
+            return Value(value, source.kind, source.window_s, taken_s)
         raise Unsupported(field.name)
+
+    def ask(self, function: str, *arguments: object) -> Any:
+        """The answer of any function about this card, as the module gives it."""
+        return self._call(function, self._handle, *arguments)
+
+    def identity(self) -> str:
+        """What tells this card from every other one: its UUID, or its name where it has none."""
+        for function in ("nvmlDeviceGetUUID", "nvmlDeviceGetName"):
+            try:
+                answer = self.ask(function)
+            except Unsupported:
+                continue
+            return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+        raise Unsupported("neither a UUID nor a name")
 
     def tell_xids(self, tell: Callable[[int], None]) -> None:
         """Each XID reported since the last call, oldest first, at most ``XIDS_PER_READ_MAX``; never waits.
@@ -292,17 +342,20 @@ class Card:
         with contextlib.suppress(NvmlError):
             self._call("nvmlEventSetFree", events)
 
-    def _ask(self, source: Call | FieldValue) -> Any:
+    def _ask(self, source: Call | FieldValue) -> tuple[Any, float]:
+        """The raw answer, and when it was taken."""
         if isinstance(source, Call):
             answer = self._call(source.function, self._handle, *map(self._constant, source.arguments))
-            return getattr(answer, source.member, None) if source.member else answer
+            return getattr(answer, source.member, None) if source.member else answer, nan
         answers = self._call("nvmlDeviceGetFieldValues", self._handle, [self._constant(source.field)])
         try:
             answer = answers[0]
             code = answer.nvmlReturn
             if code != 0:
                 raise kind_of(code)(f"{source.field.name}: NVML code {code}")
-            return getattr(answer.value, _UNION[answer.valueType])
+            stamp_us = getattr(answer, "timestamp", 0)
+            taken_s = stamp_us * 1e-6 if isinstance(stamp_us, int) and stamp_us > 0 else nan
+            return getattr(answer.value, _UNION[answer.valueType]), taken_s
         except (AttributeError, IndexError, KeyError, TypeError) as error:
             raise Failed(f"{source.field.name}: answer of an unknown shape ({error})") from error
 
@@ -324,9 +377,13 @@ class NvmlReader:
 
     source: Final = "nvml"
 
-    def __init__(self, module_name: str, index: int) -> None:
+    def __init__(self, module_name: str, index: int, unix_s: Callable[[], float] = time.time) -> None:
+        """``unix_s`` is the clock of the driver's time stamps."""
         self._module_name = module_name
         self._index = index
+        self._unix_s = unix_s
+        self._energy_j = nan
+        self._energy_moved_s = nan
         self._card: Card | None = None
         self._name = ""
         self._unsupported: tuple[str, ...] = ()
@@ -353,6 +410,7 @@ class NvmlReader:
             return self._sample(sequence, {})
         assert self._card is not None
         values: dict[str, float] = {}
+        readings: list[PowerReading] = []
         missing: set[str] = set()
         reason = ""
         try:
@@ -365,7 +423,10 @@ class NvmlReader:
                 reason = str(error)
             for field in FIELDS:
                 try:
-                    values[field.name] = self._card.value(field)
+                    value = self._card.value(field)
+                    values[field.name] = value.number
+                    if value.kind is not None:
+                        readings.append(self._reading(value.kind, value, now_s))
                 except Unsupported:
                     missing.add(field.name)
                 except Failed as error:
@@ -380,13 +441,25 @@ class NvmlReader:
         else:
             self._retry_s = RETRY_FIRST_S
             self.fault = ""
-        return self._sample(sequence, values)
+        return self._sample(sequence, values, tuple(readings))
 
     def close(self) -> None:
         """End NVML."""
         if self._card is not None:
             self._card.close()
             self._card = None
+
+    def _reading(self, kind: PowerKind, value: Value, now_s: float) -> PowerReading:
+        """Age by the driver's own stamp; a counter without one is as old as its last move."""
+        age_s = self._unix_s() - value.taken_s
+        if age_s < 0.0:
+            age_s = 0.0
+        if kind == "energy":
+            if value.number != self._energy_j:
+                self._energy_j, self._energy_moved_s = value.number, now_s
+            if age_s != age_s:
+                age_s = now_s - self._energy_moved_s
+        return PowerReading(kind, value.number, value.window_s, age_s)
 
     def _note(self, xid: int) -> None:
         self._xids = (*self._xids, xid)[-XIDS_KEPT:]
@@ -408,7 +481,7 @@ class NvmlReader:
         self._retry_at_s = now_s + self._retry_s
         self._retry_s = min(2.0 * self._retry_s, RETRY_MAX_S)
 
-    def _sample(self, sequence: int, values: dict[str, float]) -> Sample:
+    def _sample(self, sequence: int, values: dict[str, float], power: tuple[PowerReading, ...] = ()) -> Sample:
         readings: dict[str, Any] = {
             field.name: None if field.name in self._unsupported else values.get(field.name, nan) for field in FIELDS
         }
@@ -422,5 +495,6 @@ class NvmlReader:
             unsupported=self._unsupported,
             xids=self._xids,
             xid_count=None if XID in self._unsupported else self._xid_count,
+            readings=power,
             **readings,
         )

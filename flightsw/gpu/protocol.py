@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from flightsw.link.power_reading import PowerReading
+
 MESSAGE_BYTES_MAX: Final = 1 << 20
 LENGTH_PREFIX: Final = ByteLayout("<I")
 
@@ -69,6 +71,8 @@ class TrainSpec(
     """Start without being asked whenever the mode allows payload."""
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     """Share of the duty budget while other jobs want it too."""
+    sm_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    """Part of the card's multiprocessors that the worker uses, where PyTorch has green contexts; 1 is the card."""
 
 
 class InferSpec(
@@ -96,6 +100,8 @@ class InferSpec(
     """Start without being asked whenever the mode allows payload."""
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5
     """Share of the duty budget while it has requests and other jobs want it too."""
+    sm_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    """Part of the card's multiprocessors that the worker uses, where PyTorch has green contexts; 1 is the card."""
 
 
 class ProbeSpec(
@@ -113,6 +119,27 @@ class ProbeSpec(
     """Time between two readings."""
 
 
+class SetterSpec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="setter"
+):
+    """Settings of the card that the setter shall hold; 0 (−1 for the mode) is not wanted. Watts, MHz."""
+
+    saved_file: str
+    power_limit_w: float = 0.0
+    power_limit_min_w: float = 0.0
+    power_limit_max_w: float = 0.0
+    clock_lock_mhz: int = 0
+    nvpmodel_mode: int = -1
+    nvpmodel_program: str = "nvpmodel"
+    nvml_module: str = "pynvml"
+    device_index: int = 0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any setting is to be changed."""
+        return self.power_limit_w > 0.0 or self.clock_lock_mhz > 0 or self.nvpmodel_mode >= 0
+
+
 JobSpec = TrainSpec | InferSpec
 
 
@@ -120,9 +147,13 @@ JobSpec = TrainSpec | InferSpec
 
 
 class Pace(msgspec.Struct, frozen=True, tag_field="kind", tag="pace"):
-    """Duty set-point, 0 to 1, effective from the next micro-batch."""
+    """Duty set-point, 0 to 1, effective from the next micro-batch.
+
+    ``micro_batch_s`` is the longest micro-batch wanted; 0 is no bound. A worker comes as near as its work allows.
+    """
 
     duty: float
+    micro_batch_s: float = 0.0
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag_field="kind", tag="checkpoint"):
@@ -142,11 +173,18 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     seed: int
 
 
+class Adjust(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="adjust"):
+    """Move a setting that the setter holds: "power_limit" (mW), "clock_lock" (MHz), "nvpmodel" (mode)."""
+
+    setting: str
+    value: int
+
+
 class Stop(msgspec.Struct, frozen=True, tag_field="kind", tag="stop"):
     """Checkpoint (training), fail what is queued (inference), then exit with status 0."""
 
 
-ToChild = TrainSpec | InferSpec | ProbeSpec | Pace | Checkpoint | Generate | Stop
+ToChild = TrainSpec | InferSpec | ProbeSpec | SetterSpec | Adjust | Pace | Checkpoint | Generate | Stop
 
 
 # --- child → daemon ----------------------------------------------------------------------------------------
@@ -222,6 +260,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fa
     reason: str
 
 
+class Applied(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="applied"):
+    """The settings that the setter holds, or has just put back. It comes at least every few seconds."""
+
+    values: dict[str, int]
+    restored: bool
+
+
 class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sample"):
     """One reading of the probe; None marks an unsupported field, NaN a failed reading.
 
@@ -243,9 +288,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
     xids: tuple[int, ...] = ()
     xid_count: int | None = None
     unsupported: tuple[str, ...] = ()
+    power_average_w: float | None = None
+    power_limit_w: float | None = None
+    power_limit_enforced_w: float | None = None
+    slowdown_margin_k: float | None = None
+    readings: tuple[PowerReading, ...] = ()
 
 
-FromChild = Ready | Heartbeat | Committed | Rejected | SaveFailed | Swapped | Reply | Fault | Sample
+FromChild = Ready | Heartbeat | Committed | Rejected | SaveFailed | Swapped | Reply | Fault | Applied | Sample
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_child: Final[msgspec.msgpack.Decoder[ToChild]] = msgspec.msgpack.Decoder(ToChild)

@@ -14,6 +14,7 @@ daemon vanished · ``TERMINATED_STATUS`` after SIGTERM.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -76,7 +77,7 @@ def _serve() -> int:
     beat = threading.Thread(target=_beat, args=(job, ended), name="heartbeat", daemon=True)
     beat.start()
     try:
-        _run(spec, job)
+        _partitioned(spec, job)
     except JobFault as fault:
         return _fault(channel, fault.code, fault.reason)
     except MemoryError as error:
@@ -92,6 +93,23 @@ def _serve() -> int:
         beat.join()
     channel.send(job.progress.beat())
     return TERMINATED_STATUS if terminated.is_set() else 0
+
+
+def _partitioned(spec: protocol.JobSpec, job: "Job") -> None:
+    """Run on the part of the card that the specification names; without partitions on the whole card, and say
+    so."""
+    if spec.sm_fraction >= 1.0:
+        return _run(spec, job)
+    import torch
+
+    from flightsw.gpu.actuators.partition import PartitionUnavailable, partition
+
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(partition(torch, spec.sm_fraction))
+        except PartitionUnavailable as error:
+            job.send(protocol.Fault(code="partition", reason=f"{error}; the job goes on with the whole card"))
+        return _run(spec, job)
 
 
 def _run(spec: protocol.JobSpec, job: "Job") -> None:

@@ -59,6 +59,7 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0x2B, "BUS_ALARM_OVER", _I, "the bus is well again, the alarm lasted {duration_s:.1f} s", "The payload may work again."),
     _event(0x28, "PLAN_FALLBACK", _W, "no plan, the closed form governs: {reason}", "The planner's plan was lost or grew too old."),
     _event(0x29, "PLAN_RESUMED", _I, "a plan is followed again", "The planner answers again."),
+    _event(0xE3, "POWER_MISMATCH", _W, "GPU power: counter {counter_w:.0f} W, power board {rail_w:.0f} W: the higher one is believed", "The two witnesses of the GPU's power disagree."),
     # 0x30.. payload
     _event(0x30, "JOB_STATE", _I, "job {job}: {old} → {new}: {reason}", "A job changed its state."),
     _event(0x31, "WORKER_READY", _I, "job {job}: pid {pid} on {device}, resumed at step {step}, generation {generation}", "A worker is up; generation −1 is a fresh start."),

@@ -232,6 +232,17 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="planner.age_s", unit="s", text="Age of the plan in hand in mission time; NaN is none"),
     Parameter(name="planner.solve_ms", unit="ms", text="Processor time of the last plan; NaN is none"),
     Parameter(name="planner.fallbacks", text="Plans lost since boot: the closed form governed alone"),
+    # the card's power limits
+    Parameter(name="gpu.power_average_w", unit="W", text="GPU board power, average of a second by the card itself"),
+    Parameter(name="gpu.power_limit_w", unit="W", text="Power limit of the card as it was set"),
+    Parameter(name="gpu.power_limit_enforced_w", unit="W", text="Lowest of all power limits that act on the card"),
+    Parameter(name="gpu.slowdown_margin_k", unit="K", text="How much warmer the card may get before it slows down"),
+    # power tracking
+    Parameter(name="governor.tracked_power_w", unit="W", text="GPU's mean power over the last measured window"),
+    Parameter(name="governor.tracking_error_fraction", text="That power over the window's budget, minus 1"),
+    Parameter(name="governor.idle_learned_w", unit="W", text="Power of the idle card as learned"),
+    Parameter(name="governor.active_learned_w", unit="W", text="Power of the card at work as learned"),
+    Parameter(name="governor.micro_batch_ms", unit="ms", text="Longest micro-batch that the workers may run"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -356,6 +367,8 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "planner.state",
             "planner.age_s",
             "sensors.bad",
+            "governor.tracking_error_fraction",
+            "gpu.power_average_w",
         ),
     ),
     HousekeepingGroup(
@@ -458,6 +471,13 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "eps.latch_ups",
             "planner.solve_ms",
             "planner.fallbacks",
+            "governor.tracked_power_w",
+            "governor.idle_learned_w",
+            "governor.active_learned_w",
+            "governor.micro_batch_ms",
+            "gpu.power_limit_w",
+            "gpu.power_limit_enforced_w",
+            "gpu.slowdown_margin_k",
         ),
     ),
 )

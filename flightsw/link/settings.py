@@ -212,6 +212,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(2509, "latchup.hold_s", "float", 0.5, 600.0, "s", "The rail stays off for this long the first time"),
     Setting(2510, "latchup.good_s", "float", 1.0, 604_800.0, "s", "After this without a latch-up the next is the first again"),
     Setting(2511, "latchup.cycles_max", "int", 1, 100, "", "Cycles in a row; the next latch-up leaves the rail off"),
+    Setting(2201, "tracking.window_s", "float", 10.0, 600.0, "s", "Length of a measurement of the GPU's mean power"),
+    Setting(2202, "tracking.prior_fraction", "float", 0.0, 1.0, "", "Uncertainty of the profile's powers; 0 flies on the profile alone"),
+    Setting(2203, "tracking.drift_fraction", "float", 0.0, 0.2, "", "Their change from one window to the next"),
+    Setting(2204, "tracking.trim_max", "float", 0.0, 0.9, "", "Largest correction of idle power and slope, as a part of the profile's"),
+    Setting(2205, "tracking.mismatch_fraction", "float", 0.02, 1.0, "", "Energy counter and power board differ when they are further apart"),
+    Setting(2206, "tracking.ripple_fraction", "float", 0.001, 1.0, "", "Share of a window's mean power that one micro-batch may make"),
 )
 # fmt: on
 SETTING_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}

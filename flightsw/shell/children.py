@@ -60,8 +60,16 @@ class Process(asyncio.SubprocessProtocol, Generic[Said]):
     """One process. ``run`` starts it and waits for its end; what it says is taken with ``take``."""
 
     def __init__(
-        self, name: str, command: Sequence[str], spec: msgspec.Struct | None = None, niceness: int = 0
+        self,
+        name: str,
+        command: Sequence[str],
+        spec: msgspec.Struct | None = None,
+        niceness: int = 0,
+        *,
+        leashed: bool = True,
     ) -> None:
+        """A child that is not ``leashed`` outlives a daemon that dies, to clean up after itself at end of file."""
+        self._leashed = leashed
         self._command = tuple(command)
         self._spec = spec
         self._niceness = niceness
@@ -115,7 +123,7 @@ class Process(asyncio.SubprocessProtocol, Generic[Said]):
         return self._transport.get_pid() if self._transport and not self._exited.is_set() else None
 
     async def _live(self) -> int:
-        leash = (sys.executable, "-I", "-S", _LEASH, str(os.getpid()), str(self._niceness))
+        leash = (sys.executable, "-I", "-S", _LEASH, str(os.getpid()), str(self._niceness)) if self._leashed else ()
         loop = asyncio.get_running_loop()
         try:
             transport, _ = await loop.subprocess_exec(lambda: self, *leash, *self._command, start_new_session=True)

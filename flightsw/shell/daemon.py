@@ -44,6 +44,8 @@ from .planner_child import Planner
 from .ports import Ports
 from .radio import Radio
 from .recorder import Recorder
+from .setter import CYCLE_S as SETTER_CYCLE_S
+from .setter import Setter
 from .store import Store
 from .store_writer import StoreWriter
 from .supervisor import Adapter, RestartPolicy, statuses
@@ -122,7 +124,7 @@ class Daemon:
             restarts_max=supervisor.restarts_max,
             window_s=supervisor.window_s,
         )
-        self._adapters = (
+        self._adapters: tuple[Adapter, ...] = (
             Adapter("avionics", avionics.wire.run, lambda: avionics.wire.executions, policy, mandatory=True),
             Adapter("radio", radio.wire.run, lambda: radio.wire.executions, policy, mandatory=True),
             Adapter(
@@ -149,6 +151,19 @@ class Daemon:
                 else ()
             ),
         )
+        self._setter = Setter(mission.setter) if mission.setter is not None else None
+        if self._setter is not None:
+            setter = self._setter
+            self._adapters += (
+                Adapter(
+                    "setter",
+                    setter.run,
+                    lambda: setter.executions,
+                    policy,
+                    mandatory=False,
+                    cycle_s=SETTER_CYCLE_S,
+                ),
+            )
         self._ports = Ports(
             radio=radio,
             avionics=avionics,
@@ -189,6 +204,8 @@ class Daemon:
                 "the executive failed, the daemon ends: %s: %s", type(error).__name__, error, exc_info=True
             )
         finally:
+            if self._setter is not None:
+                await self._setter.stop()
             for task in supervised:
                 task.cancel()
             for job in self._workers.running:
@@ -236,6 +253,8 @@ class Daemon:
         if self._failure is not None:
             raise self._failure
         at_s = now_s()
+        if self._setter is not None:
+            self._setter.take()
         inputs = Inputs(
             sensors=self._avionics.take(),
             gpu=self._probe.take(),

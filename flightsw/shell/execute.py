@@ -34,8 +34,8 @@ def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float)
                 ports.recorder.record(_row(effect, boot_count, sent))
         case effects.Actuate():
             ports.avionics.actuate(effect)
-        case effects.SetPace(job, duty):
-            ports.workers.tell(job, protocol.Pace(duty))
+        case effects.SetPace(job, duty, micro_batch_s):
+            ports.workers.tell(job, protocol.Pace(duty, micro_batch_s))
         case effects.KickWatchdog():
             ports.watchdog.kick(now_s)
         case effects.Playback(budget_bytes):

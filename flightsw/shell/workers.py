@@ -152,6 +152,11 @@ def as_sample(message: protocol.Sample) -> inputs.GpuSample:
         xids=message.xids,
         xid_count=message.xid_count,
         unsupported=message.unsupported,
+        power_average_w=message.power_average_w,
+        power_limit_w=message.power_limit_w,
+        power_limit_enforced_w=message.power_limit_enforced_w,
+        slowdown_margin_k=message.slowdown_margin_k,
+        readings=message.readings,
     )
 
 
@@ -203,5 +208,5 @@ def as_report(job: str, message: protocol.FromChild | Exit) -> inputs.Report | N
             )
         case protocol.Fault(code=code, reason=reason):
             return inputs.WorkerFault(job=job, code=code, reason=reason)
-        case protocol.Sample():
+        case protocol.Sample() | protocol.Applied():
             return None

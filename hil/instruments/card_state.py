@@ -5,6 +5,7 @@ again; this needs no lock and no assumption about the order in which a processor
 A reader gives up after ``READ_TRIES_MAX`` and reports no value: never a torn one.
 """
 
+import math
 import mmap
 import os
 import zlib
@@ -19,10 +20,10 @@ from .card_health import XIDS_KEPT
 ENVIRONMENT: Final = "GPUSAT_SIM_GPU"
 READ_TRIES_MAX: Final = 64
 
-_LAYOUT: Final = Struct(f"<4sHHdddddQQQQ{XIDS_KEPT}H")
+_LAYOUT: Final = Struct(f"<4sHHddddddQQQQ{XIDS_KEPT}H")
 _CRC: Final = Struct("<I")
 _MAGIC: Final = b"GSIM"
-_VERSION: Final = 2
+_VERSION: Final = 3
 FILE_BYTES: Final = _LAYOUT.size + _CRC.size
 
 
@@ -30,6 +31,8 @@ class CardState(msgspec.Struct, frozen=True, kw_only=True):
     """One instant of a card. ``powered`` False is a card that has left the bus.
 
     ``xids`` are the newest of ``xid_count`` XID reports, oldest first, at most ``XIDS_KEPT``.
+    ``power_w`` is the sensor's last look, ``power_average_w`` its mean over a second; None is the same as
+    ``power_w``.
     """
 
     powered: bool
@@ -43,6 +46,7 @@ class CardState(msgspec.Struct, frozen=True, kw_only=True):
     throttle_reasons: int = 0
     xids: tuple[int, ...] = ()
     xid_count: int = 0
+    power_average_w: float | None = None
 
 
 class CardFile:
@@ -71,6 +75,7 @@ class CardFile:
             state.memory_degc,
             state.energy_j,
             state.utilisation_fraction,
+            math.nan if state.power_average_w is None else state.power_average_w,
             state.ecc_corrected,
             state.ecc_uncorrected,
             state.throttle_reasons,
@@ -88,7 +93,9 @@ class CardFile:
             if _CRC.unpack(crc)[0] != zlib.crc32(body):
                 os.sched_yield()
                 continue
-            magic, version, powered, power_w, die, memory, energy_j, utilisation, *counts = _LAYOUT.unpack(body)
+            magic, version, powered, power_w, die, memory, energy_j, utilisation, average_w, *counts = (
+                _LAYOUT.unpack(body)
+            )
             if magic != _MAGIC or version != _VERSION:
                 return None
             return CardState(
@@ -104,6 +111,7 @@ class CardFile:
                 xid_count=counts[3],
                 # No XID has the number 0: it fills the places that are free.
                 xids=tuple(xid for xid in counts[4:] if xid),
+                power_average_w=None if math.isnan(average_w) else average_w,
             )
         return None
 

@@ -11,6 +11,9 @@ keep a card hot after it was throttled; that is the bench's error, not the gover
 for the card's power supply and the sensor's averaging; its window is stated because the governor sees power
 through it.
 
+What the card shows of its power goes through ``sensor`` (``power_sensor``); ``power_w`` and ``energy_j`` are the
+truth.
+
 A worker that starts again begins its meter at zero. A count that runs backwards is such a restart: its new
 value is the busy time since, never a negative difference.
 """
@@ -22,6 +25,8 @@ from typing import Final
 import msgspec
 
 from flightsw.link.meter import METER_LAYOUT
+
+from .power_sensor import PowerSensor, SensorModel
 
 SMOOTHING_S: Final = 0.25
 MEMORY_S: Final = 5.0
@@ -65,14 +70,19 @@ class Meter:
 class SimulatedGpu:
     """Watts of a card from the meters of every worker on it."""
 
-    def __init__(self, meters: list[Path], model: GpuModel) -> None:
+    def __init__(self, meters: list[Path], model: GpuModel, sensor: SensorModel | None = None) -> None:
         self._meters = [Meter(path) for path in meters]
         self._model = model
         self._debt_s = 0.0
         self._longest_s = 0.0
         self.power_w = model.idle_w
         self.duty = 0.0
-        self.energy_j = 0.0
+        self.sensor = PowerSensor(sensor, power_w=model.idle_w)
+
+    @property
+    def energy_j(self) -> float:
+        """What the card really drew since the start, J."""
+        return self.sensor.true_j
 
     @property
     def meter_resets(self) -> int:
@@ -84,6 +94,7 @@ class SimulatedGpu:
         busy_s = sum(meter.busy_since_last_s() for meter in self._meters)
         if not rail_on:
             self._debt_s, self.power_w, self.duty = 0.0, 0.0, 0.0
+            self.sensor.advance(dt_s, 0.0)
             return 0.0
         self._longest_s = max(busy_s, self._longest_s * math.exp(-dt_s / MEMORY_S), dt_s)
         self._debt_s = min(self._debt_s + busy_s, self._longest_s)
@@ -94,5 +105,5 @@ class SimulatedGpu:
         self.duty += (duty - self.duty) * weight
         target_w = self._model.idle_w + duty * (self._model.maximum_w - self._model.idle_w)
         self.power_w += (target_w - self.power_w) * weight
-        self.energy_j += self.power_w * dt_s
+        self.sensor.advance(dt_s, self.power_w)
         return self.power_w

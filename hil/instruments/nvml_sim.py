@@ -45,6 +45,10 @@ NVML_VALUE_TYPE_UNSIGNED_INT: Final = 1
 NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: Final = 3
 
 NAME: Final = "Simulated GPU (hil)"
+LIMIT_MIN_MW: Final = 200_000
+LIMIT_MW: Final = 700_000
+"""Range of the power limit of an H100 SXM (power-thermal-orbit reference, section 3)."""
+SLOWDOWN_DEGC: Final = 90.0
 
 _TEXTS: Final = {
     NVML_ERROR_UNINITIALIZED: "Uninitialized",
@@ -86,6 +90,7 @@ class FieldValue(msgspec.Struct, frozen=True):
     nvmlReturn: int
     valueType: int
     value: Value
+    timestamp: int = 0
 
 
 class Handle(msgspec.Struct, frozen=True):
@@ -158,8 +163,31 @@ def nvmlDeviceGetName(handle: Handle) -> str:
 
 
 def nvmlDeviceGetPowerUsage(handle: Handle) -> int:
-    """Milliwatts."""
-    return round(_state().power_w * 1e3)
+    """Milliwatts, the average of a second as on every card since Ampere (but GA100)."""
+    return round(_average_w(_state()) * 1e3)
+
+
+def nvmlDeviceGetPowerManagementLimit(handle: Handle) -> int:
+    """Milliwatts; nobody changes it."""
+    _state()
+    return LIMIT_MW
+
+
+def nvmlDeviceGetEnforcedPowerLimit(handle: Handle) -> int:
+    """Milliwatts: the only limit is the card's own."""
+    _state()
+    return LIMIT_MW
+
+
+def nvmlDeviceGetPowerManagementLimitConstraints(handle: Handle) -> list[int]:
+    """Least and most power limit, milliwatts."""
+    _state()
+    return [LIMIT_MIN_MW, LIMIT_MW]
+
+
+def nvmlDeviceGetMarginTemperature(handle: Handle) -> int:
+    """Whole kelvin to slowdown."""
+    return round(SLOWDOWN_DEGC - _state().die_degc)
 
 
 def nvmlDeviceGetTemperature(handle: Handle, sensor: int) -> int:
@@ -241,7 +269,9 @@ def nvmlDeviceGetFieldValues(handle: Handle, field_ids: list[int]) -> list[Field
 
 def _field(state: CardState, field_id: int) -> FieldValue:
     match field_id:
-        case 185 | 186:
+        case 185:
+            number, kind = round(_average_w(state) * 1e3), NVML_VALUE_TYPE_UNSIGNED_INT
+        case 186:
             number, kind = round(state.power_w * 1e3), NVML_VALUE_TYPE_UNSIGNED_INT
         case 82:
             number, kind = round(state.memory_degc), NVML_VALUE_TYPE_UNSIGNED_INT
@@ -250,6 +280,10 @@ def _field(state: CardState, field_id: int) -> FieldValue:
         case _:
             return FieldValue(field_id, NVML_ERROR_NOT_SUPPORTED, NVML_VALUE_TYPE_UNSIGNED_INT, Value())
     return FieldValue(field_id, NVML_SUCCESS, kind, Value(uiVal=number, ullVal=number))
+
+
+def _average_w(state: CardState) -> float:
+    return state.power_w if state.power_average_w is None else state.power_average_w
 
 
 def _recorded() -> CardState:

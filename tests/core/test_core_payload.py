@@ -270,8 +270,8 @@ def test_an_idle_server_owes_nothing_until_it_is_asked() -> None:
         (0.9, 0, {"train": 0.9, "infer": 0.0}),
         (0.9, 1, {"train": 0.6, "infer": 0.3}),
         (0.0, 1, {"train": 0.0, "infer": 0.0}),
-        (0.045, 1, {"train": 0.03, "infer": 0.0}),  # under duty_min a worker cannot pace
-        (0.01, 0, {"train": 0.0, "infer": 0.0}),
+        (0.012, 1, {"train": 0.008, "infer": 0.0}),  # under duty_min a worker cannot pace
+        (0.004, 0, {"train": 0.0, "infer": 0.0}),
     ],
 )
 def test_split_of_the_duty(duty: float, requests: int, paces: dict[str, float]) -> None:
@@ -284,6 +284,12 @@ def test_split_of_the_duty(duty: float, requests: int, paces: dict[str, float]) 
     run.duty = duty
     got = {e.job: e.duty for e in run.effects(after_s=3.0) if isinstance(e, SetPace)}
     assert got == pytest.approx(paces)
+
+
+def test_the_longest_micro_batch_goes_with_the_set_point() -> None:
+    run = Run(duty=0.5).running()
+    run.state, out = payload.step(run.state, CONFIG, JOBS[:1], Permit.RUN, 0.9, (), run.now_s, 0.04)
+    assert out == (SetPace("train", 0.9, 0.04),)
 
 
 def test_pace_is_sent_on_change_and_refreshed() -> None:

@@ -94,8 +94,14 @@ def test_boards(tmp_path: Path, files, rail, power_w, die_degc, load, missing) -
         "ecc_corrected",
         "ecc_uncorrected",
         "throttle_reasons",
+        "power_average_w",
+        "power_limit_w",
+        "power_limit_enforced_w",
+        "slowdown_margin_k",
         "xid",
     }
+    (reading,) = sample.readings
+    assert (reading.kind, reading.value) == ("rail", sample.power_w)
 
 
 @pytest.mark.parametrize("content", ["-256000\n", "", "n/a\n", "\xff\n", "999999999\n"])

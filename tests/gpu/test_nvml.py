@@ -18,7 +18,7 @@ from flightsw.gpu.nvml import (
 )
 
 NOT_SUPPORTED, NO_PERMISSION, TIMEOUT, FUNCTION_NOT_FOUND, LOST, UNKNOWN, NO_DATA = 3, 4, 10, 13, 15, 999, 21
-POWER_INSTANT, MEMORY_TEMP, ENERGY_FIELD, ECC_CORRECTED_FIELD, ECC_FIELD = 186, 82, 83, 3, 4
+POWER_INSTANT, POWER_AVERAGE, MEMORY_TEMP, ENERGY_FIELD, ECC_CORRECTED_FIELD, ECC_FIELD = 186, 185, 82, 83, 3, 4
 
 
 class NVMLError(Exception):
@@ -41,7 +41,11 @@ def field_value(value: float, value_type: int = 1, code: int = 0) -> SimpleNames
 
 def card(fields: dict[int, SimpleNamespace] | None = None, **functions: object) -> ModuleType:
     """A healthy card, except for what is given; a function given as None is missing."""
-    answers = {POWER_INSTANT: field_value(351_200), MEMORY_TEMP: field_value(66)} | (fields or {})
+    answers = {
+        POWER_INSTANT: field_value(351_200),
+        POWER_AVERAGE: field_value(349_000),
+        MEMORY_TEMP: field_value(66),
+    } | (fields or {})
     unsupported = field_value(0, code=NOT_SUPPORTED)
     module = ModuleType("card")
     healthy: dict[str, object] = {
@@ -55,6 +59,9 @@ def card(fields: dict[int, SimpleNamespace] | None = None, **functions: object) 
         "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=83, memory=21),
         "nvmlDeviceGetTotalEccErrors": lambda handle, error_type, counter: 2 if error_type else 40,
         "nvmlDeviceGetCurrentClocksEventReasons": lambda handle: 0x24,
+        "nvmlDeviceGetPowerManagementLimit": lambda handle: 650_000,
+        "nvmlDeviceGetEnforcedPowerLimit": lambda handle: 600_000,
+        "nvmlDeviceGetMarginTemperature": lambda handle: 31,
         "nvmlEventSetCreate": lambda: "set",
         "nvmlDeviceRegisterEvents": lambda handle, kinds, events: None,
         "nvmlEventSetWait_v2": raising(TIMEOUT),
@@ -68,10 +75,10 @@ def card(fields: dict[int, SimpleNamespace] | None = None, **functions: object) 
 
 
 @pytest.fixture
-def reader(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType], NvmlReader]:
-    def make(module: ModuleType) -> NvmlReader:
+def reader(monkeypatch: pytest.MonkeyPatch) -> Callable[..., NvmlReader]:
+    def make(module: ModuleType, **options: Callable[[], float]) -> NvmlReader:
         monkeypatch.setitem(sys.modules, "card", module)
-        return NvmlReader("card", 0)
+        return NvmlReader("card", 0, **options)
 
     return make
 
@@ -108,6 +115,38 @@ def test_units_are_converted_once(reader) -> None:
     assert (sample.ecc_corrected, sample.ecc_uncorrected) == (40, 2)
     assert sample.throttle_reasons == 0x24
     assert (sample.xids, sample.xid_count) == ((), 0)
+
+
+def test_each_power_says_what_it_is_and_how_old(reader) -> None:
+    stamped = SimpleNamespace(**vars(field_value(351_200)), timestamp=1_700_000_000_000_000)
+    one = reader(card({POWER_INSTANT: stamped}), unix_s=lambda: 1_700_000_000.25)
+    one.read(0, now_s=10.0)
+    sample = one.read(1, now_s=12.0)
+    assert [(reading.kind, reading.value, reading.window_s) for reading in sample.readings] == [
+        ("instant", pytest.approx(351.2), 0.025),
+        ("average", 349.0, 1.0),
+        ("energy", 7500.25, 0.0),
+    ]
+    instant, average, energy = sample.readings
+    assert instant.age_s == pytest.approx(0.25)
+    assert isnan(average.age_s), "this driver does not say"
+    assert energy.age_s == pytest.approx(2.0), "as old as its last move"
+    assert (sample.power_average_w, sample.power_limit_w, sample.power_limit_enforced_w) == (349.0, 650.0, 600.0)
+    assert sample.slowdown_margin_k == 31.0
+
+
+def test_the_older_power_call_is_an_average(reader) -> None:
+    sample = reader(card({POWER_INSTANT: field_value(0, code=2), POWER_AVERAGE: field_value(0, code=2)})).read(
+        0, 0.0
+    )
+    assert next((r.kind, r.value) for r in sample.readings) == ("average", 348.0)
+    assert sample.unsupported == ("power_average_w",)
+
+
+def test_a_stamp_from_the_future_is_no_negative_age(reader) -> None:
+    stamped = SimpleNamespace(**vars(field_value(351_200)), timestamp=2_000_000_000_000_000)
+    sample = reader(card({POWER_INSTANT: stamped}), unix_s=lambda: 1_700_000_000.0).read(0, now_s=0.0)
+    assert sample.readings[0].age_s == 0.0
 
 
 # case: module, field, expected value (None is unsupported, NaN failed)
@@ -388,7 +427,8 @@ def test_a_card_that_answers_every_call_with_unknown_is_lost(reader) -> None:
         for name in (
             "nvmlDeviceGetFieldValues", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTemperature",
             "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetTotalEccErrors",
-            "nvmlDeviceGetCurrentClocksEventReasons", "nvmlEventSetWait_v2",
+            "nvmlDeviceGetCurrentClocksEventReasons", "nvmlEventSetWait_v2", "nvmlDeviceGetPowerManagementLimit",
+            "nvmlDeviceGetEnforcedPowerLimit", "nvmlDeviceGetMarginTemperature",
         )
     }  # fmt: skip
     one = reader(card(**calls))

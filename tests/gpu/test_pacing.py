@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from flightsw.gpu.pacing import CREDIT_MAX_S, DEBT_MAX_S, DutyLedger, Pacer
+from flightsw.gpu.pacing import CREDIT_MAX_S, DEBT_MAX_S, SPREAD_S, DutyLedger, Pacer
 
 
 class World:
@@ -32,8 +32,8 @@ class World:
         assert until_s < math.inf, "parked with nothing to come"
         self.now_s = until_s
 
-    def pacer(self, duty):
-        return Pacer(duty, clock=self.clock, wait=self.wait)
+    def pacer(self, duty, spread_s=0.0):
+        return Pacer(duty, spread_s=spread_s, clock=self.clock, wait=self.wait)
 
     def work(self, pacer, busy_s):
         assert pacer.wait_turn()
@@ -41,11 +41,12 @@ class World:
         pacer.spent(busy_s)
 
 
+@pytest.mark.parametrize("spread_s", [0.0, SPREAD_S], ids=["plain", "dithered"])
 @pytest.mark.parametrize("late_s", [0.0, 0.02], ids=["punctual", "oversleeping"])
 @pytest.mark.parametrize("duty", [0.01, 0.1, 0.35, 0.5, 0.8, 0.97, 1.0])
-def test_long_run_duty_is_the_set_point(duty, late_s):
+def test_long_run_duty_is_the_set_point(duty, late_s, spread_s):
     world = World(late_s)
-    pacer = world.pacer(duty)
+    pacer = world.pacer(duty, spread_s)
     start_s, busy_s = world.now_s, 0.0
     for _ in range(2000):
         micro_batch_s = world.random.uniform(0.02, 0.12)

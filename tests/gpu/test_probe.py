@@ -197,7 +197,9 @@ def test_reads_the_benchs_simulated_card(tmp_path: Path, monkeypatch: pytest.Mon
         list(stream)
         assert process.wait(10) == 0
     card.close()
-    assert msgspec.structs.replace(first, sequence=0) == Sample(
+    assert [reading.kind for reading in first.readings] == ["instant", "average", "energy"]
+    assert msgspec.structs.replace(first, sequence=0, readings=()) == Sample(
+        power_average_w=412.5, power_limit_w=700.0, power_limit_enforced_w=700.0, slowdown_margin_k=29.0,
         sequence=0, source="nvml", card="Simulated GPU (hil)", power_w=412.5, die_degc=61.0, memory_degc=70.0,
         energy_j=9e4, utilisation_fraction=0.5, ecc_corrected=4, ecc_uncorrected=1, throttle_reasons=1, xid_count=0,
     )  # fmt: skip

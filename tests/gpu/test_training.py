@@ -54,6 +54,33 @@ def steps(trainer, count):
     return digests
 
 
+def test_a_micro_batch_in_pieces_is_the_same_step_in_another_order_of_summation(spec):
+    plain = replace(spec, deterministic=False)
+    whole, cut = train.prepare(plain), train.prepare(plain)
+    for trainer in (whole, cut):
+        trainer.model.eval()  # Dropout draws anew for each piece.
+    assert [whole.micro_batch() for _ in range(2)] == [False, True]
+    assert [cut.micro_batch(pieces=3) for _ in range(4)] == [False, False, False, True]  # Two of two each.
+    assert cut.step == 1
+    for name, tensor in whole.live().items():
+        torch.testing.assert_close(cut.live()[name], tensor, rtol=1e-3, atol=1e-4)
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-5)
+
+
+def test_a_bound_cuts_micro_batches_of_jobs_that_need_not_be_deterministic(spec):
+    for deterministic, expected in ((True, {1}), (False, {1, 4})):
+        daemon = Daemon()
+        daemon.job.post(protocol.Pace(1.0, 1e-9))
+        folder = f"{spec.checkpoint_dir}-{deterministic}"
+        session = train.Session(replace(spec, deterministic=deterministic, checkpoint_dir=folder), daemon.job)
+        cuts = set()
+        for _ in range(10):
+            session.turn()
+            cuts.add(session.trainer.cut)
+        session.close()
+        assert cuts == expected
+
+
 class Daemon:
     """The other end of a job in this process: collects what it says."""
 

@@ -79,6 +79,19 @@ MISTAKES = (
         "[card]\nprofile = 'h100'",
         "card profile 'h100': no such name; allowed are h100-sxm, or the path of a .toml file",
     ),
+    (
+        "[actuators]\npower_limit_min_w = 300\npower_limit_max_w = 200",
+        "mission.toml: actuators = power_limit_max_w = 200 is under power_limit_min_w = 300",
+    ),
+    (
+        "[actuators]\npower_limit_w = 100\npower_limit_min_w = 300",
+        "mission.toml: actuators = power_limit_w = 100 is outside power_limit_min_w to power_limit_max_w,"
+        " 300 to inf",
+    ),
+    (
+        "[actuators]\nnvpmodel_mode = 99",
+        "mission.toml: actuators.nvpmodel_mode = 99 is refused; allowed is a whole number from -1 to 31",
+    ),
     ("jobs = 3", "mission.toml: jobs = 3 is no list of tables; write [[jobs]] above each job"),
     ("[[jobs]]\nid = 'a'", 'mission.toml: jobs.a.kind is missing; allowed is one of "train", "infer"'),
     (

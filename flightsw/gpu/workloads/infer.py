@@ -24,6 +24,7 @@ from typing import Final, Protocol
 import torch
 
 from flightsw.gpu import protocol
+from flightsw.gpu.actuators.pieces import pieces_for
 from flightsw.gpu.checkpoint.ring import Rejection
 from flightsw.gpu.protocol import Generate, InferSpec
 from flightsw.gpu.workloads.generation import Batch, Sequence, refusal
@@ -127,7 +128,8 @@ class Server:
         self._count()
 
     def _micro_batch(self, batch: Batch) -> None:
-        while self._waiting and batch.free and self._next is None:
+        rows = self._rows_wanted(batch)
+        while self._waiting and batch.running < rows and self._next is None:
             batch.admit(*self._waiting.popleft())
         with self._job.micro_batch():
             tokens, finished = batch.advance()
@@ -135,6 +137,12 @@ class Server:
         for sequence in finished:
             self._answer(sequence)
         self._count()
+
+    def _rows_wanted(self, batch: Batch) -> int:
+        """Rows that may decode together: fewer when their passes take longer than is wanted. What runs goes on."""
+        rows = max(1, batch.running)
+        pieces = pieces_for(self._job.micro_batch_last_s, self._job.micro_batch_bound_s, rows)
+        return self._spec.batch_max if pieces == 1 else max(1, rows // pieces)
 
     def _accept(self, request: Generate) -> None:
         now_s = time.monotonic()

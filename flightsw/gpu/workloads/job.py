@@ -76,6 +76,8 @@ class Job:
         self.progress = Progress()
         self.dropped = 0
         self.micro_batch_last_s = 0.0
+        self.micro_batch_bound_s = 0.0
+        """Longest micro-batch that is wanted; 0 is no bound. A workload comes as near as it can."""
         self.is_ready = threading.Event()
         self._stopping = threading.Event()
         self._inbox: deque[protocol.ToChild] = deque()
@@ -94,6 +96,7 @@ class Job:
     def post(self, message: protocol.ToChild) -> None:
         """Hand over a message from the daemon."""
         if isinstance(message, protocol.Pace):
+            self.micro_batch_bound_s = message.micro_batch_s
             self.pacer.set_duty(message.duty)
         elif isinstance(message, protocol.Stop):
             self.stop()

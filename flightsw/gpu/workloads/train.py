@@ -18,6 +18,7 @@ from typing import Final, TextIO
 import torch
 
 from flightsw.gpu import protocol
+from flightsw.gpu.actuators.pieces import pieces_for
 from flightsw.gpu.checkpoint.ring import Commit, Rejection, Ring, SaveError
 from flightsw.gpu.checkpoint.saver import Saved, Saver
 from flightsw.gpu.protocol import TrainSpec
@@ -99,6 +100,7 @@ class Session:
         self._ring = Ring(Path(spec.checkpoint_dir), spec.generations)
         self._rollbacks = 0
         self._split = 0
+        self._whole_s = 0.0
         self._slow = 0
         self._slow_reported = False
         self._journal = open_journal(spec.journal, fresh=False)
@@ -166,17 +168,26 @@ class Session:
 
     def turn(self) -> None:
         """Run one micro-batch."""
+        pieces = self._pieces()
         try:
             with self._job.micro_batch():
-                stepped = self.trainer.micro_batch(self._saver.fence)
+                stepped = self.trainer.micro_batch(self._saver.fence, pieces)
         except NonFinite as error:
             self._roll_back(str(error))
             return
+        self._whole_s = self._job.micro_batch_last_s * self.trainer.cut
         if stepped:
             self._show_progress()
             if self._spec.journal:
                 self._journal.write(f"{self.trainer.step} {self.trainer.digest()}\n")
         self._watch_speed()
+
+    def _pieces(self) -> int:
+        """How the next micro-batch is cut. A deterministic job is not: another order of summation is other bits;
+        nor is a compiled one, which would be compiled anew for each size."""
+        if self._spec.deterministic or self._spec.compile:
+            return 1
+        return pieces_for(self._whole_s, self._job.micro_batch_bound_s, self.trainer.rows)
 
     def finish(self) -> None:
         """Leave the state of the last step on disk."""

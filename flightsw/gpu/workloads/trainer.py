@@ -97,27 +97,42 @@ class Trainer:
         tokens = corpus.tokens.to(device) if on_device else corpus.tokens
         self._windows = tokens.unfold(0, self.config.context + 1, 1)  # A view: (positions, context + 1).
         self._whole: tuple[Tensor, Tensor] | None = None
+        self._pieces: list[tuple[Tensor, Tensor]] = []
+        self.cut = 1
+        """Pieces of the part at hand."""
         self._accumulated = 0
         self._loss_sum = 0.0
         self.random_states = self._capture()
 
-    def micro_batch(self, before_update: Callable[[], None] = lambda: None) -> bool:
+    def micro_batch(self, before_update: Callable[[], None] = lambda: None, pieces: int = 1) -> bool:
         """One pass over a part of a micro-batch, finished on the device; True when it completed an optimiser step.
 
+        With ``pieces`` the pass is over the next piece of a part that is cut into so many; a part that is begun is
+        finished as it was cut. Their gradients add up to the same mean, in another order of summation.
         ``before_update`` runs before weights change. Raises ``NonFinite``; the begun step is then discarded.
         """
-        parts = self._spec.micro_batches * self.split
-        part = self._accumulated % self.split
-        if part == 0 or self._whole is None:
-            self._whole = self._batch()
-        rows = self._batch_size // self.split
-        idx, targets = (tensor[part * rows : (part + 1) * rows] for tensor in self._whole)
-        self._loss_sum += self._pass(idx, targets, parts)
+        parts, rows = self._spec.micro_batches * self.split, self.rows
+        if not self._pieces:
+            part = self._accumulated % self.split
+            if part == 0 or self._whole is None:
+                self._whole = self._batch()
+            at_hand = (tensor[part * rows : (part + 1) * rows].chunk(pieces) for tensor in self._whole)
+            self._pieces = list(zip(*at_hand, strict=True))
+            self.cut = len(self._pieces)
+        idx, targets = self._pieces.pop(0)
+        self._loss_sum += self._pass(idx, targets, len(idx) / rows, parts)
+        if self._pieces and math.isfinite(self._loss_sum):
+            return False
         self._accumulated += 1
         if self._accumulated < parts and math.isfinite(self._loss_sum):
             return False
         self._update(before_update, self._loss_sum / self._accumulated)
         return True
+
+    @property
+    def rows(self) -> int:
+        """Sequences of a part."""
+        return self._batch_size // self.split
 
     def fitting_split(self, target_s: float) -> int:
         """Fewest equal parts that take at most ``SPLIT_MARGIN`` · ``target_s`` s here and now, or single rows.
@@ -196,12 +211,12 @@ class Trainer:
                 f'"{self._spec.preset}"); set that preset or give the job another checkpoint_dir'
             )
 
-    def _pass(self, idx: Tensor, targets: Tensor, parts: int) -> float:
-        """Forward and backward over some rows, whose gradient counts as one of ``parts``; the mean loss."""
+    def _pass(self, idx: Tensor, targets: Tensor, share: float, parts: int) -> float:
+        """Forward and backward over a share (0 to 1) of one of ``parts``; the mean loss times that share."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self._forward(idx, targets)[1]
-        (loss / parts).backward()
-        return float(loss.item())  # Waits for the device.
+        (loss * share / parts).backward()
+        return float(loss.item()) * share  # Waits for the device.
 
     def _pass_s(self, rows: int) -> float:
         """Longest of a few passes over so many rows, s."""
@@ -209,7 +224,7 @@ class Trainer:
         times_s = []
         for _ in range(SPLIT_TRIALS):
             start_s = time.monotonic()
-            self._pass(windows[:, :-1], windows[:, 1:], 1)
+            self._pass(windows[:, :-1], windows[:, 1:], 1.0, 1)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             times_s.append(time.monotonic() - start_s)
@@ -238,6 +253,7 @@ class Trainer:
     def _discard(self) -> None:
         self.model.zero_grad(set_to_none=True)
         self._whole = None
+        self._pieces = []
         self._accumulated = 0
         self._loss_sum = 0.0
 
