@@ -28,7 +28,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     enabled: bool = True
     """Plan with the planner's process; without it the closed form governs alone."""
-    replan_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 60.0
+    replan_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 120.0
     """Mission time between two plans."""
     replan_min_s: Annotated[float, Meta(ge=0.1, le=3600.0)] = 10.0
     """Mission time between two plans at least, whatever happens."""
