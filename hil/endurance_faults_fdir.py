@@ -120,8 +120,9 @@ ROWS: Final = (
           answers=(says("hbm.throttle"), says("hbm.checkpoint"), says("hbm.pause"), IDLE), deadline_s=14.0, **_LADDER),
     Fault(name="board_over_maximum", text="the board draws more than it can", begin=_BOARD_BEGIN, end=_BOARD_END, span_s=(18.0, 25.0),
           answers=(says("board.throttle"), paced_at_most(THROTTLED), says("board.checkpoint")), deadline_s=18.0, **_LADDER),
-    Fault(name="card_disobeys", text="the training ignores its pace", begin=_DEAF_BEGIN, end=_DEAF_END, span_s=(90.0, 120.0), ready=_HELD_BACK,
-          answers=(says("budget.throttle"), _STOPPED), deadline_s=85.0, forbidden=(NEEDLESS_SAFE,), recovery_s=300.0),
+    Fault(name="card_disobeys", text="the training ignores its pace", begin=_DEAF_BEGIN, end=_rail_back(_DEAF_END), span_s=(90.0, 120.0), ready=_HELD_BACK,
+          # Power that nobody commanded is taken for a latch-up, whoever draws it: the rail goes, and the worker with it.
+          answers=(event("LATCH_UP"), _STOPPED, RAIL_OFF), deadline_s=20.0, forbidden=(NEEDLESS_SAFE,), recovery_s=300.0),
     Fault(name="ecc_uncorrected", text="the card lost data", begin=_ecc, span_s=(5.0, 20.0),
           answers=(event("GPU_ECC"), says("ecc.kill"), killed("train"), started("train")), deadline_s=45.0, **_LADDER),
     Fault(name="xid_told", text="the driver reports a fault of the program", begin=_xid(XID_ILLEGAL_ACCESS), span_s=(5.0, 20.0),

@@ -160,7 +160,7 @@ def essence(node: Node) -> Key:
         bool(vehicle.fdir.orders.limit_thermal),
         bool(vehicle.fdir.orders.limit),
         _rungs(vehicle),
-        tuple(standing.truth for standing in vehicle.fdir.standing),
+        tuple((standing.truth, standing.tripped) for standing in vehicle.fdir.standing),
     )
 
 

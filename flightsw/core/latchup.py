@@ -9,10 +9,11 @@ spot, and ends only without power. A fixed limit is no use on a load that runs f
 *Duty* is the highest that was commanded within ``settle_s`` to twice that, because power follows a command late: a
 load that ramps never looks like too much. *Rest* is what the bus draws beside the GPU more than configured, as the
 rail's own meter places it, followed within a second: a heater is no latch-up, and a power cycle would not end it.
-It is told as a stray load. A meter that gives no value or places more than ``REST_MAX_W`` is left aside. *Bias* is
-the model's error at this duty (the card's curve, the bus load), learned by cells of duty; slowly (``learn_s``), so
-that a drift is learned and a step is not. It rises faster than it falls: a worker that starves for a while must not
-make its return to work a step. Residuals far under the model are lighter work and teach nothing.
+It is told as a stray load. A meter without a value places nothing, nor does one that neither agrees with the model
+nor leaves a rest under ``REST_MAX_W``: it may be frozen. So long the last rest stands. *Bias* is the model's error
+at this duty (the card's curve, the bus load), learned by cells of duty; slowly (``learn_s``), so that a drift is
+learned and a step is not. It rises faster than it falls: a worker that starves for a while must not make its return
+to work a step. Residuals far under the model are lighter work and teach nothing.
 
 *Confirm.* Σ ← max(0, Σ + residual − κ), κ = 0.4 ``step_w``; a latch-up is Σ over its threshold, ``step_w`` or more:
 
@@ -188,14 +189,13 @@ def step(
     rest_w, rest_now_w = state.rest_w, sample.power_w - sample.rail_w - model.bus_w
     if sample.transmitter_on:
         rest_now_w -= model.transmitter_w
-    placed = -REST_MAX_W < rest_now_w < REST_MAX_W
-    excess_w = sample.power_w - model.bus_w - gpu_w - (rest_w if placed else 0.0)
+    excess_w = sample.power_w - model.bus_w - gpu_w - rest_w
     if sample.transmitter_on:
         excess_w -= model.transmitter_w
     # A new process, a rail that came on: wait as after a set-point. More than two cards is no reading of one.
     armed = now_s - steady_s > config.settle_s and excess_w < 2.0 * model.maximum_w
     gross = state.gross + 1 if sample.rail_on and sample.rail_w > GROSS_FACTOR * model.maximum_w else 0
-    cells, total_w, threshold_w = state.cells, 0.0, math.inf
+    cells, total_w, threshold_w, bias_w = state.cells, 0.0, math.inf, 0.0
     if armed:
         place = 0 if not sample.workers else 1 if highest <= 0.0 else 2 + min(9, int(10.0 * highest))
         bias_w, variance, learned_s = cells[place]
@@ -210,8 +210,10 @@ def step(
         if excess_w + bias_w > -BIAS_MAX_W:
             cell = _learned(bias_w, variance, learned_s, excess_w, kappa_w, config.learn_s, dt_s, total_w == 0.0)
             cells = (*cells[:place], cell, *cells[place + 1 :])
-    stray = placed and rest_now_w - rest_w > 0.5 * excess_w
-    if placed:
+    rail_excess_w = sample.rail_w - gpu_w - bias_w
+    agrees = -BIAS_MAX_W < rail_excess_w < BIAS_MAX_W
+    stray = agrees and rail_excess_w < 0.5 * excess_w
+    if agrees or -REST_MAX_W < rest_now_w < REST_MAX_W:
         rest_w += (rest_now_w - rest_w) * dt_s / (dt_s + REST_S)
     tripped = total_w >= threshold_w or gross >= GROSS_SAMPLES
     after = State(

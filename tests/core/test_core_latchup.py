@@ -137,7 +137,7 @@ def test_switched_off_it_looks_at_nothing() -> None:
 
 def test_lighter_work_teaches_nothing() -> None:
     before = LEARNED.cells[1]
-    assert fed(LEARNED, replace(QUIET, power_w=60.0), 50, 41.0)[0].cells[1] == before
+    assert fed(LEARNED, replace(QUIET, power_w=60.0, rail_w=0.0), 50, 41.0)[0].cells[1] == before
 
 
 def test_a_rail_meter_beyond_the_card_is_a_latch_up_too() -> None:
@@ -286,3 +286,22 @@ def test_an_undisturbed_orbit_has_no_latch_up(warp: float) -> None:
 def test_the_noise_of_the_bus_is_what_is_claimed() -> None:
     world = bus(0, 600.0, 1.0, duty=1.0, curve_error=0.0)
     assert 5.0 < float(np.std(np.diff(world.power_w))) / math.sqrt(2.0) < 10.0
+
+
+@pytest.mark.parametrize("stray_w", [30.0, 170.0, 250.0])
+def test_a_large_load_beside_the_rail_does_not_hide_a_latch_up(stray_w: float) -> None:
+    """A heater on for long, of any size: no trip at it, and the card's 50 W on top are caught."""
+    world = bus(2, 60.0, 0.1, duty=0.4, stray_w=stray_w, from_s=20.0)
+    late = world.time_s >= AT_S
+    world.power_w[late] += 50.0
+    world.rail_w[late] += 50.0
+    found, _ = trips(world, CONFIG)
+    assert AT_S <= found[0] <= AT_S + 1.0
+
+
+def test_a_frozen_rail_meter_is_left_aside() -> None:
+    """It stays at full power while the card idles: what it places elsewhere is no stray load."""
+    state, _ = fed(LEARNED, replace(QUIET, rail_w=700.0), 30, 41.0)
+    assert abs(state.rest_w) < 1.0
+    state, names = fed(state, replace(QUIET, rail_w=700.0, power_w=200.0), 5, 44.0)
+    assert names == ["LATCH_UP"]

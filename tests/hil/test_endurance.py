@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from flightsw.core import duty, eps, executive, fdir, governor, limits, mode, payload, supervision
+from flightsw.core import duty, eps, executive, fdir, governor, limits, mode, payload, shedding, supervision
 from flightsw.core.lifecycle import LIFECYCLE, Life, Trigger
 from flightsw.core.mode import PAYLOAD_MODES
 from flightsw.link.schema import Mode
@@ -69,6 +69,10 @@ def test_ten_hertz_flies_the_same_faults() -> None:
     slow = fly(hours=0.5, frame_s=1.0, seed=2)
     assert fast.ok, "\n".join(lines(fast))
     assert [r.name for r in fast.faults] == [r.name for r in slow.faults]
+
+
+def _no_shedding(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(shedding, "step", lambda state, *how: (state, ()))
 
 
 def _no_fdir(patch: pytest.MonkeyPatch) -> None:
@@ -160,6 +164,7 @@ def test_a_duty_in_safe_breaks_a_standing_rule(monkeypatch: pytest.MonkeyPatch) 
 def test_a_battery_run_down_breaks_a_standing_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     _no_limits(monkeypatch)
     _no_fdir(monkeypatch)
+    _no_shedding(monkeypatch)
     _spends_blindly(monkeypatch)
     verdict = fly(hours=2.0, seed=1, faults=[ROWS["tc_unarmed"]])
     assert "true charge under its floor" in {violation.rule for violation in verdict.violations}
