@@ -197,7 +197,9 @@ def test_what_cannot_be_planned_is_a_fault(solver: Solver, name: str, change: di
 
 def test_a_deadline_is_kept(solver: Solver) -> None:
     assert solver.solve(nominal(), 0.0).fault == "no plan: the deadline has passed"
-    assert "Time limit" in solver.solve(nominal((30.0,) * STEPS_MAX), 2e-3).fault
+    # Too short for this many steps: noticed by the solver, or already on the way to it.
+    fault = solver.solve(nominal((30.0,) * STEPS_MAX), 2e-3).fault
+    assert fault in ("no plan: the solver says 'Time limit reached'", "no plan: the deadline has passed")
     assert not solver.solve(nominal(), DEADLINE_S).fault
 
 
