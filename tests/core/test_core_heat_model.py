@@ -184,7 +184,11 @@ def test_missing_readings_widen_sigma_and_teach_nothing() -> None:
     assert blind.gpu_sigma_k > seen
     assert abs(world.errors_k[0]) < 1.0
     world.changes = {"gpu_temp_degc": nan, "radiator_temp_degc": nan}
-    assert world.fly(600.0).gpu_sigma_k > blind.gpu_sigma_k
+    assert world.fly(60.0).gpu_sigma_k > seen
+    # A minute without a reading, and the model alone is not believed any more.
+    assert str(world.fly(10.0).gpu_degc) == "nan"
+    world.changes = {}
+    assert abs(world.fly(60.0).gpu_degc + KELVIN - world.plant.gpu_k) < 1.0
 
 
 @pytest.mark.parametrize("changes", [{"gpu_temp_degc": nan}, {"radiator_temp_degc": nan}])

@@ -168,10 +168,8 @@ def test_frozen_frames_go_stale() -> None:
 @pytest.mark.parametrize(
     ("name", "by", "trusted_after_s"),
     [
-        ("soc_fraction", -0.3, 280.0),
-        ("soc_fraction", 0.05, 30.0),
-        ("gpu_temp_degc", 60.0, 56.0),
-        ("radiator_temp_degc", -40.0, 72.0),
+        ("gpu_temp_degc", 60.0, 140.0),
+        ("radiator_temp_degc", -40.0, 180.0),
     ],
 )
 def test_a_jump_is_not_believed_until_there_was_time_for_it(name: str, by: float, trusted_after_s: float) -> None:
