@@ -9,10 +9,11 @@ term; and keep the radiator node under its own limit by what it can radiate ther
 *Margins.* Both set-points lie ``margins`` away from the limits: what the loop needs, plus z standard uncertainties
 of the estimate. A better estimate buys compute; nothing here is picked by hand but z.
 
-*Plan.* The planner looks over the whole orbit and earns about a point more than the formulas. Its power is followed
-under two guards, the same formulas with half of the loop's margin given back, so that they act only when the world
-has left the plan: the even spread over the dark time left, and the power that brings the node to its set-point
-within ``GUARD_S``. Without a plan (none asked for, solver late, plan too old) the formulas govern alone.
+*Plan.* The planner looks over the whole orbit: it spends early in the dark and lets the radiator cool before
+sunrise, which the formulas cannot know. Its power is followed under two guards, with half of the loop's margin
+given back, so that they act only when the world has left the plan: the charge that idling needs to the end of the
+dark, and the power that brings the node to its set-point within ``GUARD_S``. Without a plan (none asked for, solver
+late, plan too old) the formulas govern alone.
 
 The lowest of all, the operator's cap, the ceiling that limits put on the duty, and the card's maximum is the
 budget. Source of the formulas: power-thermal-orbit reference, section 6.8, with the same constants: 0.998 and 0.99
@@ -44,6 +45,8 @@ STEP_MAX_S: Final = 60.0
 """A longer step is a gap in time, not control: the integrator takes no more than this."""
 GUARD_S: Final = 30.0
 """Time in which a node on its way past its set-point is caught while a plan is followed."""
+SPEND_S: Final = 60.0
+"""Time within which a plan in the dark may spend what idling leaves."""
 RADIATOR_S: Final = 300.0
 """Time in which the radiator node is led to its own set-point; it is slow and rarely binds."""
 ZERO_CELSIUS_K: Final = 273.15
@@ -262,10 +265,19 @@ def _energy(config: Config, power: eps.Config, situation: Situation, margin_soc:
 
 
 def _energy_guard(config: Config, power: eps.Config, situation: Situation, margin_soc: float) -> float:
-    """While a plan is followed: the even spread over the dark time left; in sun the plan alone keeps the books."""
+    """While a plan is followed: in the dark, what idling to its end leaves, spent within ``SPEND_S``.
+
+    A plan may spend early and cool down before sunrise, so the even spread would hold it back for nothing; what
+    must stay is the charge that an idle card and the bus will take. In sun the plan alone keeps the books.
+    """
     if not situation.eclipse:
         return float("inf")
-    return _energy(config, power, situation, margin_soc - 0.5 * config.soc_margin)
+    remaining_s = situation.arc_remaining_s + config.confidence * situation.edge_sigma_s
+    floor_soc = power.soc_floor + margin_soc - 0.5 * config.soc_margin
+    held_j = floor_soc * power.capacity_j
+    held_j += (config.gpu_idle_w + power.bus_power_w) * remaining_s / power.discharge_efficiency
+    spare_j = max(0.0, situation.soc_fraction * power.capacity_j - held_j)
+    return config.gpu_idle_w + spare_j * power.discharge_efficiency / SPEND_S
 
 
 def _heat(

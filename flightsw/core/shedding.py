@@ -110,8 +110,12 @@ NOBODY: Final = Asking()
 
 
 def doubted(sensed: sense.State) -> str:
-    """The first essential reading that is outside its physical range, or ""."""
-    return next((name for name, _ in sensed.held if name in sense.ESSENTIAL), "")
+    """The first essential reading that is missing or not believed (impossible, frozen, jumped), or ""."""
+    frame, bad = sensed.frame, sensed.bad
+    for name in sense.ESSENTIAL:
+        if frame is None or getattr(frame, name) != getattr(frame, name) or name in bad:
+            return name
+    return ""
 
 
 def step(

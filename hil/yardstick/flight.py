@@ -37,11 +37,21 @@ from .world import (
     World,
 )
 
-SOURCES: Final = ("flightsw/core", "flightsw/link", "hil/yardstick/flight.py")
-"""What a score of the closed form depends on."""
+_MODULES: Final = (
+    "array_model", "battery", "charge", "eps", "governor", "heat_model", "kalman", "margins", "plausible", "sense",
+    "thermal",
+)  # fmt: skip
+_PLANNING_MODULES: Final = ("forecast", "plan", "plan_request", "planning")
+SOURCES: Final = (*(f"flightsw/core/{name}.py" for name in _MODULES), "hil/yardstick/flight.py")
+"""What a score of the closed form depends on: all of the core that computes here."""
 PATIENCE_S: Final = 60.0
 """Time that the solver has: a score must not depend on what else the machine was doing."""
-PLANNER_SOURCES: Final = (*SOURCES, "flightsw/planner")
+PLANNER_SOURCES: Final = (
+    *SOURCES,
+    *(f"flightsw/core/{name}.py" for name in _PLANNING_MODULES),
+    "flightsw/link/card.py",
+    "flightsw/planner",
+)
 """What a score of the planner depends on."""
 TAI_AT_START_S: Final = 2.1e9
 NAN: Final = float("nan")
@@ -145,11 +155,11 @@ class ClosedForm:
 class Planned(ClosedForm):
     """``flightsw.core`` with the planner: a request is answered before the next tick, as its deadline demands."""
 
-    def __init__(self, belief: World) -> None:
+    def __init__(self, belief: World, solver: Solver | None = None) -> None:
         super().__init__(belief)
         self._planning_config, self._planning = planning.Config(), planning.State()
         self._curve = reference_workload(IDLE_W, MAX_W)
-        self._solver = Solver()
+        self._solver = solver or Solver()
         self._answers: tuple[Plan, ...] = ()
 
     def _planned_w(self, situation: governor.Situation, now_s: float) -> float | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from results import Result, merge, number, render
 
-PARTS = ("spine", "services")
+PARTS = ("spine", "services", "power")
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -61,7 +61,7 @@ ABSURD = {
 """Outside of what the instrument can give."""
 LIES = {"soc_fraction": (0.3, 0.99), "gpu_temp_degc": (-20.0, 70.0), "radiator_temp_degc": (-40.0, 50.0)}
 """Within what the instrument can give, and wrong: the reading jumps there and stays."""
-RECOGNISED: frozenset[str] = frozenset()
+RECOGNISED: frozenset[str] = frozenset({"frozen", "lie"})
 """Of "frozen" and "lie": what the core recognises within two frames, by their kind."""
 
 Readings = dict[str, object]
