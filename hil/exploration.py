@@ -31,7 +31,7 @@ from .exploration_rules import broken, power_of
 from .exploration_walks import WALKS, Choice, Walk, choices
 
 STATES_MAX: Final = 20_000
-SAMPLE_EVERY: Final = 499
+SAMPLE_EVERY: Final = 997
 """One in so many vehicles that come to a known essence is kept and compared; a prime, which favours no choice."""
 SAMPLES_MAX: Final = 25
 

@@ -2,6 +2,10 @@
 
 ``after`` flies a choice and gives every frame of it; ``essence`` is the part of a vehicle that decides about mode,
 rail and payload. What may happen is in ``exploration_walks``.
+
+The estimators of charge and heat and the verdicts on sensors begin anew before each frame, so that the estimates
+are what the frame reads. Their memory is continuous, and would make every vehicle a state of its own; what they do
+with their memory is flown by their own tests.
 """
 
 import math
@@ -10,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from flightsw.core import commanding, executive, fdir, watchpoints
+from flightsw.core import charge, commanding, executive, fdir, heat_model, plausible, watchpoints
 from flightsw.core.effects import Announce, Effect, Persist, Restart
 from flightsw.core.inputs import Health, Inputs, Report, WorkerExited, WorkerFault, WorkerProgress, WorkerReady
 from flightsw.core.lifecycle import WITH_PROCESS, Life
@@ -199,7 +203,14 @@ def _framed(node: Node, config: executive.Config, choice: Choice, now_s: float) 
         telecommands=packets,
         health=Health(disk_free_mb=choice.free),
     )
-    new, effects = executive.step(replace(vehicle, commanding=desk), config, inputs, now_s)
+    forgetful = replace(
+        vehicle,
+        commanding=desk,
+        sense=replace(vehicle.sense, verdicts=plausible.START),
+        eps=replace(vehicle.eps, battery=charge.COLD),
+        thermal=replace(vehicle.thermal, model=heat_model.start(config.thermal)),
+    )
+    new, effects = executive.step(forgetful, config, inputs, now_s)
     return Moment(Node(new, _stored(node.durable, effects)), effects)
 
 

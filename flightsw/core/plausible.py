@@ -158,17 +158,24 @@ def step(state: State, frame: SensorFrame) -> tuple[State, SensorFrame, tuple[Ev
     if not before or not 0.0 <= at_s - state.at_s <= GAP_S:
         believed = tuple((values[index], at_s) for index, _ in _RATED)
         return replace(state, values=values, older=values, at_s=at_s, runs=_NOTHING, believed=believed), frame, ()
-    same = tuple(map(eq, values, before))
-    if all(same) and sum(count >= NOISY for count in state.turns) >= NOISY_FRAME:
+    # Tuples find the same NaN equal to itself; a missing value is not one that stands still.
+    if (
+        values == before
+        and all(map(eq, values, before))
+        and sum(count >= NOISY for count in state.turns) >= NOISY_FRAME
+    ):
         verdict = ((ALL, "SENSOR_FROZEN"),)
         return replace(state, at_s=at_s, bad=verdict), frame, _told(state.bad, verdict, frame)
-    runs = tuple([run + 1 if equal else 0 for run, equal in zip(state.runs, same, strict=True)])
+    same = tuple(map(eq, values, before))
+    runs = _NOTHING
+    if True in same:
+        runs = tuple([run + 1 if equal else 0 for run, equal in zip(state.runs, same, strict=True)])
     turns, countdown = state.turns, state.countdown - 1
     if not countdown:
         countdown = TURN_EVERY
         turns = _turned(state, values)
     bad: dict[str, str] = {}
-    if max(runs) >= REPEATS:
+    if runs is not _NOTHING and max(runs) >= REPEATS:
         for row, value, run, turned in zip(ROWS, values, runs, turns, strict=True):
             if run >= REPEATS and turned >= NOISY and row.rest_low < value < row.rest_high:
                 bad[row.field] = "SENSOR_FROZEN"

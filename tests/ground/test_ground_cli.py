@@ -91,7 +91,7 @@ REFUSED = (
     (["send", "ping", "--wait", "ever"], "--wait ever"),
     (["send", "ping", "--timeout", "-1"], "timeout -1 s"),
     (["send", "pong"], "No such command 'pong'"),
-    (["query", "eps.soc"], "did you mean eps.soc_fraction"),
+    (["query", "eps.soc_frac"], "did you mean eps.soc_fraction"),
     (["query", "packets", "--csv", "--json"], "choose one"),
     (["report", "--html", "--json"], "choose one"),
     (["events", "--severity", "loud"], "allowed are DIAGNOSTIC"),
@@ -240,7 +240,7 @@ COMPLETIONS = (
     ("ground send hk.enable group = m", ["main"]),
     ("ground send gpu.rail --on ", ["true", "false"]),
     ("ground send job.infer --max", ["--max_tokens", "--max-tokens"]),
-    ("ground query eps.so", ["eps.soc_fraction"]),
+    ("ground query eps.so", ["eps.soc_fraction", "eps.soc_sigma"]),
     ("ground events --severity C", ["CRITICAL"]),
 )
 

@@ -190,7 +190,7 @@ class Flight:
     def _sensors(self) -> avionics.SensorFrame:
         return avionics.SensorFrame(
             sequence=self._sequence, world_s=self._world_s, tai_s=2e9 + self._world_s, warp=1.0, bus_voltage_v=33.0,
-            bus_current_a=8.0, array_power_w=1100.0, battery_voltage_v=33.0, battery_current_a=2.0,
+            bus_current_a=8.0, array_power_w=1100.0, battery_voltage_v=33.0, battery_current_a=0.0,
             battery_temp_degc=18.0, soc_fraction=0.95, sun_fraction=1.0, gpu_temp_degc=45.0, radiator_temp_degc=5.0,
             gpu_rail_power_w=200.0, gpu_rail_on=True, latitude_deg=10.0, longitude_deg=20.0, altitude_km=550.0,
             proton_flux_cm2_s=0.5, radio_lock=self.radio_lock,
