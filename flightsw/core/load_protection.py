@@ -46,6 +46,8 @@ def _shed(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
     kept = governor.least_margins(config.governor, config.eps, config.thermal)
     scene = shedding.Scene(
         power.soc_lowest,
+        heat.gpu_degc,
+        heat.radiator_degc,
         config.eps.soc_floor + kept.soc,
         config.thermal.gpu_limit_degc - kept.gpu_k,
         power.eclipse_s,

@@ -53,12 +53,14 @@ CALM: Final = Reach()
 class Scene(Struct, frozen=True):
     """What the ladder looks at beside the sensors.
 
-    The charge that limits are held against, the governor's targets of charge and GPU node (°C), the longest dark
-    arc (s, mission time), whether a sensor frame came, whether the rail is commanded on, and which limit of the
-    floor is passed, in words, or "".
+    The charge that limits are held against and the node temperatures as estimated (°C), the governor's targets of
+    charge and GPU node (°C), the longest dark arc (s, mission time), whether a sensor frame came, whether the rail
+    is commanded on, and which limit of the floor is passed, in words, or "".
     """
 
     soc: float
+    gpu_degc: float
+    radiator_degc: float
     soc_target: float
     gpu_target_degc: float
     eclipse_s: float
@@ -183,11 +185,9 @@ def _read(
     slack, hold_s, room_k = config.hysteresis_depth, config.hold_s, config.radiator_room_k
     depth = (scene.soc_target - scene.soc) / max(ROOM_SOC_MIN, scene.soc_target - power.soc_safe)
     soc = _reach(state.soc, depth, depths, slack, hold_s, now_s)
-    depth = (frame.gpu_temp_degc - scene.gpu_target_degc) / max(
-        ROOM_K_MIN, heat.gpu_limit_degc - scene.gpu_target_degc
-    )
+    depth = (scene.gpu_degc - scene.gpu_target_degc) / max(ROOM_K_MIN, heat.gpu_limit_degc - scene.gpu_target_degc)
     gpu = _reach(state.gpu, depth, depths, slack, hold_s, now_s)
-    depth = 1.0 + (frame.radiator_temp_degc - heat.radiator_limit_degc) / room_k
+    depth = 1.0 + (scene.radiator_degc - heat.radiator_limit_degc) / room_k
     radiator = _reach(state.radiator, depth, depths, slack, hold_s, now_s)
     bus = _reach(state.bus, -frame.bus_voltage_v, volts, config.hysteresis_v, config.alarm_s, now_s)
     if frame.bus_voltage_v <= config.off_v and bus.rung < Rung.SHED:
@@ -231,9 +231,9 @@ def _wanted(seen: State, config: Config, sensed: sense.State, scene: Scene, bad_
     if seen.soc.rung:
         asking.append(Asking(seen.soc.rung, Cause.SOC, f"SoC {scene.soc:.4f}, target {scene.soc_target:.4f}"))
     if seen.gpu.rung:
-        asking.append(Asking(seen.gpu.rung, Cause.GPU_TEMP, f"GPU node {frame.gpu_temp_degc:.1f} degC"))
+        asking.append(Asking(seen.gpu.rung, Cause.GPU_TEMP, f"GPU node {scene.gpu_degc:.1f} degC"))
     if seen.radiator.rung:
-        text = f"radiator {frame.radiator_temp_degc:.1f} degC"
+        text = f"radiator {scene.radiator_degc:.1f} degC"
         asking.append(Asking(seen.radiator.rung, Cause.RADIATOR_TEMP, text))
     if bad_s != NEVER:
         rung = Rung.GPU_OFF if now_s - bad_s >= config.stale_off_s - TIMER_SLACK_S else Rung.SHED

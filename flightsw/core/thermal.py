@@ -5,7 +5,8 @@ reference, section 6.1). Both are read by the bus, filtered and explained by ``h
 temperature protects the card and is another parameter; on a bench that runs the world faster than the machine the
 two differ by design.
 
-The thresholds of SAFE look at the readings *and* at the estimates, and the hotter one counts.
+The governor flies within a kelvin of the limits, and a reading's noise would pass them every minute. So the
+thresholds of SAFE look at the estimates, and at a reading where it stands out of its noise: then the hotter counts.
 """
 
 from typing import Annotated
@@ -98,12 +99,12 @@ def step(
 def _ceiling(
     state: State, config: Config, raw: SensorFrame, model: heat_model.State, now_s: float
 ) -> tuple[Watch, Watch, tuple[Event, ...]]:
-    """The thresholds of SAFE: of reading and estimate the hotter one counts, and one that is missing does not."""
-    gpu, radiator = raw.gpu_temp_degc, raw.radiator_temp_degc
-    if model.gpu_degc > gpu or gpu != gpu:
-        gpu = model.gpu_degc
-    if model.radiator_degc > radiator or radiator != radiator:
-        radiator = model.radiator_degc
+    """The thresholds of SAFE, on the estimates: without noise, and as hot as a reading that stands out of it.
+
+    A reading that is not believed is no estimate; there it counts as it came, because an alarm may be true.
+    """
+    gpu = _hotter(model.gpu_degc, raw.gpu_temp_degc, config.sensor_noise_k)
+    radiator = _hotter(model.radiator_degc, raw.radiator_temp_degc, config.sensor_noise_k)
     gpu_limit = Limit(config.gpu_limit_degc, config.gpu_limit_degc - config.clear_k, config.trip_s)
     radiator_limit = Limit(config.radiator_limit_degc, config.radiator_limit_degc - config.clear_k, config.trip_s)
     gpu_hot = limits.step(state.gpu_hot, gpu_limit, gpu, now_s)
@@ -114,3 +115,8 @@ def _ceiling(
     if radiator_hot.active and not state.radiator_hot.active:
         found += (Event("RADIATOR_HOT", {"temp_degc": radiator, "limit_degc": config.radiator_limit_degc}),)
     return gpu_hot, radiator_hot, found
+
+
+def _hotter(estimate: float, reading: float, noise_k: float) -> float:
+    """The estimate, or a reading that is over it by more than noise; the one that is a number."""
+    return reading if estimate != estimate or reading > estimate + heat_model.GATE * noise_k else estimate
