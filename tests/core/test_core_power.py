@@ -180,7 +180,7 @@ def test_rail(before: bool, commanded: bool, shed: bool, on: bool, events: list[
     ("changes", "message"),
     [
         ({"eclipse_s": 6000.0}, "eclipse_s = 6000 must be shorter than orbit_period_s = 5700"),
-        ({"soc_recovered": 0.7}, "soc_recovered = 0.7 must be over soc_safe = 0.705"),
+        ({"soc_recovered": 0.7}, "soc_recovered = 0.7 must be over soc_safe = 0.701"),
         ({"bus_recovered_v": 20.0}, "bus_recovered_v = 20 must be over bus_undervoltage_v = 22"),
     ],
 )
