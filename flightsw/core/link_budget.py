@@ -4,7 +4,9 @@ Two token buckets fill on the machine clock (the radio is hardware, it knows no 
 
     total     fills with ``fill`` · rate; everything that is sent is taken from it
     routine   what housekeeping and replies may take of it: while packets wait for playback, ``playback_share`` of
-              the rate is kept for these, so that live data cannot starve what is more important
+              the rate is kept for these, so that live data cannot starve what is more important. While none
+              wait it holds no more than the total, or what urgent packets took would be missing where a long
+              packet needs it
 
 What is *urgent* (verification, events) goes first: it is sent even when the total is empty, down to a debt of
 one full bucket. A routine packet may make a debt of no more than itself in either bucket, so that neither
@@ -69,7 +71,10 @@ def filled(budget: Budget, config: Config, waiting: bool, now_s: float) -> Budge
     # What was left is bounded, what came since is not cut: slow and fast frames get the same rate.
     came = byte_rate * min(now_s - budget.filled_s, REFILL_MAX_S)
     share = 1.0 - config.playback_share if waiting else 1.0
-    return Budget(min(full, budget.total_bytes) + came, min(full, budget.routine_bytes) + came * share, full, now_s)
+    total = min(full, budget.total_bytes)
+    # Playback empties the total on purpose, and its own share is what it leaves to live data then.
+    routine = min(full, budget.routine_bytes) if waiting else min(total, budget.routine_bytes)
+    return Budget(total + came, routine + came * share, full, now_s)
 
 
 def spend(budget: Budget, packet_bytes: int, priority: int) -> Budget | None:

@@ -82,10 +82,12 @@ def test_r9_tables_are_sound_for_other_configurations(config: executive.Config) 
 
 def test_r9_thresholds_lie_between_the_governor_and_the_floor() -> None:
     point = {p.name: p for p in WATCH.watchpoints}
-    governed = CONFIG.eps.soc_floor + CONFIG.governor.soc_margin
+    kept = governor.least_margins(CONFIG.governor, CONFIG.eps, CONFIG.thermal)
+    governed = CONFIG.eps.soc_floor + kept.soc
     assert CONFIG.eps.soc_safe < point["soc.lower"].trip < point["soc.low"].trip < governed
+    assert point["soc.low"].trip < point["soc.low"].clear <= governed
     assert CONFIG.eps.bus_undervoltage_v < point["bus.deep_sag"].trip < point["bus.sag"].trip
-    target = CONFIG.thermal.gpu_limit_degc - CONFIG.governor.temp_margin_k
+    target = CONFIG.thermal.gpu_limit_degc - kept.gpu_k
     assert target < point["node.warm"].trip < CONFIG.thermal.gpu_limit_degc
     assert point["radiator.warm"].trip < point["radiator.hot"].trip < CONFIG.thermal.radiator_limit_degc
 

@@ -165,6 +165,24 @@ def test_r6_many_small_packets_do_not_stop_a_long_one() -> None:
     assert 20 < sum(e.live for e in by_apid[APID_HK_FAST]) < 400
 
 
+def test_r6_what_urgent_packets_took_is_not_lent_to_bulk() -> None:
+    """The events of a minute, 2,400 bytes of them, are no debt that a long packet meets later."""
+    config = link_budget.Config(rate_bps=9_600.0)
+    budget, long_ones = link_budget.start(0.0), []
+    for frame in range(1, 601):
+        budget = link_budget.filled(budget, config, False, 0.1 * frame)
+        if frame % 25 == 0:
+            budget = link_budget.spend(budget, 100, link_budget.URGENT_PRIORITY)
+            assert budget is not None
+        if frame % 50 == 0:
+            after = link_budget.spend(budget, PACKET_BYTES_MAX, link_budget.BULK_PRIORITY - 1)
+            long_ones.append(after is not None)
+            budget = after or budget
+        while after := link_budget.spend(budget, 160, link_budget.BULK_PRIORITY):
+            budget = after
+    assert long_ones == [True] * 12
+
+
 def test_r6_playback_does_not_stop_a_long_packet() -> None:
     """Playback takes all that is left in each frame; the next long packet is sent on credit."""
     flight = Flight(executive.Config(), passes=((0.0, 5700.0),))
