@@ -3,10 +3,12 @@
 The bench holds the far ends of both wires. It samples a satellite that is well at the sensor rate, and at a random
 instant something in it goes beyond a limit: the next sample shows it, the daemon's next minor frame sees it, and
 the response is the actuator frame that switches the GPU's rail off. Latency counts from the instant in the world,
-so the wait for the sample is part of it: at most one sample period. Persistence (``trip_s``) and debounce
-(``recover_s``) are configured to 0, because they are time that somebody asked for.
+so the wait for the sample is part of it: at most one sample period. Persistence (``trip_s``), debounce
+(``recover_s``, ``hold_s``) and the dwells of load shedding are configured to 0, because they are time that somebody
+asked for.
 
-``LIMITS`` are the hard limits of the code and one row of a table of limits, loaded by telecommand.
+``LIMITS`` are the hard limits of the code on readings and one row of a table of limits, loaded by telecommand. The
+floor of the charge is not among them: the charge is estimated, and a gauge that jumps is refused, not obeyed.
 """
 
 import os
@@ -41,10 +43,11 @@ ANSWER_MAX_S: Final = 5.0
 START_MAX_S: Final = 30.0
 LIMITS: Final[dict[str, dict[str, float]]] = {
     "GPU node over its limit": {"gpu_temp_degc": 85.0},
-    "state of charge under its limit": {"soc_fraction": 0.60},
+    "radiator node over its limit": {"radiator_temp_degc": 70.0},
     "bus under its limit": {"bus_voltage_v": 20.0},
     "actionpoint of a table": {"battery_temp_degc": 60.0},
 }
+UNPOWERED: Final = {"gpu_rail_on": False, "gpu_rail_power_w": 0.0, "bus_current_a": 2.1}
 WATCHED: Final = Watchpoint(
     id=9001, name="bench.battery_hot", parameter="eps.battery_temp_degc", operator=">", trip=50.0, stale_s=60.0
 )
@@ -70,6 +73,14 @@ trip_s = 0.0
 trip_s = 0.0
 [mode]
 recover_s = 0.0
+[bus_alarm]
+hold_s = 0.0
+off_s = 0.0
+[shedding]
+derate_dwell_s = 0.0
+budget_dwell_s = 0.0
+shed_dwell_s = 0.0
+off_dwell_s = 0.0
 """
 
 
@@ -174,6 +185,8 @@ class Crossings:
             self._due_s = max(self._due_s + SAMPLE_S, now_s)
             self._sequence += 1
             frame = sunlit(self._sequence, now_s - self._begun_s)
+            if not self._rail[-1]:
+                frame = msgspec.structs.replace(frame, **UNPOWERED)
             self._avionics.send(avionics.encode(msgspec.structs.replace(frame, **self._values)))
         for unit in self._avionics.receive():
             message = avionics.decode(unit)

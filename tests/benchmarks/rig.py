@@ -149,23 +149,27 @@ def relay(source: Wire, sink: Wire) -> None:
 
 
 def sunlit(sequence: int, world_s: float) -> avionics.SensorFrame:
-    """A satellite with sun, a full battery, cool radiators and a station in view."""
+    """A satellite with sun, a full battery, cool radiators and a station in view.
+
+    The card draws what an idle one does, whatever is commanded: a frame that does not change contradicts neither
+    itself nor any command, and a light load is no latch-up.
+    """
     return avionics.SensorFrame(
         sequence=sequence,
         world_s=world_s,
         tai_s=TAI_2026_S + world_s,
         warp=1.0,
         bus_voltage_v=33.4,
-        bus_current_a=10.0,
+        bus_current_a=4.5,
         array_power_w=1200.0,
         battery_voltage_v=33.4,
         battery_current_a=1.0,
         battery_temp_degc=20.0,
         soc_fraction=0.995,
         sun_fraction=1.0,
-        gpu_temp_degc=40.0,
+        gpu_temp_degc=21.0,
         radiator_temp_degc=15.0,
-        gpu_rail_power_w=600.0,
+        gpu_rail_power_w=80.0,
         gpu_rail_on=True,
         latitude_deg=10.0,
         longitude_deg=20.0,

@@ -11,6 +11,9 @@ micro-batches that are cut to ``TARGET_S``.
 commands the rail off. For this the worker is the protocol double of the tests: the daemon's path is the same, and
 it is back in a blink after it was killed with the rail.
 
+The ladder of load shedding is left out of it (``[shedding]``: its voltages lie under the collapsed bus). It would
+take the rail no earlier than the alarm does, and after each alarm lead the card back to work step by step.
+
 The rate of the minor frame matters to ``gpu_off`` only; ``last_kernel`` is judged on arrival.
 """
 
@@ -63,6 +66,11 @@ off_s = 0.0
 ride_through_s = {ride_through_s}
 [eps]
 trip_s = 60.0
+[shedding]
+derate_v = 4.0
+budget_v = 3.0
+shed_v = 2.0
+off_v = 1.0
 [checkpoint]
 interval_world_s = 1e7
 [[jobs]]

@@ -166,7 +166,7 @@ def test_r7_parameters_outlive_the_daemon_and_damage_of_its_files(flight: Flight
     assert (event.fields["table"], event.fields["source"]) == ("parameters", "store")
     (fault,) = flight.until(lambda: flight.events("STORE_FAULT", boot=2), what="fault of a copy")
     assert "parameters.a" in fault.fields["reason"]
-    assert "eps.soc_safe = 0.6, file 0.705" in done(flight, "parameter.report", parameter=codes["eps.soc_safe"])
+    assert "eps.soc_safe = 0.6, file 0.701" in done(flight, "parameter.report", parameter=codes["eps.soc_safe"])
     flight.end()
 
     for name in COPIES:

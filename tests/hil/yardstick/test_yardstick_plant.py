@@ -96,8 +96,8 @@ def test_instruments_read_the_world():
 
 
 def test_the_battery_is_the_bench_s():
-    assert scenarios.CELL_OCV_V == eps.CELL_OCV_V
-    assert scenarios.CELLS == eps.CELLS_IN_SERIES
+    assert scenarios.CELL_OCV_V == battery.CELL_OCV_V
+    assert scenarios.CELLS == battery.CELLS_IN_SERIES
 
 
 def test_noise_has_a_row_a_tick_and_its_own_stream():
