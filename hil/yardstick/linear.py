@@ -30,6 +30,8 @@ OPTIONS: Final = (
     ("threads", 1),
     ("parallel", "off"),
     ("presolve", "off"),
+    # Prices are of the size of 1e-6 here (throughput per watt in a step), ten times the solver's own tolerance.
+    ("dual_feasibility_tolerance", 1e-10),
     # Devex weights: steepest edge costs more to begin with than the iterations it saves.
     ("simplex_dual_edge_weight_strategy", 1),
 )
