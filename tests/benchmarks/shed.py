@@ -11,8 +11,9 @@ micro-batches that are cut to ``TARGET_S``.
 commands the rail off. For this the worker is the protocol double of the tests: the daemon's path is the same, and
 it is back in a blink after it was killed with the rail.
 
-The ladder of load shedding is left out of it (``[shedding]``: its voltages lie under the collapsed bus). It would
-take the rail no earlier than the alarm does, and after each alarm lead the card back to work step by step.
+Load shedding and the tables of limits are left out of it: their voltages, and with them those of SAFE, lie under
+the collapsed bus. They would take the rail no earlier than the alarm does, and after each alarm lead the card back
+to work step by step; the next alarm would then find it half asleep.
 
 The rate of the minor frame matters to ``gpu_off`` only; ``last_kernel`` is judged on arrival.
 """
@@ -66,6 +67,8 @@ off_s = 0.0
 ride_through_s = {ride_through_s}
 [eps]
 trip_s = 60.0
+bus_undervoltage_v = 0.5
+bus_recovered_v = 12.0
 [shedding]
 derate_v = 4.0
 budget_v = 3.0

@@ -117,7 +117,7 @@ def _rail_stays(patch: pytest.MonkeyPatch) -> None:
 
 
 def _spends_blindly(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(governor, "_energy", lambda config, power, situation: 1e6)
+    patch.setattr(governor, "_energy", lambda config, power, situation, margin_soc: 1e6)
 
 
 MUTANTS = [

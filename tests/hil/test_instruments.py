@@ -347,7 +347,12 @@ def test_the_meter_keeps_what_it_read_and_tells_about_the_card(card: CardFile, e
         eventually(lambda: len(meter.history) == 5, 5, "a full history")
         assert [reading.energy_j for reading in list(meter.history)] == pytest.approx([12_345.678] * 5)
         assert meter.energy_j() == pytest.approx(12_345.678)
-        assert meter.about() == {"driver": "580.1", "limits allowed": "200000 to 700000 mW"}
+        assert meter.about() == {
+            "driver": "580.1",
+            "power limit": "700000 mW",
+            "limits allowed": "200000 to 700000 mW",
+            "margin to slowdown": f"{nvml_sim.SLOWDOWN_DEGC - STATE.die_degc:.0f} K",
+        }
         card.write(msgspec.structs.replace(STATE, powered=False))
         assert meter.energy_j() is None
     finally:

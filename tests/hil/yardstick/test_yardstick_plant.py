@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hil.plant import eps
+from hil.plant import battery, eps
 from hil.yardstick import flight, rivals, scenarios
 from hil.yardstick.plant import fly, judge, replay, replay_powers
 from hil.yardstick.scenarios import TICK_S, errors, make
