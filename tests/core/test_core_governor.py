@@ -175,7 +175,6 @@ PATH = HeatPath(
 )
 
 
-
 def spared_w(soc: float, remaining_s: float, margin_soc: float = 0.013) -> float:
     """Energy guard by hand: idling (80 W) and the bus (60 W) to the end of the dark, the rest within a minute.
 
