@@ -176,6 +176,8 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     reports = inputs.reports
     sensed, found = sense.step(vehicle.sense, config.sense, inputs, now_s)
     news = sensed.frame if sensed.frame is not vehicle.sense.frame else None
+    # A frame that stands still as a whole is not taken, but it came.
+    still = news is None and sensed.verdicts is not vehicle.sense.verdicts
     clock, timed = correlation.step(vehicle.correlation, config.correlation, news, now_s)
     frame = Frame(vehicle, config, downlink.stamp(vehicle.boot_count, clock, sensed), now_s)
     take = frame.take
@@ -269,7 +271,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         vehicle, done = responses.apply(vehicle, config, orders.impulses, now_s)
         take(done)
     held_off = vehicle.shedding.rail_off
-    vehicle, done = load_protection.step(vehicle, config, news is not None, now_s)
+    vehicle, done = load_protection.step(vehicle, config, news is not None, now_s, still)
     if done:
         take(done)
     power, shedding = vehicle.eps, vehicle.shedding

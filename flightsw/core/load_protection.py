@@ -24,9 +24,12 @@ FLOORS = (
 """Watchpoints of the floor in code, and what is said of them."""
 
 
-def step(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
-    """The vehicle after its protections; ``news`` says that a sensor frame came with this frame."""
-    vehicle, out = _shed(vehicle, config, news, now_s)
+def step(vehicle: Vehicle, config: Config, news: bool, now_s: float, still: bool = False) -> Done:
+    """The vehicle after its protections.
+
+    ``news`` says that a sensor frame came with this frame, ``still`` that one came and stood still as a whole.
+    """
+    vehicle, out = _shed(vehicle, config, news, still, now_s)
     vehicle, said = _latched(vehicle, config, news, now_s)
     return vehicle, (*out, *said) if said else out
 
@@ -36,7 +39,7 @@ def ceiling(vehicle: Vehicle) -> float:
     return min(vehicle.shedding.ceiling, vehicle.latchup.ceiling)
 
 
-def _shed(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
+def _shed(vehicle: Vehicle, config: Config, news: bool, still: bool, now_s: float) -> Done:
     power, heat = vehicle.eps, vehicle.thermal
     floor = ""
     if power.soc_low.active or power.undervoltage.active or heat.gpu_hot.active or heat.radiator_hot.active:
@@ -54,6 +57,7 @@ def _shed(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:
         news,
         power.rail_on,
         floor,
+        still,
     )
     state, found = shedding.step(
         vehicle.shedding, config.shedding, config.eps, config.thermal, config.governor, vehicle.sense, scene, now_s

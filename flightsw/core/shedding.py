@@ -24,7 +24,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from . import eps, governor, sense, thermal
+from . import eps, governor, plausible, sense, thermal
 from .events import Event
 from .limits import NEVER, TIMER_SLACK_S
 from .shed_table import RUNGS, Cause, Config, Rung
@@ -55,7 +55,8 @@ class Scene(Struct, frozen=True):
 
     The charge that limits are held against and the node temperatures as estimated (°C), the governor's targets of
     charge and GPU node (°C), the longest dark arc (s, mission time), whether a sensor frame came, whether the rail
-    is commanded on, and which limit of the floor is passed, in words, or "".
+    is commanded on, which limit of the floor is passed, in words, or "", and whether a frame came that was not taken
+    because it stands still as a whole.
     """
 
     soc: float
@@ -67,6 +68,7 @@ class Scene(Struct, frozen=True):
     news: bool
     rail_on: bool
     floor: str = ""
+    still: bool = False
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -114,6 +116,8 @@ NOBODY: Final = Asking()
 def doubted(sensed: sense.State) -> str:
     """The first essential reading that is missing or not believed (impossible, frozen, jumped), or ""."""
     frame, bad = sensed.frame, sensed.bad
+    if plausible.ALL in bad:
+        return "the whole frame"
     for name in sense.ESSENTIAL:
         if frame is None or getattr(frame, name) != getattr(frame, name) or name in bad:
             return name
@@ -134,7 +138,12 @@ def step(
     if sensed.frame is None:
         # Before the first frame there is nothing to shed: BOOT runs no payload.
         return state, ()
-    seen = _read(state, config, power, heat, sensed, scene, now_s) if scene.news else state
+    seen = state
+    if scene.news:
+        seen = _read(state, config, power, heat, sensed, scene, now_s)
+    elif scene.still and state.doubts < DOUBT_FRAMES:
+        # Nothing new to read, and one frame more that nobody measured.
+        seen = replace(state, doubts=state.doubts + 1)
     bad = not sensed.fresh or seen.doubts >= DOUBT_FRAMES
     bad_s = NEVER if not bad else now_s if state.bad_s == NEVER else state.bad_s
     deep = max(seen.soc.rung, seen.bus.rung, seen.gpu.rung, seen.radiator.rung) >= Rung.GPU_OFF

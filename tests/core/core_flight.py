@@ -150,7 +150,7 @@ class Flight:
             **self.sensor_changes,
         }
         inputs = Inputs(
-            sensors=sensor_frame(self._sequence, plant, self.warp, **changes) if self.sensors_on else None,
+            sensors=self.measured(self._sequence, changes) if self.sensors_on else None,
             gpu=self.gpu_override or GpuSample(sequence=self._sequence, source="sim", power_w=gpu_w, die_degc=60.0),
             telecommands=telecommands,
             reports=(*self._worker_reports(), *reports),
@@ -159,6 +159,10 @@ class Flight:
         self._execute(effects)
         self.duty_trace.append((plant.time_s, plant.sun, self.vehicle.governor.duty))
         return effects
+
+    def measured(self, sequence: int, changes: dict[str, object]) -> SensorFrame:
+        """What the bus measures in this frame."""
+        return sensor_frame(sequence, self.plant, self.warp, **changes)
 
     def arrive(self, **changes: object) -> tuple[object, ...]:
         """A sensor frame between two minor frames, as the avionics wire hands it over at once."""

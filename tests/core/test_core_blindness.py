@@ -3,21 +3,28 @@ frames.
 
 *Safe level*: no worker is given duty; the card idles, or its rail is off.
 
+The sensors have noise and steps like those of the bus (``hil.plant.sensors``), drawn from the case's own stream:
+that a healthy reading moves is what tells a frozen one. Each satellite has been at work at the bus's own rate for
+long enough that its sensors have shown their noise.
+
 *Detectable.* A fault counts from the first frame in which the readings contradict what readings can be, and the
 power must be safe in the second such frame at the latest, and stay so to the end of the minute:
 
 - a silent bus, and frames whose sequence stands still: silence of ``sense.stale_after_s`` (2 s); a bus that misses
-a
-  few frames is no fault, so the clock of "two frames" begins when it has been silent for longer;
+  a few frames is no fault, so the clock of "two frames" begins when it has been silent for longer;
 - an essential reading that is no number, or outside of what its instrument can give: at once. One such frame may be
   a glitch of the wire, for which the last good value stands in; the second is not;
-- frames that go on with values that do not change any more, and jumps within the physical range: when the
-estimation
-  says so (``RECOGNISED``). Ten noisy readings that are all the same twice in a row are frozen; two frames are
-  enough.
+- a whole frame that stands still though its sequence moves: at once, because all noisy values never repeat together;
+- one or some sensors that stand still: ``plausible.REPEATS`` (30) frames later. A reading that rests at the end of
+  its range (a full battery's gauge) may rest there, so it does not count;
+- a node temperature that jumps and stays: at once, when it jumps further than such a node can
+  (``plausible.ROWS``); a smaller step is seen when it has stood still for ``REPEATS`` frames.
 
-*Limits*: the true charge and temperatures stay within their limits through the minute; under frozen sensors too,
-even while nobody recognises them. Of a lie within the physical range that cannot be asked before it is recognised.
+*The gauge alone.* A gauge that goes on, noise and all, and reads another charge is no fault of the power: the charge
+filter refuses it and goes on counting coulombs. There the safe level is the governor's own, on the estimate: the
+estimate stays within 3.5 σ of the truth, and the limits hold. Nothing more is asked.
+
+*Limits*: in every case the true charge and temperatures stay within their limits through the minute.
 """
 
 import copy
@@ -26,16 +33,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from core_flight import Flight, Worker
+from core_flight import Flight, Worker, sensor_frame
 from core_plant import KELVIN, Plant
+from msgspec.structs import replace
 
-from flightsw.core import eps, executive, housekeeping
+from flightsw.core import eps, executive, housekeeping, plausible
 from flightsw.core.job import JobConfig
 from flightsw.core.lifecycle import Life
+from flightsw.link.avionics import SensorFrame
 from flightsw.link.schema import Mode
+from hil.plant.sensors import SENSORS
 
 CASES, SATELLITES, MINUTE_S = 1000, 12, 60.0
 FRAME_S, LATER_S = 0.1, 5.0
+SHOWN = 400
+"""Frames in which noise is shown: every fourth one is looked at, and two of three turn."""
 STALE_S = 2.0
 NAN = float("nan")
 ESSENTIAL = ("soc_fraction", "gpu_temp_degc", "radiator_temp_degc")
@@ -59,10 +71,14 @@ ABSURD = {
     "gpu_rail_power_w": (-1e3, 1e5),
 }
 """Outside of what the instrument can give."""
-LIES = {"soc_fraction": (0.3, 0.99), "gpu_temp_degc": (-20.0, 70.0), "radiator_temp_degc": (-40.0, 50.0)}
+LIES = {"gpu_temp_degc": (-20.0, 70.0), "radiator_temp_degc": (-40.0, 50.0)}
 """Within what the instrument can give, and wrong: the reading jumps there and stays."""
-RECOGNISED: frozenset[str] = frozenset({"frozen", "lie"})
-"""Of "frozen" and "lie": what the core recognises within two frames, by their kind."""
+GAUGE = (0.3, 0.99)
+"""Charge that a gauge tells which goes on and is wrong."""
+REPEATS_S = plausible.REPEATS * FRAME_S
+"""After this a reading has been the same ``REPEATS`` times."""
+ROW_OF = {row.field: row for row in plausible.ROWS}
+SENSOR_OF = {sensor.field: sensor for sensor in SENSORS}
 
 Readings = dict[str, object]
 
@@ -102,31 +118,70 @@ def absurd(draw: random.Random) -> Fault:
     return Fault("absurd", 0.0, fields, {name: draw.choice(ABSURD[name]) for name in fields})
 
 
+def still(draw: random.Random) -> Fault:
+    return Fault("still", 0.0, plausible.FIELDS)
+
+
 def frozen(draw: random.Random) -> Fault:
-    fields = draw.choice(((*ESSENTIAL, *OTHERS), _some(draw)))
-    return Fault("frozen", 0.0, fields)
+    return Fault("frozen", REPEATS_S - FRAME_S, _some(draw))
 
 
-def lie(draw: random.Random) -> Fault:
-    fields = draw.sample(ESSENTIAL, draw.randint(1, 3))
-    return Fault("lie", 0.0, tuple(fields), {name: draw.uniform(*LIES[name]) for name in fields})
+def jump(draw: random.Random) -> Fault:
+    fields = draw.sample(tuple(LIES), draw.randint(1, 2))
+    return Fault("jump", 0.0, tuple(fields), {name: round(draw.uniform(*LIES[name]), 1) for name in fields})
 
 
-KINDS: tuple[Callable[[random.Random], Fault], ...] = (silent, repeated, no_number, absurd, frozen, lie)
+def gauge(draw: random.Random) -> Fault:
+    return Fault("gauge", MINUTE_S, ("soc_fraction",), {"soc_fraction": draw.uniform(*GAUGE)})
+
+
+KINDS: tuple[Callable[[random.Random], Fault], ...] = (
+    silent,
+    repeated,
+    no_number,
+    absurd,
+    still,
+    frozen,
+    jump,
+    gauge,
+)
 
 
 class Blinded(Flight):
     """A flight that can lose its sensors; copies go their own ways."""
 
-    last: object = None
-    repeat = False
+    draw: random.Random = random.Random(0)
+    lie_soc: float | None = None
+    told: Readings | None = None
 
-    def copied(self) -> "Blinded":
+    def measured(self, sequence: int, changes: dict[str, object]) -> SensorFrame:
+        """With the noise and the steps of the bus's sensors; what a fault changes comes after that."""
+        frame = sensor_frame(sequence, self.plant, self.warp)
+        readings: dict[str, object] = {}
+        for name, sensor in SENSOR_OF.items():
+            true = getattr(frame, name)
+            if name == "soc_fraction" and self.lie_soc is not None:
+                true = self.lie_soc
+            value = round((true + self.draw.gauss(0.0, sensor.sigma)) / sensor.step) * sensor.step
+            readings[name] = min(sensor.high, max(sensor.low, value))
+        frame = replace(frame, **{**readings, **changes})
+        self.told = {name: getattr(frame, name) for name in plausible.FIELDS}
+        return frame
+
+    def copied(self, seed: int = 0) -> "Blinded":
         twin = copy.copy(self)
+        twin.draw = random.Random(seed)
         twin.plant = copy.copy(self.plant)
         twin.workers = {name: _twin(worker) for name, worker in self.workers.items()}
         twin.sensor_changes, twin.duty_trace, twin.effects = {}, [], []
         twin.frame_s, twin.warp = FRAME_S, 1.0
+        # The world goes on at the machine's pace, and the vehicle knows: a rate that changes unannounced is a fault
+        # of its own (test_core_correlation).
+        clock, now_s = self.vehicle.correlation, self.now_s
+        line = replace(
+            clock.line, fit_s=now_s, tai_s=clock.line.tai_at(now_s), world_s=clock.line.world_at(now_s), warp=1.0
+        )
+        twin.vehicle = replace(self.vehicle, correlation=replace(clock, line=line))
         return twin
 
     @property
@@ -168,44 +223,71 @@ def moments() -> list[Blinded]:
         flight = Blinded(config, plant=plant, frame_s=1.0, warp=20.0, keep_effects=False)
         for frame in range(300):
             flight.frame()
-            if frame > 30 and flight.duty > 0.0 and draw.random() < 0.25:
-                found.append(flight.copied())
-    assert len(found) > 500
+            if frame > 30 and flight.duty > 0.0 and draw.random() < 0.05:
+                found.append(flight.copied(len(found)))
+    for flight in found:
+        for _ in range(SHOWN):
+            flight.frame()
+    found = [flight for flight in found if flight.duty > 0.0]
+    assert len(found) > 100
     return found
 
 
-def sensed(flight: Blinded, fault: Fault, last: Readings) -> None:
-    """Set what the sensors tell in the next frame."""
-    flight.sensors_on = fault.kind not in ("silent", "repeated")
+def seen_after_s(fault: Fault, last: Readings) -> float:
+    """Time from the fault to the last frame in which it cannot be told yet."""
+    if fault.kind == "jump":
+        # Beside the rate: a frame's worth of motion, and the noise of the reading before.
+        far = [
+            abs(float(value) - float(last[name])) > ROW_OF[name].slack + ROW_OF[name].rate_1_s * FRAME_S
+            for name, value in fault.readings.items()
+        ]
+        return 0.0 if any(far) else REPEATS_S
     if fault.kind == "frozen":
-        flight.sensor_changes = {name: last[name] for name in fault.fields}
-    elif flight.sensors_on:
-        flight.sensor_changes = dict(fault.readings)
+        moving = [
+            ROW_OF[name].rest_low < last[name] < ROW_OF[name].rest_high
+            for name in ESSENTIAL
+            if name in fault.fields
+        ]
+        return fault.wait_s if any(moving) else MINUTE_S
+    return fault.wait_s
 
 
-def endured(flight: Blinded, fault: Fault, draw: random.Random) -> str:
+def endured(flight: Blinded, fault: Fault) -> str:
     """What goes wrong in the minute after the fault, or ""."""
     for _ in range(3):
         flight.frame()
-    frame = flight.vehicle.sense.frame
-    last = {name: getattr(frame, name) for name in (*ESSENTIAL, *OTHERS)}
+    frame = flight.vehicle.sense.raw
+    last = {name: getattr(frame, name) for name in plausible.FIELDS}
     begun_s, plant = flight.now_s, flight.plant
-    known = fault.kind not in ("frozen", "lie") or fault.kind in RECOGNISED
-    detectable = 0
+    flight.sensors_on = fault.kind not in ("silent", "repeated")
+    flight.sensor_changes = {}
+    if fault.kind == "gauge":
+        flight.lie_soc = fault.readings["soc_fraction"]
+    elif fault.kind in ("still", "frozen"):
+        flight.sensor_changes = {name: last[name] for name in fault.fields}
+    elif flight.sensors_on:
+        flight.sensor_changes = dict(fault.readings)
+    wait_s, detectable, told = seen_after_s(fault, last), 0, flight.told
     while flight.now_s < begun_s + MINUTE_S:
-        # Once the answer has been seen, longer frames tell the same.
+        # Once the answer has been seen, longer frames tell the same; what is frozen must be counted to the end.
         past_s = flight.now_s - begun_s
-        flight.frame_s = FRAME_S if past_s < fault.wait_s + 0.5 else LATER_S
-        sensed(flight, fault, last)
+        watched_s = REPEATS_S if fault.kind == "jump" else 2.0 * STALE_S if fault.kind == "gauge" else wait_s
+        flight.frame_s = FRAME_S if past_s < watched_s + 0.5 else LATER_S
         flight.frame()
+        if fault.kind == "frozen" and flight.told == told:
+            # By chance nothing moved at all: such a frame is not taken and does not count.
+            wait_s += FRAME_S
+        told = flight.told
         past_s = flight.now_s - begun_s
-        detectable += past_s > fault.wait_s + 1e-6
-        if known and detectable >= 2 and flight.duty > 0.0:
+        detectable += past_s > wait_s + 1e-6
+        if detectable >= 2 and flight.duty > 0.0:
             return f"duty {flight.duty:.2f} in frame {detectable} after the fault could be seen, at {past_s:.1f} s"
         soc, gpu = plant.energy_j / plant.capacity_j, plant.gpu_k - KELVIN
-        crossed = soc < 0.70 or gpu > 80.0 or plant.radiator_k - KELVIN > 60.0
-        if crossed and (known or fault.kind != "lie"):
+        if soc < 0.70 or gpu > 80.0 or plant.radiator_k - KELVIN > 60.0:
             return f"limit crossed: SoC {soc:.4f}, GPU {gpu:.2f} degC after {past_s:.1f} s"
+        power = flight.vehicle.eps
+        if fault.kind == "gauge" and not abs(power.soc_fraction - soc) <= 3.5 * power.soc_sigma:
+            return f"charge {power.soc_fraction:.4f}, sigma {power.soc_sigma:.4f}, true {soc:.4f} at {past_s:.1f} s"
     return ""
 
 
@@ -214,12 +296,12 @@ def test_1000_random_cases(moments: list[Blinded]) -> None:
     wrong: list[str] = []
     kinds: dict[str, int] = {}
     for number in range(CASES):
-        flight = draw.choice(moments).copied()
+        flight = draw.choice(moments).copied(number)
         fault = KINDS[number % len(KINDS)](draw)
         kinds[fault.kind] = kinds.get(fault.kind, 0) + 1
-        if said := endured(flight, fault, draw):
+        if said := endured(flight, fault):
             wrong.append(f"case {number}, {fault.kind} {fault.fields}: {said}")
-    assert min(kinds.values()) > 150
+    assert min(kinds.values()) >= 125
     assert wrong == [], f"{len(wrong)} of {CASES}: {wrong[:5]}"
 
 
@@ -228,7 +310,7 @@ def test_the_check_has_been_seen_to_fail(moments: list[Blinded], monkeypatch: py
     monkeypatch.setattr(executive.load_protection.shedding, "doubted", lambda sensed: "")
     draw = random.Random(5)
     flight = next(f for f in moments if f.duty > 0.2)
-    said = [endured(flight.copied(), absurd(draw), draw) for _ in range(10)]
+    said = [endured(flight.copied(), absurd(draw)) for _ in range(10)]
     assert any(text.startswith("duty") for text in said)
 
 
@@ -238,7 +320,7 @@ def test_the_vehicle_works_again_when_the_sensors_are_back(
 ) -> None:
     draw = random.Random(6)
     flight = next(f for f in moments if f.duty > 0.3).copied()
-    assert endured(flight, make(draw), draw) == ""
+    assert endured(flight, make(draw)) == ""
     assert flight.vehicle.mode.mode is Mode.SAFE
     flight.sensors_on, flight.sensor_changes, flight.frame_s = True, {}, 1.0
     flight.fly(120.0)
