@@ -55,8 +55,8 @@ class Scene(Struct, frozen=True):
 
     The charge that limits are held against and the node temperatures as estimated (°C), the governor's targets of
     charge and GPU node (°C), the longest dark arc (s, mission time), whether a sensor frame came, whether the rail
-    is commanded on, which limit of the floor is passed, in words, or "", and whether a frame came that was not taken
-    because it stands still as a whole.
+    is commanded on, which limit of the floor is passed, in words, or "", and whether a frame came that was not
+    taken because it stands still as a whole.
     """
 
     soc: float

@@ -19,7 +19,16 @@ from flightsw.link.schema import Mode
 CONFIG = Config()
 POWER, HEAT, CARD = eps.Config(), thermal.Config(), governor.Config()
 NAN = math.nan
-SCENE = Scene(soc=0.9, soc_target=0.713, gpu_target_degc=78.0, eclipse_s=2100.0, news=True, rail_on=True)
+SCENE = Scene(
+    soc=0.9,
+    gpu_degc=77.0,
+    radiator_degc=56.0,
+    soc_target=0.713,
+    gpu_target_degc=78.0,
+    eclipse_s=2100.0,
+    news=True,
+    rail_on=True,
+)
 GOOD: dict[str, object] = {
     "soc_fraction": 0.9,
     "bus_voltage_v": 29.0,
@@ -51,12 +60,23 @@ class Stand:
             self.sensed, _ = sense.step(self.sensed, sense.Config(), Inputs(sensors=frame), self.now_s)
             # The charge that limits are held against: an impossible reading does not touch the estimate.
             charge = changes.get("soc_fraction", 0.9)
-            scene = replace(self.scene, soc=0.9 if charge > 1.0 else charge, news=frame is not None)
+            scene = replace(
+                self.scene,
+                soc=0.9 if charge > 1.0 else charge,
+                gpu_degc=self._believed("gpu_temp_degc"),
+                radiator_degc=self._believed("radiator_temp_degc"),
+                news=frame is not None,
+            )
             self.state, found = shedding.step(
                 self.state, self.config, POWER, HEAT, CARD, self.sensed, scene, self.now_s
             )
             self.texts += [event.fields["cause"] for event in found]
         return self.state
+
+    def _believed(self, name: str) -> float:
+        """A node's estimate: what is believed of its sensor, without noise here."""
+        value = getattr(self.sensed.frame, name)
+        return value if value == value else GOOD[name]
 
 
 @pytest.mark.parametrize(
