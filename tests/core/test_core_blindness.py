@@ -14,15 +14,15 @@ power must be safe in the second such frame at the latest, and stay so to the en
   a few frames is no fault, so the clock of "two frames" begins when it has been silent for longer;
 - an essential reading that is no number, or outside of what its instrument can give: at once. One such frame may be
   a glitch of the wire, for which the last good value stands in; the second is not;
-- a whole frame that stands still though its sequence moves: at once, because all noisy values never repeat together;
+- a whole frame that stands still though its sequence moves: at once, for noisy values never all repeat at once;
 - one or some sensors that stand still: ``plausible.REPEATS`` (30) frames later. A reading that rests at the end of
   its range (a full battery's gauge) may rest there, so it does not count;
 - a node temperature that jumps and stays: at once, when it jumps further than such a node can
   (``plausible.ROWS``); a smaller step is seen when it has stood still for ``REPEATS`` frames.
 
-*The gauge alone.* A gauge that goes on, noise and all, and reads another charge is no fault of the power: the charge
-filter refuses it and goes on counting coulombs. There the safe level is the governor's own, on the estimate: the
-estimate stays within 3.5 σ of the truth, and the limits hold. Nothing more is asked.
+*The gauge alone.* A gauge that goes on, noise and all, and reads another charge is no fault of the power: the
+charge filter refuses it and goes on counting coulombs. There the safe level is the governor's own, on the estimate:
+the estimate stays within 3.5 σ of the truth, and the limits hold. Nothing more is asked.
 
 *Limits*: in every case the true charge and temperatures stay within their limits through the minute.
 """
