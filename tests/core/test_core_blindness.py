@@ -14,7 +14,7 @@ power must be safe in the second such frame at the latest, and stay so to the en
   a few frames is no fault, so the clock of "two frames" begins when it has been silent for longer;
 - an essential reading that is no number, or outside of what its instrument can give: at once. One such frame may be
   a glitch of the wire, for which the last good value stands in; the second is not;
-- a whole frame that stands still though its sequence moves: at once, as noisy values never all repeat together;
+- a whole frame that stands still though its sequence moves: at once, for noisy values never all repeat at once;
 - one or some sensors that stand still: ``plausible.REPEATS`` (30) frames later. A reading that rests at the end of
   its range (a full battery's gauge) may rest there, so it does not count;
 - a node temperature that jumps and stays: at once, when it jumps further than such a node can

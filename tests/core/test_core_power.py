@@ -145,7 +145,7 @@ def test_thresholds_of_safe(field: str, good: float, bad: float, between: float,
 
 @pytest.mark.parametrize("gauge_bias", [0.0, 0.008, -0.008])
 def test_the_floor_is_held_by_the_estimate_while_the_gauge_is_heard(gauge_bias: float) -> None:
-    """From full at C/2 into the floor: noise under the threshold does not trip it, the known charge does."""
+    """From full into the floor: noise under the threshold does not trip it, the charge that is known does."""
     config, draw = eps.Config(), random.Random(1)
     plant, state, trips = Plant(phase_s=3500.0), eps.start(config), []
     for tick in range(120 * 60):

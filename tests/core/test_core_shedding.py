@@ -7,7 +7,7 @@ from core_flight import Flight, sensor_frame, telecommand
 from core_plant import KELVIN, Plant
 from msgspec.structs import replace
 
-from flightsw.core import eps, executive, getters, governor, sense, shedding, thermal
+from flightsw.core import eps, executive, getters, governor, plausible, sense, shedding, thermal
 from flightsw.core.effects import Actuate, KillWorker, SaveCheckpoint, SetPace, StopWorker
 from flightsw.core.inputs import Inputs
 from flightsw.core.job import JobConfig
@@ -289,6 +289,24 @@ def test_what_the_gpu_is_not_the_reason_of_ends_in_safe() -> None:
     assert (state.rung, state.safe) == (Rung.SAFE, "GPU off does not help: GPU node 79.9 degC")
     state = stand.feed(0.1, gpu_temp_degc=78.0)
     assert (state.rung, state.safe) == (Rung.GPU_OFF, "")
+
+
+@pytest.mark.parametrize(("still", "rungs"), [(True, [0, 3, 3, 3]), (False, [0, 0, 0, 0])])
+def test_frames_that_stand_still_as_a_whole_are_counted_though_nobody_takes_them(
+    still: bool, rungs: list[int]
+) -> None:
+    stand = Stand()
+    sensed = replace(stand.sensed, verdicts=replace(stand.sensed.verdicts, bad=((plausible.ALL, "SENSOR_FROZEN"),)))
+    assert shedding.doubted(sensed) == "the whole frame"
+    scene, state, found, taken = replace(SCENE, news=False, still=still), stand.state, [], []
+    for _ in range(4):
+        state, events = shedding.step(state, CONFIG, POWER, HEAT, CARD, sensed, scene, stand.now_s)
+        taken.append(state.rung)
+        found += [event.fields["cause"] for event in events]
+    assert taken == rungs
+    assert found == (["the whole frame cannot be believed"] if still else [])
+    stand.state = state
+    assert stand.feed(20.0).rung is Rung.NOMINAL
 
 
 def test_before_the_first_frame_nothing_is_shed() -> None:
