@@ -14,7 +14,7 @@ Scalar = str | int | float | bool
 Section = dict[str, Scalar]
 
 TEMP_MARGIN_K: Final = 0.25
-"""What the loop needs in flight, as the daemon's default; the estimate's uncertainty comes on top of it there."""
+"""What the loop needs in flight, as the daemon's default; the uncertainty of the estimate comes on top."""
 LAG_HEATING_K: Final = 0.033
 """Added for each unit of warp. Pacing acts within about one machine second, which is ``warp`` mission seconds;
 a card at 700 W near its limit warms by (700 W − 14 W/K · 43 K) / 3 kJ/K = 0.033 K in each of them."""
