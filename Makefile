@@ -3,7 +3,7 @@
 #   make demo     one orbit on real work        SEED= LINK=pty|udp ORBIT= DEVICE=auto|cpu|cuda
 #   make test     checks and tests
 #   make check    ruff, mypy --strict, dependency rules
-#   make bench    measure, write out/bench/results.json and README's table    ONLY=spine
+#   make bench    measure, write out/bench/results.json and README's table    ONLY=spine|services|power
 #   make hil      run one scenario              SCENARIO=worker_kill
 #   make soak     a virtual day at 10 Hz, a fault every ten minutes, memory watched    SEED= HOURS=24
 #   make icd      interface document and XTCE into out/icd
