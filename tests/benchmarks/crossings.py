@@ -129,7 +129,7 @@ class Crossings:
 
     def latency_s(self, limit: str) -> float:
         """Cross this limit once, at a random instant, and wait for the rail to go off; then be well again."""
-        self._until(self._steady, ANSWER_MAX_S, f"rail on before: {limit}")
+        self._until(self._steady, START_MAX_S, f"rail on before: {limit}")
         at_s = time.monotonic() + self._random.uniform(0.0, SAMPLE_S)
         while time.monotonic() < at_s:
             self._turn()

@@ -13,7 +13,7 @@ def test_a_crossing_has_its_response_on_the_wire(kind: str, tmp_path: Path) -> N
     latencies_s = crossings.measure(tmp_path, kind, 3, seed=1, tables=False)
     assert len(latencies_s) == 3
     # Not the goal of the benchmark: this machine may be busy with other tests.
-    assert all(0.0 < latency_s < 2.0 for latency_s in latencies_s)
+    assert all(0.0 < latency_s < crossings.ANSWER_MAX_S for latency_s in latencies_s)
 
 
 @pytest.mark.process
