@@ -12,9 +12,9 @@ bits is seen, every burst within eight bytes, every word that was replaced.
 *Three words.* With S3 the same argument holds for three: |(i − j)(i − k) e| < 2⁶⁴.
 
 *Repair.* Damage of a single word e at i leaves ΔS1 = e, ΔS2 = (i+1) e, ΔS3 = (i+1)² e: the place follows by
-division, the old word by subtraction. Two damaged words cannot pass for one at a place p: e₁ (i − p) + e₂ (j − p) = 0
-and e₁ (i − p)² + e₂ (j − p)² = 0 modulo 2⁶⁴ give e₁ (i − p)(i − j) = 0, which is under 2⁶⁴ and so i = p = j. What does
-not divide is reported as more than one word, and left alone.
+division, the old word by subtraction. Two damaged words cannot pass for one at a place p: e₁ (i − p) + e₂ (j − p)
+= 0 and e₁ (i − p)² + e₂ (j − p)² = 0 modulo 2⁶⁴ give e₁ (i − p)(i − j) = 0, which is under 2⁶⁴, and so i = p = j.
+What does not divide is reported as more than one word, and left alone.
 
 *Same values everywhere.* The sums are integers, so this module and the Triton kernel agree bit for bit. Here they
 are computed with float64 matrix products on rows of ``ROW_WORDS`` words, which is exact: 2³¹ · Σ (b+1)² < 2⁵³.
