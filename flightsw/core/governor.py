@@ -148,7 +148,10 @@ def step(
         heat_w, integral_kmin = _heat(state.integral_kmin, config, heat, situation, kept)
         if situation.planned_w is None:
             energy_w = _energy(config, power, situation, kept.soc)
-            candidates = ((energy_w, Limiting.ENERGY), (heat_w, Limiting.THERMAL))
+            candidates: tuple[tuple[float, Limiting], ...] = (
+                (energy_w, Limiting.ENERGY),
+                (heat_w, Limiting.THERMAL),
+            )
         else:
             candidates = (
                 (situation.planned_w, Limiting.PLAN),
