@@ -9,13 +9,16 @@ import torch
 from flightsw.gpu.integrity.digest import (
     BLOCK_WORDS,
     Damage,
-    as_words,
     block_count,
     compare,
-    digest,
     located,
     repair,
 )
+from flightsw.gpu.integrity.digest import digest as digest_bytes
+
+
+def digest(words: torch.Tensor) -> torch.Tensor:
+    return digest_bytes(words.view(torch.uint8))
 
 
 def random_words(count: int, seed: int = 1) -> torch.Tensor:
@@ -40,7 +43,7 @@ SIZES = (0, 1, 127, 128, 129, 1000, BLOCK_WORDS - 1, BLOCK_WORDS, BLOCK_WORDS + 
 def test_sums_are_those_of_the_definition(count: int) -> None:
     words = random_words(count)
     assert digest(words).tolist() == by_definition(words)
-    assert len(digest(words)) == block_count(count)
+    assert len(digest(words)) == block_count(4 * count)
 
 
 @pytest.mark.parametrize("value", [-(2**31), 2**31 - 1, -1, 0])
@@ -74,7 +77,7 @@ def test_damage_of_one_word_is_located_and_repaired(seed: int) -> None:
     words[index] = (int(words[index]) + draw.randrange(1, 2**32) + 2**31) % 2**32 - 2**31
     (damage,) = compare(good, digest(words))
     assert damage.word == index
-    repair(words, damage)
+    repair(words.view(torch.uint8), damage)
     assert torch.equal(words, before)
 
 
@@ -119,32 +122,41 @@ def test_what_is_not_one_word_is_not_located(difference: tuple[int, int, int]) -
     assert located(4, difference) == Damage(4)
 
 
-def test_a_repair_that_gives_no_word_is_refused() -> None:
-    words = torch.tensor([2**31 - 1], dtype=torch.int32)
-    with pytest.raises(ValueError, match="no 32-bit value"):
-        repair(words, Damage(0, 0, -1))
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 4 * BLOCK_WORDS + 3])
+def test_memory_need_not_be_whole_words(size: int) -> None:
+    memory = torch.arange(size, dtype=torch.int64).add(7).to(torch.uint8)
+    before, good = memory.clone(), digest_bytes(memory)
+    memory[-1] ^= 0x41
+    (damage,) = compare(good, digest_bytes(memory))
+    repair(memory, damage)
+    assert torch.equal(memory, before)
 
 
 @pytest.mark.parametrize(
-    ("memory", "why"),
+    ("size", "damage"),
     [
-        (torch.zeros(8, dtype=torch.int8), "bytes in one contiguous row"),
-        (torch.zeros((2, 4), dtype=torch.uint8), "bytes in one contiguous row"),
-        (torch.zeros(16, dtype=torch.uint8)[::2], "bytes in one contiguous row"),
-        (torch.zeros(7, dtype=torch.uint8), "whole words"),
+        (4, Damage(0, 0, -1)),  # 2³¹ is no 32-bit value.
+        (7, Damage(0, 1, 1 << 24)),  # The last word has three bytes only.
+        (4, Damage(0, 1, 1)),  # There is no such word.
     ],
 )
-def test_memory_that_is_no_row_of_words(memory: torch.Tensor, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        as_words(memory)
+def test_a_repair_that_gives_no_word_is_refused(size: int, damage: Damage) -> None:
+    memory = torch.tensor([255, 255, 255, 127, 1, 2, 3][:size], dtype=torch.uint8)
+    before = memory.clone()
+    with pytest.raises(ValueError, match="not that of one word"):
+        repair(memory, damage)
+    assert torch.equal(memory, before)
 
 
-def test_words_share_the_memory() -> None:
-    memory = torch.zeros(8, dtype=torch.uint8)
-    as_words(memory)[1] = -1
-    assert memory.tolist() == [0, 0, 0, 0, 255, 255, 255, 255]
-
-
-def test_sums_are_of_int32_words_only() -> None:
-    with pytest.raises(ValueError, match="a row of int32"):
-        digest(torch.zeros(4))
+@pytest.mark.parametrize(
+    "memory",
+    [
+        torch.zeros(8, dtype=torch.int8),
+        torch.zeros((2, 4), dtype=torch.uint8),
+        torch.zeros(16, dtype=torch.uint8)[::2],
+    ],
+    ids=["int8", "matrix", "strided"],
+)
+def test_memory_that_is_no_row_of_bytes(memory: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="bytes in one contiguous row"):
+        digest_bytes(memory)

@@ -35,6 +35,8 @@ BLOCK_WORDS: Final = 1 << 16
 ROW_WORDS: Final = 128
 """Words of a row of the exact float64 product: 2³¹ · 128·129·257/6 < 2⁵³."""
 WORD_BYTES: Final = 4
+BLOCK_BYTES: Final = BLOCK_WORDS * WORD_BYTES
+ROW_BYTES: Final = ROW_WORDS * WORD_BYTES
 _ROWS: Final = BLOCK_WORDS // ROW_WORDS
 
 
@@ -55,28 +57,43 @@ class Damage(msgspec.Struct, frozen=True):
         return self.word is not None
 
 
-def block_count(words: int) -> int:
-    """Blocks of a region of this many words."""
-    return -(-words // BLOCK_WORDS)
+def block_count(size_bytes: int) -> int:
+    """Blocks of a region of this many bytes."""
+    return -(-size_bytes // BLOCK_BYTES)
 
 
-def as_words(memory: torch.Tensor) -> torch.Tensor:
-    """A byte tensor (uint8, contiguous, 1-d) as int32 words that share its memory; its size must divide by 4."""
+def digest(memory: torch.Tensor) -> torch.Tensor:
+    """Sums of every block of ``memory`` (uint8, 1-d, contiguous): int64 tensor (blocks, 3) on the same device.
+
+    Raises ``ValueError`` for anything that is no row of bytes.
+    """
     if memory.dtype is not torch.uint8 or memory.dim() != 1 or not memory.is_contiguous():
         raise ValueError(f"memory is {memory.dtype}, {memory.dim()}-d: bytes in one contiguous row are needed")
-    if memory.numel() % WORD_BYTES:
-        raise ValueError(f"memory of {memory.numel()} bytes: whole words of {WORD_BYTES} bytes are needed")
-    return memory.view(torch.int32)
-
-
-def digest(words: torch.Tensor) -> torch.Tensor:
-    """Sums of every block of int32 ``words`` (n,): int64 tensor (blocks, 3) on the same device."""
-    if words.dtype is not torch.int32 or words.dim() != 1:
-        raise ValueError(f"words are {words.dtype}, {words.dim()}-d: a row of int32 is needed")
-    sums = torch.empty((block_count(words.numel()), 3), dtype=torch.int64, device=words.device)
+    sums = torch.empty((block_count(memory.numel()), 3), dtype=torch.int64, device=memory.device)
     for block in range(len(sums)):
-        sums[block] = _block(words[block * BLOCK_WORDS : (block + 1) * BLOCK_WORDS])
+        sums[block] = digest_block(memory, block)
     return sums
+
+
+def digest_block(memory: torch.Tensor, block: int) -> torch.Tensor:
+    """Sums (3,) of one block of ``memory``, int64, exact."""
+    part = memory[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
+    if part.numel() % ROW_BYTES:
+        filled = torch.zeros(-(-part.numel() // ROW_BYTES) * ROW_BYTES, dtype=torch.uint8, device=memory.device)
+        filled[: part.numel()] = part
+        part = filled
+    rows = part.view(torch.int32).view(-1, ROW_WORDS).to(torch.float64)
+    columns, starts = _weights(memory.device)
+    # Of each row: Σ x, Σ (b+1) x, Σ (b+1)² x, with b counted within the row that starts at word a.
+    plain, linear, square = (rows @ columns).to(torch.int64).unbind(dim=1)
+    start = starts[: len(rows)]
+    return torch.stack(
+        (
+            plain.sum(),
+            (start * plain + linear).sum(),
+            (start * start * plain + 2 * start * linear + square).sum(),
+        )
+    )
 
 
 def compare(expected: torch.Tensor, found: torch.Tensor) -> list[Damage]:
@@ -97,35 +114,22 @@ def located(block: int, difference: Sequence[int]) -> Damage:
     return Damage(block, block * BLOCK_WORDS + place - 1, first)
 
 
-def repair(words: torch.Tensor, damage: Damage) -> None:
-    """Put the old value of a single damaged word back, in place. ``damage`` must be repairable."""
+def repair(memory: torch.Tensor, damage: Damage) -> None:
+    """Put the old value of a single damaged word back, in place. ``damage`` must be repairable.
+
+    Raises ``ValueError`` when the old value would be none: then more than one word was damaged.
+    """
     assert damage.word is not None, "more than one word: nothing to put back"
     assert damage.error is not None, "a located word comes with its error"
-    old = int(words[damage.word]) - damage.error
-    if not -(1 << 31) <= old < 1 << 31:
-        raise ValueError(f"word {damage.word}: {old} is no 32-bit value, so the damage was not that of one word")
-    words[damage.word] = old
-
-
-def _block(words: torch.Tensor) -> torch.Tensor:
-    """Sums of one block, exact."""
-    count = words.numel()
-    if count % ROW_WORDS:
-        filled = torch.zeros(-(-count // ROW_WORDS) * ROW_WORDS, dtype=torch.int32, device=words.device)
-        filled[:count] = words
-        words = filled
-    rows = words.view(-1, ROW_WORDS).to(torch.float64)
-    columns, starts = _weights(words.device)
-    # Of each row: Σ x, Σ (b+1) x, Σ (b+1)² x, with b counted within the row that starts at word a.
-    plain, linear, square = (rows @ columns).to(torch.int64).unbind(dim=1)
-    start = starts[: len(rows)]
-    return torch.stack(
-        (
-            plain.sum(),
-            (start * plain + linear).sum(),
-            (start * start * plain + 2 * start * linear + square).sum(),
-        )
-    )
+    start = damage.word * WORD_BYTES
+    place = memory[start : start + WORD_BYTES]
+    held = bytes(place.tolist())
+    old = int.from_bytes(held.ljust(WORD_BYTES, b"\0"), "little", signed=True) - damage.error
+    fits = -(1 << 31) <= old < 1 << 31
+    raw = old.to_bytes(WORD_BYTES, "little", signed=True) if fits else b""
+    if not fits or not held or any(raw[len(held) :]):
+        raise ValueError(f"word {damage.word}: {old} is no value of it, so the damage was not that of one word")
+    place.copy_(torch.tensor(list(raw[: len(held)]), dtype=torch.uint8))
 
 
 _WEIGHTS: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
