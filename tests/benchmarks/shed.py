@@ -37,9 +37,9 @@ from flightsw.link import avionics
 from flightsw.link.meter import METER_LAYOUT
 from hil.wires import LinkKind, make_wire
 
-TARGET_S: Final = 0.015
+TARGET_S: Final = 0.008
 """Longest part of a micro-batch that the worker may choose."""
-QUIET_S: Final = 0.1
+QUIET_S: Final = 0.25
 """A meter that stands still for this long has stopped: at full duty it moves with every part."""
 COLLAPSED_V: Final = 15.0
 POLL_S: Final = 0.0005
