@@ -156,7 +156,9 @@ class LlmEngine:
         self._joined: list[int] = []
         """Rows of the common cache, in its order."""
         self._cache: Any = None
-        self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
+        self._lengths: list[int] = []
+        """Real tokens of the rows of the common cache; the mask is made of them for every step."""
+        self._undo: Callable[[], None] = lambda: None
 
     def encode(self, text: str) -> list[int]:
         """Tokens with the model's own beginning, through its chat template where it has one."""
@@ -179,9 +181,11 @@ class LlmEngine:
         if start == 0:
             self.release(row)
             self._filling[row] = _empty_cache()
+        cache = self._filling[row]
+        self._undo = lambda: self._filling.update({row: _cut(cache, start)})
         positions = torch.arange(start, start + len(chunk), device=self._device)[None]
         mask = torch.ones((1, start + len(chunk)), dtype=torch.long, device=self._device)
-        return self._forward(torch.tensor([chunk], device=self._device), mask, positions, self._filling[row])
+        return self._forward(torch.tensor([chunk], device=self._device), mask, positions, cache)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
@@ -192,8 +196,14 @@ class LlmEngine:
         order = [rows.index(row) for row in self._joined]
         idx = torch.tensor([[tokens[place]] for place in order], device=self._device)
         at = torch.tensor([[positions[place]] for place in order], device=self._device)
-        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-        return self._forward(idx, self._mask, at, self._cache)[places]
+        before = list(self._lengths)
+        self._undo = lambda: self._take_back(before)
+        self._lengths = [length + 1 for length in before]
+        return self._forward(idx, self._mask(), at, self._cache)[places]
+
+    def undo(self) -> None:
+        """Cut the tokens of the last pass off; rows that joined for it stay joined."""
+        self._undo()
 
     def release(self, row: int) -> None:
         """Cut the row out of the common cache, and the padding that no other row needs."""
@@ -202,9 +212,9 @@ class LlmEngine:
             return
         keep = [place for place, other in enumerate(self._joined) if other != row]
         self._joined.remove(row)
-        mask = self._mask[keep]
-        first = int(mask.any(dim=0).int().argmax()) if keep else self._mask.shape[1]
-        self._mask = mask[:, first:]
+        longest = max(self._lengths)
+        self._lengths = [self._lengths[place] for place in keep]
+        first = longest - max(self._lengths, default=longest)
         layers = [(keys[keep, :, first:], values[keep, :, first:]) for keys, values in _layers(self._cache)]
         self._cache = _cache_of(layers) if keep else None
 
@@ -212,12 +222,10 @@ class LlmEngine:
         if not rows:
             return
         parts = [_layers(self._filling.pop(row)) for row in rows]
-        masks = [torch.ones((1, part[0][0].shape[-2]), dtype=torch.long, device=self._device) for part in parts]
+        self._lengths += [part[0][0].shape[-2] for part in parts]
         if self._joined:
             parts.insert(0, _layers(self._cache))
-            masks.insert(0, self._mask)
-        length = max(mask.shape[1] for mask in masks)
-        self._mask = torch.cat([_padded(mask, length, dim=1) for mask in masks])
+        length = max(self._lengths)
         self._cache = _cache_of(
             [
                 (
@@ -228,6 +236,16 @@ class LlmEngine:
             ]
         )
         self._joined += rows
+
+    def _mask(self) -> Tensor:
+        """1 where a row of the common cache has a token, 0 for the padding in front of it: (rows, longest)."""
+        longest = max(self._lengths)
+        padding = torch.tensor([[longest - length] for length in self._lengths], device=self._device)
+        return (torch.arange(longest, device=self._device) >= padding).long()
+
+    def _take_back(self, lengths: list[int]) -> None:
+        self._lengths = lengths
+        self._cache = _cut(self._cache, max(lengths))
 
     def _forward(self, idx: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         out = self._model(
@@ -266,6 +284,13 @@ def _cache_of(layers: Sequence[tuple[Tensor, Tensor]]) -> Any:
 def _layers(cache: Any) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (rows, heads, tokens, width) of every layer."""
     return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _cut(cache: Any, length: int) -> Any:
+    """The same cache with the first ``length`` tokens only."""
+    if not length:
+        return _empty_cache()
+    return _cache_of([(keys[:, :, :length], values[:, :, :length]) for keys, values in _layers(cache)])
 
 
 def _padded(tensor: Tensor, length: int, dim: int) -> Tensor:

@@ -85,6 +85,9 @@ class GptEngine:
         """One token per row."""
         return self.fill(rows, positions, [[token] for token in tokens])
 
+    def undo(self) -> None:
+        """Nothing to take back: the same call writes the same values into the same slots."""
+
     def release(self, row: int) -> None:
         """Nothing to free: a new sequence overwrites the row from position 0."""
 
