@@ -88,8 +88,13 @@ class Watch(Protocol):
     def watching(self) -> bool:
         """Whether answers are checked at all."""
 
-    def passed(self, run: Callable[[], Drawn], undo: Callable[[], None]) -> tuple[Drawn, str]:
-        """Run a pass, once or more, with ``undo`` before it is run again; its result and what was wrong with it."""
+    def passed(
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
+    ) -> tuple[Drawn, str]:
+        """Run a pass, once or more, with ``undo`` before it is run again; its result and what was wrong with it.
+
+        ``decode`` says that it is a step of one token a row, not a chunk of prompts.
+        """
 
     def row(self, row: int, length: int) -> str:
         """What is wrong with the first ``length`` slots of a cache row; empty when nothing is."""
@@ -100,7 +105,9 @@ class Unwatched:
 
     watching = False
 
-    def passed(self, run: Callable[[], Drawn], undo: Callable[[], None]) -> tuple[Drawn, str]:
+    def passed(
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
+    ) -> tuple[Drawn, str]:
         """Once, as it is."""
         return run(), ""
 
@@ -200,8 +207,8 @@ class Sequence:
         """
         if self.request_flaw:
             return self.request_flaw
-        if seal.grown(seal.EMPTY, self.generated) != self._tokens_seal:
-            return "tokens of the answer changed in host memory"
+        if self.tokens_flaw:
+            return self.tokens_flaw
         whole = [*prompt, *self.generated]
         window = whole[-len(self._window) :]
         if window != self._window or seal.grown(seal.EMPTY, window[: self.fed]) != self._fed_seal:
@@ -209,6 +216,12 @@ class Sequence:
         if self._uniforms != seal.uniforms(self.request.seed, len(self._uniforms)):
             return "the random generator changed"
         return ""
+
+    @property
+    def tokens_flaw(self) -> str:
+        """Whether the answer's tokens are not those that were drawn."""
+        good = seal.grown(seal.EMPTY, self.generated) == self._tokens_seal
+        return "" if good else "tokens of the answer changed in host memory"
 
     @property
     def request_flaw(self) -> str:
@@ -275,7 +288,7 @@ class Batch:
             ]
             return Drawn(logits, finite, tokens)
 
-        drawn, damage = self._watch.passed(run, lambda: self.engine.undo())
+        drawn, damage = self._watch.passed(run, lambda: self.engine.undo(), decode=not filling)
         before = sum(len(sequence.generated) for sequence in sequences)
         for sequence, chunk, token, finite in zip(sequences, chunks, drawn.tokens, drawn.finite, strict=True):
             sequence.damage = damage
@@ -286,13 +299,6 @@ class Batch:
                 self._check(row, sequence)
                 sequence.restart()
         return count, self._reap()
-
-    def drop_all(self, reason: str) -> list[Sequence]:
-        """Fail whatever runs and return it."""
-        for sequence in self._rows:
-            if sequence is not None:
-                sequence.fail(reason)
-        return self._take(lambda sequence: True)
 
     def recall(self) -> list[Sequence]:
         """Take whatever runs out of the batch, unfinished."""

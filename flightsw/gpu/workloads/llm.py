@@ -24,6 +24,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from flightsw.gpu.checkpoint.format import tensor_digest
 from flightsw.gpu.workloads.job import JobFault
 from flightsw.gpu.workloads.served import Model
 
@@ -47,21 +48,39 @@ PACKAGES: Final[dict[str, Callable[[], Path]]] = {"gemma3-270m": _gemma3_270m}
 
 
 class LlmSource:
-    """One model, loaded once; it never changes, so it carries no generation."""
+    """One model, loaded once; it never changes, so it carries no generation.
+
+    A model directory has no digests of its own. The first load is believed; every later one must equal it.
+    """
 
     def __init__(self, name: str, rows: int, device: torch.device) -> None:
         self._name = name
         self._device = device
+        self._digests: dict[str, str] = {}
 
     def first(self) -> Model:
         """Load the model. Raises ``JobFault``."""
-        return Model(load(self._name, self._device), generation=-1, step=0)
+        engine = load(self._name, self._device)
+        self._digests = self._digests or _digests(engine)
+        return Model(engine, generation=-1, step=0, flaw=lambda: self._flaw(engine))
 
     def newer(self) -> None:
         """There is no newer one."""
 
+    def again(self) -> Model:
+        """Load it again. Raises ``JobFault``."""
+        return self.first()
+
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _flaw(self, engine: "LlmEngine") -> str:
+        changed = [name for name, digest in _digests(engine).items() if self._digests.get(name) != digest]
+        return f"{changed[0]} in memory is not what was loaded first" if changed else ""
+
+
+def _digests(engine: "LlmEngine") -> dict[str, str]:
+    return {name: tensor_digest(tensor) for name, tensor in engine.module.state_dict().items()}
 
 
 def load(name: str, device: torch.device) -> "LlmEngine":
@@ -148,7 +167,7 @@ class LlmEngine:
         config = model.config.get_text_config()
         self.context = min(int(getattr(config, "max_position_embeddings", CONTEXT_MAX)), CONTEXT_MAX)
         self.stop_tokens = _stop_tokens(model, tokenizer)
-        self._model = model
+        self.module = model
         self._tokenizer = tokenizer
         self._device = device
         self._filling: dict[int, Any] = {}
@@ -248,7 +267,7 @@ class LlmEngine:
         self._cache = _cut(self._cache, max(lengths))
 
     def _forward(self, idx: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        out = self._model(
+        out = self.module(
             input_ids=idx,
             attention_mask=mask,
             position_ids=positions,

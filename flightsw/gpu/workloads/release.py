@@ -161,18 +161,22 @@ class Gate(Generic[Item, Mark]):
         """Take in a finished answer; ``mark`` is of a moment after its last token."""
         self._held.append(_Held(item, step(ticket, Event.FINISHED), mark, now_s))
 
-    def clean(self, since: Callable[[Mark], bool]) -> list[Leaving[Item]]:
-        """Release whatever a clean pass that began after its mark has freed."""
+    def clean(self, since: Callable[[Mark], bool], flaw: Callable[[Item], str]) -> list[Leaving[Item]]:
+        """Let go whatever a clean pass that began after its mark has freed, unless a last look finds a ``flaw``."""
         free, waiting = [], []
         for held in self._held:
             (free if since(held.mark) else waiting).append(held)
         self._held = waiting
-        return [Leaving(held.item, step(held.ticket, Event.CLEAN)) for held in free]
+        return [Leaving(one.item, _released(one.ticket, flaw(one.item))) for one in free]
 
     def empty(self, event: Event, reason: str) -> list[Leaving[Item]]:
         """All leave: DAMAGED (to be computed again, or failed) or STOPPED."""
         held, self._held = self._held, []
         return [Leaving(one.item, step(one.ticket, event, reason)) for one in held]
+
+
+def _released(ticket: Ticket, flaw: str) -> Ticket:
+    return step(ticket, Event.DAMAGED, flaw) if flaw else step(ticket, Event.CLEAN)
 
 
 class Patience(msgspec.Struct, frozen=True):
