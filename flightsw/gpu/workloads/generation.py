@@ -139,8 +139,8 @@ class Sequence:
         self.damage = ""
         """Why it cannot be used as it is; empty while nothing is known against it."""
         self._context = context
-        self._generator = torch.Generator().manual_seed(request.seed)
-        self._window = list(prompt if len(prompt) <= context else prompt[-(context // 2) :])
+        self.generator = torch.Generator().manual_seed(request.seed)
+        self.window = list(prompt if len(prompt) <= context else prompt[-(context // 2) :])
         self.fed = 0
         self._uniforms: list[float] = []
         self._tokens_seal = seal.EMPTY
@@ -149,23 +149,23 @@ class Sequence:
     @property
     def chunk(self) -> list[int]:
         """The next tokens of the window to feed."""
-        return self._window[self.fed : self.fed + FILL_TOKENS_MAX]
+        return self.window[self.fed : self.fed + FILL_TOKENS_MAX]
 
     @property
     def filling(self) -> bool:
         """Whether more than the token drawn last must be fed before another can be drawn."""
-        return self.fed == 0 or len(self._window) - self.fed > 1
+        return self.fed == 0 or len(self.window) - self.fed > 1
 
     @property
     def overfull(self) -> bool:
         """Whether the window has outgrown the context, so that it must start anew."""
-        return not self.finish and len(self._window) > self._context
+        return not self.finish and len(self.window) > self._context
 
     def number(self, fed: int) -> float | None:
         """The random number for the token after ``fed`` more tokens; None when none is drawn then."""
-        if self.fed + fed < len(self._window):
+        if self.fed + fed < len(self.window):
             return None
-        number = uniform(self.request.temperature, self._generator)
+        number = uniform(self.request.temperature, self.generator)
         if number is None:
             return 0.0
         self._uniforms.append(number)
@@ -175,7 +175,7 @@ class Sequence:
         """``chunk`` was fed; ``token`` followed when that completed the window."""
         self.fed += len(chunk)
         self._fed_seal = seal.grown(self._fed_seal, chunk)
-        if self.fed < len(self._window):
+        if self.fed < len(self.window):
             return
         if token is None or not finite:
             self.fail("the model gave logits that are not finite; no answer is released")
@@ -185,13 +185,13 @@ class Sequence:
             return
         self.generated.append(token)
         self._tokens_seal = seal.grown(self._tokens_seal, (token,))
-        self._window.append(token)
+        self.window.append(token)
         if len(self.generated) >= self.request.max_tokens:
             self.finish = "length"
 
     def restart(self) -> None:
         """A new window with the last half context, to be fed from position 0."""
-        self._window = self._window[-(self._context // 2) :]
+        self.window = self.window[-(self._context // 2) :]
         self.fed = 0
         self._fed_seal = seal.EMPTY
 
@@ -210,8 +210,8 @@ class Sequence:
         if self.tokens_flaw:
             return self.tokens_flaw
         whole = [*prompt, *self.generated]
-        window = whole[-len(self._window) :]
-        if window != self._window or seal.grown(seal.EMPTY, window[: self.fed]) != self._fed_seal:
+        window = whole[-len(self.window) :]
+        if window != self.window or seal.grown(seal.EMPTY, window[: self.fed]) != self._fed_seal:
             return "tokens changed in host memory on their way to the model"
         if self._uniforms != seal.uniforms(self.request.seed, len(self._uniforms)):
             return "the random generator changed"
