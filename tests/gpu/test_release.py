@@ -116,14 +116,14 @@ def test_one_pass_frees_all_that_it_began_after() -> None:
     assert gate.clean(lambda mark: mark <= 0, lambda item: "") == []
     free = gate.clean(lambda mark: mark <= 2, lambda item: "a flaw" if item == "answer 1" else "")
     assert stages(free) == {"answer 0": RELEASED, "answer 1": AGAIN, "answer 2": RELEASED}
-    assert (len(gate), gate.waited_s(15.0)) == (1, 2.0)
+    assert (len(gate), gate.waited_s(15.0), gate.newest) == (1, 2.0, 3)
 
 
 @pytest.mark.parametrize(("event", "stage"), [(DAMAGED, AGAIN), (STOPPED, FAILED)], ids=str)
 def test_all_leave_at_once(event: Event, stage: Stage) -> None:
     gate = held(1, 2)
     assert stages(gate.empty(event, "why")) == {"answer 0": stage, "answer 1": stage}
-    assert (len(gate), gate.waited_s(99.0)) == (0, 0.0)
+    assert (len(gate), gate.waited_s(99.0), gate.newest) == (0, 0.0, None)
 
 
 def test_the_gate_says_when_it_is_full() -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from flightsw.gpu import protocol
 from flightsw.gpu.integrity.finding import Finding, Report
+from flightsw.gpu.integrity.scrub import Mark
 from flightsw.gpu.protocol import Generate
 from flightsw.gpu.workloads import release, seal
 from flightsw.gpu.workloads.generation import REQUEST_DAMAGED, Sequence
@@ -31,11 +32,11 @@ class Marks(Protocol):
     def watching(self) -> bool:
         """Whether there is a gate at all."""
 
-    def mark(self) -> object:
+    def mark(self) -> Mark:
         """This moment."""
 
-    def clean_since(self, mark: object) -> bool:
-        """Whether a whole pass over the weights that began after ``mark`` has ended clean."""
+    def clean_since(self, mark: Mark) -> bool:
+        """Whether all weights were looked at after ``mark`` and found good."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -65,7 +66,7 @@ class Answers:
     def __init__(self, job: Job, report: Report) -> None:
         self._job = job
         self._report = report
-        self._gate: Gate[Answer, object] = Gate()
+        self._gate: Gate[Answer, Mark] = Gate()
         self.again: deque[Asked] = deque()
 
     @property
@@ -77,6 +78,11 @@ class Answers:
     def full(self) -> bool:
         """Nothing more is to be computed before some of them have left."""
         return self._gate.full
+
+    @property
+    def newest(self) -> Mark | None:
+        """Mark of the answer that was held last; a pass that began after it frees all."""
+        return self._gate.newest
 
     def waited_s(self, now_s: float) -> float:
         """How long the oldest held answer has waited."""

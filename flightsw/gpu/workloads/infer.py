@@ -117,6 +117,8 @@ class Server:
         self._job = job
         self._source = source
         self._level = starting_level(spec.integrity)
+        # A job that begins at off computes as torch does, bit for bit; the level does not change how it computes.
+        self._wide = False if self._level is Level.OFF else None
         self._tally = Tally(self._level)
         self._answers = Answers(job, self._tally.add)
         self._waiting: deque[Asked] = deque()
@@ -179,8 +181,10 @@ class Server:
 
     def _scrub(self, watch: ModelWatch) -> None:
         """A piece of the pass that held answers wait for."""
+        mark = self._answers.newest
+        assert mark is not None, "a pass is hurried for held answers only"
         with self._job.micro_batch():
-            watch.hurry(min(SCRUB_S, self._job.micro_batch_bound_s or SCRUB_S))
+            watch.hurry(min(SCRUB_S, self._job.micro_batch_bound_s or SCRUB_S), mark)
         self._after(watch)
 
     def _micro_batch(self, batch: Batch, watch: ModelWatch) -> None:
@@ -280,7 +284,7 @@ class Server:
         Raises ``JobFault`` when it cannot be got into memory unchanged.
         """
         for _ in range(RELOADS_MAX):
-            watch = ModelWatch(model.engine, self._level, self._tally)
+            watch = ModelWatch(model.engine, self._level, self._tally, self._wide)
             flaw = model.flaw()
             if not flaw:
                 self._model, self._watch = model, watch

@@ -153,6 +153,11 @@ class Gate(Generic[Item, Mark]):
         """Nothing more is to be computed before a pass has ended."""
         return len(self._held) >= HELD_MAX
 
+    @property
+    def newest(self) -> Mark | None:
+        """The latest mark; None when nothing is held."""
+        return self._held[-1].mark if self._held else None
+
     def waited_s(self, now_s: float) -> float:
         """How long the oldest has waited; 0 when none does."""
         return now_s - self._held[0].since_s if self._held else 0.0
