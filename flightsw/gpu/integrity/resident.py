@@ -35,13 +35,12 @@ from typing import Final, Literal
 import msgspec
 import torch
 
-from flightsw.gpu.integrity.digest import BLOCK_BYTES, Damage, block_count, digest, located, repair
-from flightsw.gpu.integrity.finding import Finding, Outcome, Report
+from flightsw.gpu.integrity.closer import look_closer
+from flightsw.gpu.integrity.digest import BLOCK_BYTES, Damage, block_count, digest, digest_all, repair
+from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.regions import Region, Regions, regions_of
 from flightsw.gpu.integrity.sums import Sums
 
-READINGS_MAX: Final = 8
-"""Readings of one damaged block in one look: memory that changes faster than it is read is not chased."""
 FINDINGS_MAX: Final = 64
 """Findings of one look; what comes after is one more that says so."""
 _OWN_HOLDS: Final = 2
@@ -101,7 +100,7 @@ class Resident:
             self._devices.append(_Device(first, self.blocks - first, device))
             self._order += indices
         self._bounds = [self._first[index] for index in self._order]
-        self._open: dict[int, list[int]] = {}
+        self._open: dict[int, tuple[int, ...]] = {}
         """Blocks that are not good, and the sums found there when it was reported."""
         self._refused: dict[int, str] = {}
         """Regions that are not looked at before they are adopted again, and why."""
@@ -204,77 +203,78 @@ class Resident:
         for place in wrong:
             self._look_closer(device, start + place, found[place])
 
-    def _look_closer(self, device: _Device, block: int, before: torch.Tensor | None) -> None:
-        """One block that did not match, ``before`` (3,): what happened to it, and what becomes of it.
-
-        Memory is touched only when two readings in a row say the same, so that a hit of the check repairs nothing.
-        """
+    def _look_closer(self, device: _Device, block: int, before: torch.Tensor) -> None:
+        """One block that did not match, and gave ``before`` (3,)."""
         index = self._region_at(block)
         memory, own = self._memory[index], block - self._first[index]
         if memory is None or index in self._refused:
             return
-        name, repaired, why = self._regions[index].name, "", "no two readings of it agree"
-        sums: list[int] = []
-        for _ in range(READINGS_MAX):
-            found = digest(memory[own * BLOCK_BYTES : (own + 1) * BLOCK_BYTES])[0]
-            verdict, difference = device.sums.judge(block - device.first, found)
-            if verdict in ("good", "mended"):
-                self._settle(block, name, repaired, mended=verdict == "mended")
-                return
-            if before is None or not torch.equal(found, before):
-                before = found
-                continue
-            if self._written(index):
-                self.hits += 1
-                self._refuse(index, _CHANGED)
-                return
-            sums = found.tolist()
-            damage = located(own, difference) if verdict == "hit" else None
-            if damage is None or not _repaired(memory, damage):
-                why = "more than one word was hit" if verdict == "hit" else "memory and its digest were both hit"
-                break
-            repaired, before = f"word {damage.word} was off by {damage.error}", None
-        if self._open.get(block) != sums:
-            self._open[block] = sums
+        part = memory[own * BLOCK_BYTES : (own + 1) * BLOCK_BYTES]
+        look = look_closer(
+            device.sums,
+            block - device.first,
+            before,
+            read=lambda: digest(part)[0],
+            put_right=lambda damage: _put_right(part, damage),
+            changed=lambda: self._written(index),
+        )
+        if look.state == "changed":
             self.hits += 1
-            self._find("open", name, f"block {own}: {why}")
-
-    def _settle(self, block: int, name: str, repaired: str, mended: bool) -> None:
-        """A block that did not match is good; say what it was."""
+            self._refuse(index, _CHANGED)
+            return
+        if look.state == "open" and self._open.get(block) == look.sums:
+            return
         self._open.pop(block, None)
-        if repaired:
-            self.hits += 1
-            self.repairs += 1
-            self._find("repaired", name, repaired)
-        if mended:
-            self._find("repaired", f"digest of {name}", "the digest itself was hit, memory was not")
-        elif not repaired:
-            self._find("recomputed", f"digest of {name}", "one reading was wrong, the next was right")
+        if look.state == "open":
+            self._open[block] = look.sums
+        self.hits += look.hit
+        self.repairs += look.hit and look.state == "good"
+        name, blocks = self._regions[index].name, self._blocks[index]
+        for finding in look.findings(name if blocks == 1 else f"{name}, block {own}"):
+            self._find(finding)
 
     def _refuse(self, index: int, reason: str) -> None:
         if index not in self._refused:
             self._refused[index] = reason
-            self._find("open", self._regions[index].name, reason)
+            where = self._regions[index].name
+            self._find(Finding(detector="digest", outcome="open", where=where, detail=reason))
 
-    def _find(self, outcome: Outcome, where: str, detail: str) -> None:
+    def _find(self, finding: Finding) -> None:
         self._findings += 1
         if self._findings == FINDINGS_MAX + 1:
-            where, detail = (
-                "resident state",
-                f"more than {FINDINGS_MAX} findings in one look; the rest is not listed",
-            )
+            detail = f"more than {FINDINGS_MAX} findings in one look; the rest is not listed"
+            finding = Finding(detector="digest", outcome="open", where="resident state", detail=detail)
         if self._findings <= FINDINGS_MAX + 1:
-            self._report(Finding(detector="digest", outcome=outcome, where=where, detail=detail))
+            self._report(finding)
 
     def _take(self, regions: Iterable[int]) -> None:
         """Digests from memory, which is good."""
         self.generation += 1
+        by_device: dict[int, list[int]] = {}
         for index in regions:
-            memory = self._memory[index]
-            if memory is not None and self._present(index):
-                device = self._device_at(index)
-                device.sums.write(self._first[index] - device.first, digest(memory))
+            if self._present(index):
+                by_device.setdefault(id(self._device_at(index)), []).append(index)
+        for indices in by_device.values():
+            device = self._device_at(indices[0])
+            sums = digest_all([self._regions[index].memory for index in indices])
+            at = 0
+            for start, count in self._runs(indices):
+                device.sums.write(start - device.first, sums[at : at + count])
+                at += count
+        for indices in by_device.values():
+            for index in indices:
                 self._versions[index] = _versions_of(self._regions[index])
+
+    def _runs(self, indices: list[int]) -> list[tuple[int, int]]:
+        """First block and number of blocks of regions, those that follow each other taken together."""
+        runs: list[tuple[int, int]] = []
+        for index in indices:
+            first, count = self._first[index], self._blocks[index]
+            if runs and sum(runs[-1]) == first:
+                runs[-1] = (runs[-1][0], runs[-1][1] + count)
+            else:
+                runs.append((first, count))
+        return runs
 
     def _updated(self, regions: Iterable[int] | None) -> list[int]:
         """Regions that may be adopted after an update; damage is inherited."""
@@ -338,12 +338,12 @@ class Resident:
             memory = self._memory[index]
             if index in self._refused or memory is None or not self._present(index):
                 if run:
-                    yield begin, torch.cat(run)
+                    yield begin, digest_all(run)
                 run, begin = [], self._first[index] + last
                 continue
-            run.append(digest(memory[first * BLOCK_BYTES : last * BLOCK_BYTES]))
+            run.append(memory[first * BLOCK_BYTES : last * BLOCK_BYTES])
         if run:
-            yield begin, torch.cat(run)
+            yield begin, digest_all(run)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Region and its own blocks, first and last + 1, in a range of all blocks."""
@@ -364,10 +364,8 @@ class Resident:
         return next(device for device in self._devices if device.first <= first < device.stop)
 
 
-def _repaired(memory: torch.Tensor, damage: Damage) -> bool:
+def _put_right(memory: torch.Tensor, damage: Damage) -> bool:
     """Put a single word right; False when there is more to it."""
-    if not damage.repairable:
-        return False
     try:
         repair(memory, damage)
     except ValueError:
