@@ -254,7 +254,7 @@ def outcomes(
             failed = reply.finish == "failed"
             right = reply.text == text
             found["failed" if failed else "right" if right else "tainted"] += 1
-            assert not failed or "damaged" in reply.text or "changed" in reply.text, reply.text
+            assert not failed or level == "off" or "damaged" in reply.text or "changed" in reply.text, reply.text
         report = bench.report
         found["detected"] += report.detected > 0
         found["recomputed"] += report.recomputed > 0

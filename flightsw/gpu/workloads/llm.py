@@ -25,11 +25,15 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.checkpoint.format import tensor_digest
+from flightsw.gpu.integrity.finding import Report
+from flightsw.gpu.integrity.kv import Place, Rows, watch
 from flightsw.gpu.workloads.job import JobFault
 from flightsw.gpu.workloads.served import Model
 
 CONTEXT_MAX: Final = 2048
 """Longest window in tokens, whatever the model could; it bounds the memory of a row."""
+ROWS_MAX: Final = 256
+"""Rows of an engine whose owner says nothing; the largest batch that a specification may ask for."""
 FAULT_MODEL: Final = "model"
 FAULT_EXTRA: Final = "llm_extra"
 
@@ -55,12 +59,13 @@ class LlmSource:
 
     def __init__(self, name: str, rows: int, device: torch.device) -> None:
         self._name = name
+        self._rows = rows
         self._device = device
         self._digests: dict[str, str] = {}
 
     def first(self) -> Model:
         """Load the model. Raises ``JobFault``."""
-        engine = load(self._name, self._device)
+        engine = load(self._name, self._device, self._rows)
         self._digests = self._digests or _digests(engine)
         return Model(engine, generation=-1, step=0, flaw=lambda: self._flaw(engine))
 
@@ -83,7 +88,7 @@ def _digests(engine: "LlmEngine") -> dict[str, str]:
     return {name: tensor_digest(tensor) for name, tensor in engine.module.state_dict().items()}
 
 
-def load(name: str, device: torch.device) -> "LlmEngine":
+def load(name: str, device: torch.device, rows: int = ROWS_MAX) -> "LlmEngine":
     """The engine for what stands after ``hf:``. Raises ``JobFault`` with one line that says what to do."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -122,7 +127,7 @@ def load(name: str, device: torch.device) -> "LlmEngine":
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         line = " ".join(str(error).split())[:300]
         raise JobFault(FAULT_MODEL, f'model "hf:{name}" cannot be loaded: {line}') from None
-    return LlmEngine(model.to(device).eval(), tokenizer, device)
+    return LlmEngine(model.to(device).eval(), tokenizer, device, rows)
 
 
 @contextmanager
@@ -163,11 +168,12 @@ class LlmEngine:
 
     fill_rows_max = 1
 
-    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device, rows: int = ROWS_MAX) -> None:
         config = model.config.get_text_config()
         self.context = min(int(getattr(config, "max_position_embeddings", CONTEXT_MAX)), CONTEXT_MAX)
         self.stop_tokens = _stop_tokens(model, tokenizer)
         self.module = model
+        self._rows = rows
         self._tokenizer = tokenizer
         self._device = device
         self._filling: dict[int, Any] = {}
@@ -178,6 +184,13 @@ class LlmEngine:
         self._lengths: list[int] = []
         """Real tokens of the rows of the common cache; the mask is made of them for every step."""
         self._undo: Callable[[], None] = lambda: None
+        self._row_digests: Rows | None = None
+
+    def watch_rows(self, report: Report) -> Rows:
+        """Digests of the caches, from now on; a row is found wherever it is."""
+        layers = int(self.module.config.get_text_config().num_hidden_layers)
+        self._row_digests = Rows(self._rows, self.context, layers, self._place, report)
+        return self._row_digests
 
     def encode(self, text: str) -> list[int]:
         """Tokens with the model's own beginning, through its chat template where it has one."""
@@ -199,12 +212,14 @@ class LlmEngine:
         (row,), (start,), (chunk,) = rows, starts, chunks
         if start == 0:
             self.release(row)
-            self._filling[row] = _empty_cache()
+            self._filling[row] = self._observed(_empty_cache())
         cache = self._filling[row]
-        self._undo = lambda: self._filling.update({row: _cut(cache, start)})
+        self._undo = lambda: self._filling.update({row: self._observed(_cut(cache, start))})
         positions = torch.arange(start, start + len(chunk), device=self._device)[None]
         mask = torch.ones((1, start + len(chunk)), dtype=torch.long, device=self._device)
-        return self._forward(torch.tensor([chunk], device=self._device), mask, positions, cache)
+        idx = torch.tensor([chunk], device=self._device)
+        with self._told([row], [range(start, start + len(chunk))]):
+            return self._forward(idx, mask, positions, cache)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
@@ -218,7 +233,8 @@ class LlmEngine:
         before = list(self._lengths)
         self._undo = lambda: self._take_back(before)
         self._lengths = [length + 1 for length in before]
-        return self._forward(idx, self._mask(), at, self._cache)[places]
+        with self._told(self._joined, at.tolist()):
+            return self._forward(idx, self._mask(), at, self._cache)[places]
 
     def undo(self) -> None:
         """Cut the tokens of the last pass off; rows that joined for it stay joined."""
@@ -235,7 +251,7 @@ class LlmEngine:
         self._lengths = [self._lengths[place] for place in keep]
         first = longest - max(self._lengths, default=longest)
         layers = [(keys[keep, :, first:], values[keep, :, first:]) for keys, values in _layers(self._cache)]
-        self._cache = _cache_of(layers) if keep else None
+        self._cache = self._observed(_cache_of(layers)) if keep else None
 
     def _join(self, rows: Sequence[int]) -> None:
         if not rows:
@@ -245,7 +261,7 @@ class LlmEngine:
         if self._joined:
             parts.insert(0, _layers(self._cache))
         length = max(self._lengths)
-        self._cache = _cache_of(
+        cache = _cache_of(
             [
                 (
                     torch.cat([_padded(part[layer][0], length, dim=2) for part in parts]),
@@ -254,6 +270,7 @@ class LlmEngine:
                 for layer in range(len(parts[0]))
             ]
         )
+        self._cache = self._observed(cache)
         self._joined += rows
 
     def _mask(self) -> Tensor:
@@ -264,7 +281,30 @@ class LlmEngine:
 
     def _take_back(self, lengths: list[int]) -> None:
         self._lengths = lengths
-        self._cache = _cut(self._cache, max(lengths))
+        self._cache = self._observed(_cut(self._cache, max(lengths)))
+
+    def _observed(self, cache: Any) -> Any:
+        """The same cache, telling the digests what is added to it."""
+        return cache if self._row_digests is None else watch(cache, self._row_digests)
+
+    @contextmanager
+    def _told(self, rows: Sequence[int], slots: Sequence[Sequence[int]]) -> Iterator[None]:
+        """Tell the digests which rows and slots a forward pass writes."""
+        if self._row_digests is None:
+            yield
+            return
+        self._row_digests.begin(rows, [list(some) for some in slots])
+        yield
+        self._row_digests.end()
+
+    def _place(self, row: int) -> Place | None:
+        """Where a row is in memory; None when it is in no cache."""
+        if row in self._filling:
+            return Place(_layers(self._filling[row]), 0, 0)
+        if row not in self._joined:
+            return None
+        index = self._joined.index(row)
+        return Place(_layers(self._cache), index, max(self._lengths) - self._lengths[index])
 
     def _forward(self, idx: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
         out = self.module(

@@ -21,7 +21,8 @@ from typing import Final, Protocol
 
 import torch
 
-from flightsw.gpu.integrity.finding import Finding, Outcome
+from flightsw.gpu.integrity.finding import Finding, Outcome, Report
+from flightsw.gpu.integrity.kv import Rows
 from flightsw.gpu.integrity.levels import LEVELS
 from flightsw.gpu.integrity.protect import protect
 from flightsw.gpu.integrity.scrub import Mark
@@ -33,21 +34,13 @@ RUNS_MAX: Final = 3
 """Runs of one pass, the first included."""
 
 
-class Rows(Protocol):
-    """Digests of a cache, row by row."""
-
-    watching: bool
-    """Whether what is written is added to the digests."""
-
-    def verify(self, row: int, length: int) -> bool:
-        """Whether the first ``length`` slots of the row hold what was written to them."""
-
-
 class WatchedEngine(Engine, Protocol):
     """An engine whose parts can be watched."""
 
     module: torch.nn.Module
-    rows: Rows
+
+    def watch_rows(self, report: Report) -> Rows:
+        """Digests of its cache, which it tells from now on what is written."""
 
 
 class ModelWatch:
@@ -58,7 +51,7 @@ class ModelWatch:
 
     def __init__(self, engine: WatchedEngine, level: Level, tally: Tally, wide: bool | None = None) -> None:
         self._tally = tally
-        self._rows = getattr(engine, "rows", None) or _TMP()
+        self._rows = engine.watch_rows(tally.add)
         self._guard = protect(engine.module, level=level, report=tally.add, wide=wide)
         self._resident = self._guard.resident
         self._scrubber = self._guard.scrubber
@@ -174,6 +167,3 @@ def _same(one: Drawn, other: Drawn) -> bool:
     return one.tokens == other.tokens and torch.equal(
         one.logits.view(torch.int32), other.logits.view(torch.int32)
     )
-class _TMP:
-    watching=False
-    def verify(self,row,length): return True

@@ -20,7 +20,9 @@ from torch import Tensor
 
 from flightsw.gpu.checkpoint.format import Manifest, tensor_digest
 from flightsw.gpu.checkpoint.ring import Pointer, Rejection, Ring
-from flightsw.gpu.workloads.generation import Engine
+from flightsw.gpu.integrity.finding import Report
+from flightsw.gpu.integrity.kv import Rows, gpt_rows
+from flightsw.gpu.workloads.model_watch import WatchedEngine
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
 
 WEIGHTS: Final = "model."
@@ -36,7 +38,7 @@ def no_flaw() -> str:
 class Model(msgspec.Struct, frozen=True):
     """An engine and what it was loaded from; generation −1 is a model without checkpoints."""
 
-    engine: Engine
+    engine: WatchedEngine
     generation: int
     step: int
     flaw: Callable[[], str] = no_flaw
@@ -59,6 +61,10 @@ class GptEngine:
         self.cache = Cache(model.config, rows, device)
         self._rows = list(range(rows))
         self._device = device
+
+    def watch_rows(self, report: Report) -> Rows:
+        """Digests of the cache, from now on."""
+        return gpt_rows(self.cache, report)
 
     def encode(self, text: str) -> list[int]:
         """UTF-8 bytes."""
