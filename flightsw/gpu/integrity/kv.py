@@ -22,6 +22,7 @@ time (one pass) a hit of them goes into the cache or into the sums, and shows; b
 business of the checks of the compute path.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -40,6 +41,8 @@ PENDING_WORDS_MAX: Final = 1 << 21
 """Words that wait to be summed, or are read at once: 8 MiB."""
 EXACT_WORDS: Final = 128
 """Words of one float64 product, which is exact: 2³¹ · 128·129·257/6 < 2⁵³."""
+SHAPES_MAX: Final = 64
+"""Shapes of slots whose weights are kept."""
 KINDS: Final = ("keys", "values")
 
 
@@ -226,7 +229,7 @@ class Rows:
         if len(self._real) < self._tokens:
             packed = packed[:, torch.tensor([at for _, _, at in self._real], device=device)]
         slots = torch.tensor([slot % group.chunk_slots for _, slot, _ in self._real], device=device)
-        sums = _placed(_slot_sums(packed), slots * words).flatten(0, 1)
+        sums = _slot_sums(packed, slots * words).flatten(0, 1)
         place = [group.base(row) + slot // group.chunk_slots for row, slot, _ in self._real]
         member = [group.member(number) * group.chunks for number, _ in members]
         index = torch.tensor(member, device=device)[:, None] + torch.tensor(place, device=device)
@@ -244,8 +247,7 @@ class Rows:
         for at in range(0, len(chosen), step):
             some = chosen[at : at + step]
             packed = torch.stack([_row(group, place, member)[first:length] for member in some]).flatten(2)
-            sums = _placed(_slot_sums(packed), start)
-            found[some] = found[some].index_add_(1, chunk, sums)
+            found[some] = found[some].index_add_(1, chunk, _slot_sums(packed, start))
         return found.flatten(0, 1)
 
     def _look_closer(self, group: _Group, place: Place, row: int, length: int, at: int, before: Tensor) -> None:
@@ -342,24 +344,27 @@ def _mend(slot: Tensor, word: int, damage: Damage) -> bool:
     return True
 
 
-def _slot_sums(values: Tensor) -> Tensor:
-    """Σ x, Σ (w+1) x, Σ (w+1)² x of the words of each slot (…, elements): int64 (…, 3), exact."""
+def _slot_sums(values: Tensor, starts: Tensor) -> Tensor:
+    """Sums of slots (…, n, elements), the first word of slot k with index ``starts[k]``: int64 (…, n, 3), exact."""
     raw = values.contiguous().view(torch.uint8)
     if left := raw.shape[-1] % WORD_BYTES:
         raw = torch.nn.functional.pad(raw, (0, WORD_BYTES - left))
     words = raw.view(torch.int32)
-    count = words.shape[-1]
-    length = next(size for size in range(min(count, EXACT_WORDS), 0, -1) if count % size == 0)
-    place = torch.arange(1, length + 1, dtype=torch.float64, device=values.device)
-    weights = torch.stack((torch.ones_like(place), place, place * place), dim=1)
-    pieces = (words.unflatten(-1, (count // length, length)).to(torch.float64) @ weights).to(torch.int64)
-    starts = torch.arange(count // length, device=values.device) * length
-    return _placed(pieces, starts).sum(dim=-2)
+    weights, offsets = _weights(words.shape[-1], values.device)
+    pieces = (words.unflatten(-1, (len(offsets), len(weights))).to(torch.float64) @ weights).to(torch.int64)
+    plain, linear, square = pieces.unbind(dim=-1)
+    # Index within the piece, 1 and more, to index within the chunk; modulo 2⁶⁴.
+    at = starts[:, None] + offsets
+    shifted = at * plain
+    return torch.stack((plain, shifted + linear, at * (shifted + 2 * linear) + square), dim=-1).sum(dim=-2)
 
 
-def _placed(sums: Tensor, starts: Tensor) -> Tensor:
-    """Sums (…, n, 3) with indices from 1 on as sums with indices from ``starts`` (n,) + 1 on, modulo 2⁶⁴."""
-    plain, linear, square = sums.unbind(dim=-1)
-    return torch.stack(
-        (plain, starts * plain + linear, starts * starts * plain + 2 * starts * linear + square), dim=-1
-    )
+@functools.lru_cache(maxsize=SHAPES_MAX)
+def _weights(words: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For slots of so many words in pieces of equal length: weights (length, 3) along a piece, float64, and the
+    first word of each piece, int64."""
+    length = next(size for size in range(min(words, EXACT_WORDS), 0, -1) if words % size == 0)
+    with torch.inference_mode(False):
+        place = torch.arange(1, length + 1, dtype=torch.float64, device=device)
+        weights = torch.stack((torch.ones_like(place), place, place * place), dim=1)
+        return weights, torch.arange(words // length, device=device) * length
