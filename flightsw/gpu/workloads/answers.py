@@ -75,6 +75,11 @@ class Answers:
         return len(self._gate)
 
     @property
+    def sequences(self) -> list[Sequence]:
+        """Those held, oldest first."""
+        return [answer.sequence for answer in self._gate.items]
+
+    @property
     def full(self) -> bool:
         """Nothing more is to be computed before some of them have left."""
         return self._gate.full

@@ -245,7 +245,12 @@ class Batch:
     @property
     def running(self) -> int:
         """Sequences on their way."""
-        return len(self._rows) - self.free
+        return len(self.sequences)
+
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Those on their way, in order of their rows."""
+        return [sequence for sequence in self._rows if sequence is not None]
 
     def admit(
         self,

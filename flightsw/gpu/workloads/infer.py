@@ -37,7 +37,7 @@ from flightsw.gpu.integrity.tally import LEVELS, Tally, starting_level
 from flightsw.gpu.protocol import Generate, InferSpec
 from flightsw.gpu.workloads import release, seal
 from flightsw.gpu.workloads.answers import Answers, Asked
-from flightsw.gpu.workloads.generation import Batch, refusal
+from flightsw.gpu.workloads.generation import Batch, Sequence, refusal
 from flightsw.gpu.workloads.job import Job, JobFault, pick_device
 from flightsw.gpu.workloads.model_watch import ModelWatch
 from flightsw.gpu.workloads.release import Event, Situation, Stage
@@ -128,6 +128,16 @@ class Server:
         self._watch: ModelWatch | None = None
         self._looked_at_s = time.monotonic()
 
+    @property
+    def sequences(self) -> list[Sequence]:
+        """All that has a row or is held: what a fault in host memory can hit."""
+        return [*(self._batch.sequences if self._batch else []), *self._answers.sequences]
+
+    @property
+    def model(self) -> Model | None:
+        """The model at hand."""
+        return self._model
+
     def begin(self, device: torch.device) -> None:
         """Load what there is and report ready; generation −1 says that there is no checkpoint to serve yet."""
         self._next = self._source.first()
@@ -207,7 +217,7 @@ class Server:
         if trouble := watch.trouble():
             self._answers.spoiled(self._batch.recall(), self._model, trouble)
         if watch.broken:
-            self._reload(watch.broken)
+            self._reload()
         else:
             self._answers.scrubbed(watch)
         self._count()
@@ -267,9 +277,8 @@ class Server:
         if announce and self._model is not None:
             self._job.send(protocol.Swapped(generation=self._model.generation, step=self._model.step))
 
-    def _reload(self, reason: str) -> None:
+    def _reload(self) -> None:
         """Get the model again from its source; without one, requests wait as at the start."""
-        self._tally.add(Finding(detector="digest", outcome="contained", where="served weights", detail=reason))
         before = self._model
         self._model = self._batch = self._watch = self._next = None
         model = self._source.again()

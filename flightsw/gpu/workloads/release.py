@@ -149,6 +149,11 @@ class Gate(Generic[Item, Mark]):
         return len(self._held)
 
     @property
+    def items(self) -> list[Item]:
+        """What is held, oldest first."""
+        return [held.item for held in self._held]
+
+    @property
     def full(self) -> bool:
         """Nothing more is to be computed before a pass has ended."""
         return len(self._held) >= HELD_MAX
