@@ -433,7 +433,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.look.transit:
             return
         for tensor in tensors:
-            if self._transit.watched(tensor) and transit.watchable(tensor):
+            if tensor.layout is torch.strided and self._transit.watched(tensor):
                 self._transit.produced(tensor)
 
     def _known(self, tensor: Tensor) -> bool:
