@@ -47,11 +47,11 @@ KINDS: Final = ("keys", "values")
 
 
 class Place(NamedTuple):
-    """Where a row is now: keys and values (batch, heads, slots, width) of each layer, its index in the batch, and
+    """Where a row is now: keys and values (batch, heads, slots, width) of each layer, its place in the batch, and
     the slot of its first token."""
 
     layers: Sequence[tuple[Tensor, Tensor]]
-    index: int
+    row: int
     first: int
 
 
@@ -323,7 +323,7 @@ def watch(cache: Any, rows: Rows) -> Any:
 def _row(group: _Group, place: Place, member: int) -> Tensor:
     """Slots (slots, heads, width) of one row, layer and kind, from its first token on; shares memory."""
     layer, kind = divmod(group.members[member], 2)
-    return place.layers[layer][kind][place.index].transpose(0, 1)[place.first :]
+    return place.layers[layer][kind][place.row].transpose(0, 1)[place.first :]
 
 
 def _mend(slot: Tensor, word: int, damage: Damage) -> bool:
@@ -346,7 +346,7 @@ def _slot_sums(values: Tensor, starts: Tensor) -> Tensor:
         raw = torch.nn.functional.pad(raw, (0, WORD_BYTES - left))
     words = raw.view(torch.int32)
     weights, offsets = _weights(words.shape[-1], values.device)
-    pieces = (words.unflatten(-1, (len(offsets), len(weights))).to(torch.float64) @ weights).to(torch.int64)
+    pieces = (words.view(*words.shape[:-1], len(offsets), len(weights)).to(torch.float64) @ weights).to(torch.int64)
     plain, linear, square = pieces.unbind(dim=-1)
     # Index within the piece, 1 and more, to index within the chunk; modulo 2⁶⁴.
     at = starts[:, None] + offsets
