@@ -122,6 +122,22 @@ class Resident:
         index = self._by_address.get(tensor.untyped_storage().data_ptr())
         return None if index in self._dropped else index
 
+    def span(self, index: int) -> tuple[int, int]:
+        """First block and number of blocks of region ``index``, as ``verify`` takes them."""
+        return self._layout.firsts[index], self._layout.counts[index]
+
+    def written(self) -> list[int]:
+        """Regions that the program has written to, by the versions of their tensors, since they were adopted.
+
+        For state that the job itself changes outside its updates, as a norm does with its running statistics in
+        every forward pass: verify its ``span`` before the pass, and ``adopt_update`` what was written after it.
+        """
+        return [
+            index
+            for index, region in enumerate(self._regions)
+            if self._adopted and index not in self._dropped and written(self._versions[index], region)
+        ]
+
     def adopt(self, regions: Regions | None = None) -> None:
         """Everything is good as it is: digests of all, from the memory that the owners' tensors have now.
 
