@@ -1,5 +1,8 @@
-"""The Triton kernels, run by Triton's interpreter on the CPU. ``test_integrity_kernels`` runs this file in a process
-of its own, because the interpreter has to be chosen before Triton is loaded."""
+"""The Triton kernels, run by Triton's interpreter on the CPU.
+
+``test_integrity_kernels`` runs this file in a process of its own: the interpreter has to be chosen before Triton is
+loaded, and whoever loads torch's compiler in the same process loads Triton.
+"""
 
 import pytest
 import torch
@@ -29,7 +32,7 @@ def tiles(request, monkeypatch):
     """The interpreter takes a millisecond a tile: large ones, unless a test is about the flown size."""
     if "flown" not in request.keywords:
         for module in TILES:
-            monkeypatch.setattr(module, "TILE", 16384)
+            monkeypatch.setattr(module, "TILE", 8192)
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def random_bytes(size, seed=1):
 @pytest.mark.flown
 @pytest.mark.parametrize("size", [0, 1, 3, 4, 4095, 4096, 4097, 12_345, BLOCK_BYTES, BLOCK_BYTES + 4098])
 def test_digests_are_those_of_the_plain_form(size):
-    assert TILES == {module: module.TILE for module in TILES}
+    assert [module.TILE for module in TILES] == list(TILES.values())
     assert torch.equal(by_kernel(random_bytes(size)), digest(random_bytes(size)))
 
 
@@ -78,6 +81,7 @@ def test_a_flip_of_any_bit_of_a_last_word_is_seen():
 
 
 SHAPES = ((3,), (7, 5), (BLOCK_WORDS + 13,), (300, 110))
+DAMAGED = ((7, 5), (BLOCK_WORDS + 13,))
 
 
 @pytest.mark.flown
@@ -106,12 +110,13 @@ def check_updates(shapes, turns):
                 torch.testing.assert_close(mine, their, rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # A damaged weight is no number.
 @pytest.mark.parametrize("kind", KINDS[:3])
-@pytest.mark.parametrize(("number", "index"), [(1, 34), (2, BLOCK_WORDS + 5)])
+@pytest.mark.parametrize(("number", "index"), [(0, 34), (1, BLOCK_WORDS + 5)])
 def test_a_block_that_did_not_match_is_marked_for_ever(on_the_kernel, kind, number, index):
-    slots = [slot_of(shape, 10 * at) for at, shape in enumerate(SHAPES)]
+    slots = [slot_of(shape, 10 * at) for at, shape in enumerate(DAMAGED)]
     twin = [copy_of(slot) for slot in slots]
-    gradients = [draw(shape, at) for at, shape in enumerate(SHAPES)]
+    gradients = [draw(shape, at) for at, shape in enumerate(DAMAGED)]
     flip(slots[number].tensors[KINDS.index(kind)], index)
     block = index // BLOCK_WORDS
     update, unhurt = (GuardedAdamW(some, betas=BETAS, epsilon=EPSILON) for some in (slots, twin))
@@ -130,7 +135,7 @@ def test_a_block_that_did_not_match_is_marked_for_ever(on_the_kernel, kind, numb
         for at, slot in enumerate(slots):
             for sums in slot.digests[:3]:
                 assert marked(sums).nonzero().flatten().tolist() == ([block] if at == number else [])
-        untouched = [at for at in range(len(SHAPES)) if at != number]
+        untouched = [at for at in range(len(DAMAGED)) if at != number]
         assert_same([slots[at] for at in untouched], [twin[at] for at in untouched])
 
 
@@ -168,7 +173,8 @@ def test_products_and_their_row_sums_before_rounding(dtype, m, k, n, transposed)
     found, sums = kernels_gemm.mm(a, b, bias)
     exact = a.double() @ b.double() + (0 if bias is None else bias.double())
     assert found.dtype is dtype
-    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-4)
+    # The interpreter cuts bfloat16 off where a card rounds it.
+    torch.testing.assert_close(found.double(), exact, rtol=2**-7, atol=1e-4)
     size = (a.double().abs() @ b.double().abs()).sum(dim=1) + n
     assert ((sums - exact.sum(dim=1)).abs() <= 1e-6 * size).all()
     if n > 100:

@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN202
 """The guarded AdamW as a Triton kernel: one launch for all parameters, one program for each block of 2¹⁶ words.
 
 A program reads p, g, m and v of its block tile by tile, adds the words of p, m and v to the sums of what it found,
@@ -164,7 +164,7 @@ def _adamw_kernel(
 
 
 def table(rows: Sequence[tuple[int, int, tuple[Tensor, ...], tuple[Tensor, ...]]]) -> Tensor:
-    """Table of blocks for ``update``; of each block: slot, first word, views of p, m and v, views of their digests."""
+    """Table for ``update``; of each block: slot, first word, views of p, m and v, views of their digests."""
     lines = []
     for slot, start, tensors, sums in rows:
         assert all(tensor.dtype is torch.float32 and tensor.data_ptr() % 16 == 0 for tensor in tensors), "float32"

@@ -1,17 +1,17 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN202
 """A product of bfloat16 or float16 matrices whose epilogue also gives the row sums of the unrounded results.
 
-A check of a product against sums of its operands can only be as fine as what it looks at: after rounding to bfloat16
-the noise is 2⁻⁹ of each element, and a fault below that is invisible. Here each program holds its tile of C = A B in
-float32 accumulators, adds them up along each row, and only then rounds and writes. A check needs no second pass over
-C and no float32 copy of it: the extra traffic is 4 bytes a row and tile of ``TILE_N`` columns.
+A check of a product against sums of its operands can only be as fine as what it looks at: after rounding to
+bfloat16 the noise is 2⁻⁹ of each element, and a fault below that is invisible. Here each program holds its tile of
+C = A B in float32 accumulators, adds them up along each row, and only then rounds and writes. A check needs no
+second pass over C and no float32 copy of it: the extra traffic is 4 bytes a row and tile of ``TILE_N`` columns.
 
-Sums are in float32 within a tile, by a tree (error at most 7 · 2⁻²⁴ of the sum of magnitudes), and in float64 across
-tiles, always in the same order: no atomics, no split of K, no choice of configuration by timing, so the same
+Sums are in float32 within a tile, by a tree (error at most 7 · 2⁻²⁴ of the sum of magnitudes), and in float64
+across tiles, always in the same order: no atomics, no split of K, no choice of configuration by timing, so the same
 operands give the same bits on the same card. A fault that hits an accumulator, a register of the product or the
-tensor core is in the sums; one that hits after them, in rounding or on the way to memory, is not: that is the matter
-of the transit digest.
+tensor core is in the sums; one that hits after them, in rounding or on the way to memory, is not: that is the
+matter of the transit digest.
 
 Importing this module imports Triton: go through ``kernels``.
 """
@@ -26,6 +26,8 @@ GROUP = 8
 """Tiles of rows that walk through the columns together, so that both operands stay in the cache."""
 WARPS = 8
 STAGES = 3
+WIDEN = bool(triton.knobs.runtime.interpret)
+"""The interpreter would multiply the integers in which it keeps bfloat16; products of widened ones are the same."""
 DTYPES = (torch.bfloat16, torch.float16)
 
 
@@ -44,13 +46,14 @@ def _mm_kernel(
     b_row,
     b_column,
     HAS_BIAS: tl.constexpr,
+    WIDEN: tl.constexpr,
     TILE_M: tl.constexpr,
     TILE_N: tl.constexpr,
     TILE_K: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """``a`` (m, k), ``b`` (k, n) by strides, ``bias`` (n), ``c`` (m, n) contiguous, ``sums`` float32 (tiles of n, m);
-    grid (tiles of m · tiles of n)."""
+    """``a`` (m, k) and ``b`` (k, n) by strides, ``bias`` (n), ``c`` (m, n) contiguous, ``sums`` float32 (tiles of
+    n, m); grid (tiles of m · tiles of n)."""
     program = tl.program_id(0)
     tiles_m = tl.cdiv(m, TILE_M)
     tiles_n = tl.cdiv(n, TILE_N)
@@ -72,6 +75,8 @@ def _mm_kernel(
         left = k - tile * TILE_K
         a_tile = tl.load(a_at, mask=inner[None, :] < left, other=0.0)
         b_tile = tl.load(b_at, mask=inner[:, None] < left, other=0.0)
+        if WIDEN:
+            a_tile, b_tile = a_tile.to(tl.float32), b_tile.to(tl.float32)
         held = tl.dot(a_tile, b_tile, held)
         a_at += TILE_K * a_column
         b_at += TILE_K * b_row
@@ -92,7 +97,8 @@ def mm(a: Tensor, b: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor
     """
     (m, k), n = a.shape, b.shape[1]
     assert b.shape[0] == k, f"inner sizes {k} and {b.shape[0]}"
-    assert a.dtype is b.dtype and a.dtype in DTYPES, f"{a.dtype} and {b.dtype}"
+    assert a.dtype in DTYPES, f"{a.dtype}"
+    assert b.dtype is a.dtype, f"{a.dtype} and {b.dtype}"
     assert bias is None or (bias.dtype is a.dtype and tuple(bias.shape) == (n,) and bias.is_contiguous()), "a bias"
     c = torch.empty((m, n), dtype=a.dtype, device=a.device)
     if not m or not n:
@@ -111,6 +117,7 @@ def mm(a: Tensor, b: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor
         *a.stride(),
         *b.stride(),
         HAS_BIAS=bias is not None,
+        WIDEN=WIDEN,
         TILE_M=TILE_M,
         TILE_N=TILE_N,
         TILE_K=TILE_K,
