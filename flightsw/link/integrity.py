@@ -4,7 +4,7 @@ The names travel: telecommand, telemetry, event reports and the messages to work
 for a worker is a table in ``flightsw.gpu.integrity.levels``.
 
 ``COSTS`` is the one place where the measured costs stand: the dictionary's texts, and with them the help of the
-command line and the interface document, are made from it (``described``).
+command line and the interface document, are made from it (``catalogue``).
 """
 
 import enum
@@ -61,6 +61,12 @@ LEVEL_BY_NAME: Final = {level.name.lower(): level for level in Level}
 def described(level: Level) -> str:
     """A level's meaning and its measured cost: "STORM: everything is checked, every time; cost not measured"."""
     return f"{level.name}: {MEANINGS[level]}; {_cost(COSTS[level])}"
+
+
+def catalogue() -> str:
+    """Every level that checks something with its cost, and what that was measured on, as one text."""
+    levels = " · ".join(described(level) for level in Level if level is not Level.OFF)
+    return f"{levels} (measured on {COSTS_MEASURED_ON})." if COSTS_MEASURED_ON else f"{levels}."
 
 
 def _cost(cost: Cost) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 
 from .apids import FILTERED_GROUPS, RECORDER_GROUPS
 from .event_reports import EVENTS
-from .integrity import LEVEL_NAMES, Level, described
+from .integrity import LEVEL_NAMES, catalogue
 from .schema import Argument, ArgumentType, Hazard, Mode, Severity, Telecommand
 from .settings import SETTINGS, VALUE_MAX
 from .tables import IMAGE_BYTES_MAX, LOADABLE, PIECE_BYTES_MAX, SEQUENCES, TABLES, Kind
@@ -191,8 +191,7 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
         service=8,
         subtype=1,
         text="Hold the integrity level of all workers, or let it follow orbit and card again (AUTO). "
-        + " · ".join(described(level) for level in Level if level is not Level.OFF)
-        + ".",
+        + catalogue(),
         arguments=(
             Argument(
                 name="level",

@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 from flightsw.gpu.protocol import INTEGRITY_REPORT_S, WHERE_CHARACTERS_MAX, IntegrityReport, LevelName
-from flightsw.link.integrity import Level
+from flightsw.link.integrity import LEVEL_BY_NAME, Level
 
 from .finding import Detector, Finding, Outcome
 
@@ -24,13 +24,15 @@ NAMES: Final[dict[Level, LevelName]] = {
     Level.STANDARD: "standard",
     Level.STORM: "storm",
 }
-LEVELS: Final[dict[str, Level]] = {name: level for level, name in NAMES.items()}
-"""Levels by the names of messages; a specification's "auto" begins at STANDARD."""
+"""Levels as messages write them."""
 
 
 def starting_level(integrity: str) -> Level:
-    """Level at the start of a worker whose specification says ``integrity``; ``KeyError`` for an unknown name."""
-    return Level.STANDARD if integrity == "auto" else LEVELS[integrity]
+    """Level at the start of a worker whose specification says ``integrity``: "auto" begins at STANDARD.
+
+    ``KeyError`` for an unknown name.
+    """
+    return Level.STANDARD if integrity == "auto" else LEVEL_BY_NAME[integrity]
 
 
 class Tally:
