@@ -5,7 +5,7 @@ import pytest
 from flightsw.gpu import protocol
 from flightsw.gpu.integrity.finding import Finding, Outcome
 from flightsw.gpu.integrity.levels import LEVELS as POLICIES
-from flightsw.gpu.integrity.tally import NAMES, QUIET_REPORT_S, Tally, starting_level
+from flightsw.gpu.integrity.tally import LEVELS, NAMES, QUIET_REPORT_S, Tally, starting_level
 from flightsw.gpu.protocol import INTEGRITY_REPORT_S, WHERE_CHARACTERS_MAX
 from flightsw.link.integrity import LEVEL_BY_NAME, Level
 
@@ -63,6 +63,6 @@ def test_reports_keep_their_distance_but_a_first_finding_does_not_wait(change: o
 def test_every_name_of_a_specification_is_a_level(integrity: str) -> None:
     level = starting_level(integrity)
     assert level is (Level.STANDARD if integrity == "auto" else LEVEL_BY_NAME[integrity])
-    assert {LEVEL_BY_NAME[name]: name for name in LEVEL_BY_NAME} == NAMES
+    assert LEVELS == LEVEL_BY_NAME
     assert set(NAMES) == set(POLICIES) == set(Level)
     assert set(NAMES.values()) == set(protocol.LevelName.__args__)

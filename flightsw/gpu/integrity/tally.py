@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 from flightsw.gpu.protocol import INTEGRITY_REPORT_S, WHERE_CHARACTERS_MAX, IntegrityReport, LevelName
-from flightsw.link.integrity import LEVEL_BY_NAME, Level
+from flightsw.link.integrity import Level
 
 from .finding import Detector, Finding, Outcome
 
@@ -24,7 +24,9 @@ NAMES: Final[dict[Level, LevelName]] = {
     Level.STANDARD: "standard",
     Level.STORM: "storm",
 }
-"""Levels as messages write them."""
+"""Names of levels as messages write them."""
+LEVELS: Final[dict[str, Level]] = {name: level for level, name in NAMES.items()}
+"""Levels by these names."""
 
 
 def starting_level(integrity: str) -> Level:
@@ -32,7 +34,7 @@ def starting_level(integrity: str) -> Level:
 
     ``KeyError`` for an unknown name.
     """
-    return Level.STANDARD if integrity == "auto" else LEVEL_BY_NAME[integrity]
+    return Level.STANDARD if integrity == "auto" else LEVELS[integrity]
 
 
 class Tally:
