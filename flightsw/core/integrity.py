@@ -29,7 +29,7 @@ Clocks: what follows the orbit (dwell, windows, holds) is mission time, silence 
 """
 
 import math
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -48,6 +48,18 @@ RESEND_S: Final = 10.0
 """A level is ordered again after this while the worker reports another one, or none."""
 ECC_FORGOTTEN: Final = 0.01
 """A sum of ECC errors under this is nothing."""
+
+LEVELS: Final = tuple(Level)
+Reason = Literal["held", "flux", "blind", "ecc", "found", "floor"]
+REASONS: Final[dict[Reason, str]] = {
+    "held": "held by telecommand",
+    "flux": "proton flux {flux:.3g}/(cm2 s)",
+    "blind": "no believable proton flux",
+    "ecc": "{ecc:.3g} ECC errors of late",
+    "found": "a worker found damage",
+    "floor": "nothing asks for more than the floor",
+}
+"""What asks for a level, in words for the event."""
 
 Outcome = SetVigilance | Event
 
@@ -175,7 +187,8 @@ def step(
         state = replace(state, row=0)
     level, reason = _wanted(state, config, world_s, now_s)
     if level is not state.level:
-        fields: Fields = {"old": state.level.name, "new": level.name, "reason": reason}
+        text = REASONS[reason].format(flux=state.flux_cm2_s, ecc=state.ecc)
+        fields: Fields = {"old": state.level.name, "new": level.name, "reason": text}
         out.append(Event("INTEGRITY_LEVEL", fields))
         state = replace(state, level=level)
     return _ordered(state, specs, jobs, now_s, out), tuple(out)
@@ -244,6 +257,8 @@ def _seen(state: State, config: Config, scene: Scene, world_s: float, now_s: flo
 
 def _moved(cause: Cause, config: Config, value: float, standard: float, storm: float, world_s: float) -> Cause:
     """What a value asks for: more at once, less when it has been clear of the level for the dwell."""
+    if value < standard and not cause.level:
+        return cause  # Almost every frame.
     if (asked := _level_of(value, standard, storm)) > cause.level:
         return Cause(asked)
     left = _level_of(value, standard * config.clear_fraction, storm * config.clear_fraction)
@@ -257,19 +272,20 @@ def _level_of(value: float, standard: float, storm: float) -> Level:
     return Level.STORM if value >= storm else Level.STANDARD if value >= standard else Level.OFF
 
 
-def _wanted(state: State, config: Config, world_s: float, now_s: float) -> tuple[Level, str]:
+def _wanted(state: State, config: Config, world_s: float, now_s: float) -> tuple[Level, Reason]:
     """The level that is wanted, and what asks for it."""
+    reason: Reason
     if state.held is not None:
-        return state.held, "held by telecommand"
-    level, reason = state.flux.level, f"proton flux {state.flux_cm2_s:.3g}/(cm2 s)"
+        return state.held, "held"
+    level, reason = state.flux.level, "flux"
     if now_s - state.flux_s > config.flux_stale_s and config.blind_level > level:
-        level, reason = Level(config.blind_level), "no believable proton flux"
+        level, reason = LEVELS[config.blind_level], "blind"
     if state.ecc_cause.level > level:
-        level, reason = state.ecc_cause.level, f"{state.ecc:.3g} ECC errors of late"
-    if level is not Level.STORM and world_s - state.found_s < config.finding_s:
-        level, reason = Level.STORM, "a worker found damage"
+        level, reason = state.ecc_cause.level, "ecc"
+    if world_s - state.found_s < config.finding_s and level is not LEVELS[-1]:
+        level, reason = LEVELS[-1], "found"
     if config.level_floor >= level:
-        level, reason = Level(config.level_floor), "nothing asks for more than the floor"
+        level, reason = LEVELS[config.level_floor], "floor"
     return level, reason
 
 
