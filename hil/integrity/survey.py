@@ -2,7 +2,7 @@
 
 Memory is listed as it is after that pass, so that caches and optimiser state exist. Of every operation each result
 with memory of its own is a site, under the module that ran it; in a backward pass, under the module whose weight it
-works on, else under the one that made an operand. Products in bfloat16 or float16 are sites of their float32 sum, too.
+works on, else under the one that made an operand. Before rounding, a bfloat16 product is a site of its float32 sum.
 """
 
 from collections.abc import Callable, Iterator
