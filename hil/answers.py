@@ -1,9 +1,9 @@
 """Answers beside those of an undisturbed worker: what was released must be what the weights say.
 
 After the flight, each generation that answers named is given to a worker of its own, the real program on a copy
-of that one checkpoint, with nothing else in the world. It gets the same requests, one after the other, and its texts
-are held against the archived ones. A request is alone in its batch there; on board it should be, too, because the
-shapes of a batch change the rounding, and a rounding may change a drawn token.
+of that one checkpoint, with nothing else in the world. It gets the same requests, one after the other, and its
+texts are held against the archived ones. A request is alone in its batch there; on board it should be, too, because
+the shapes of a batch change the rounding, and a rounding may change a drawn token.
 
 The worker is spoken to as the daemon does: ``u32`` length and a msgpack map with its ``kind``. The bench writes
 these maps itself; it attacks and watches from outside and shares no code with the worker. Every wait is bounded.

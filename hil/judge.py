@@ -216,6 +216,8 @@ def _answers(evidence: Evidence) -> Iterator[Check]:
     elif evidence.answers_detail or len(evidence.answers) < released:
         outcome = Outcome.INCONCLUSIVE
         detail = evidence.answers_detail or f"{len(evidence.answers)} of {released} answers were compared"
+    elif not evidence.passes:
+        outcome, detail = Outcome.NOT_APPLICABLE, "no pass in this run, so no request could be sent"
     elif not released:
         outcome, detail = Outcome.INCONCLUSIVE, "no answer was released: nothing was put to the test"
     else:

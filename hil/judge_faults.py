@@ -172,8 +172,8 @@ def _weight_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
     if restored_s is None:
         return "claimed", f"{REPAIRED_EVENT} was reported, but no damaged copy held its old value again"
     return "repaired", (
-        f"{REPAIRED_EVENT} by {repaired.fields.get('detector')} in {repaired.fields.get('where')}; the old value was "
-        f"seen in memory {restored_s - since_s:.0f} mission s after the flip"
+        f"{REPAIRED_EVENT} by {repaired.fields.get('detector')} in {repaired.fields.get('where')}; the old value "
+        f"was in memory again {restored_s - since_s:.0f} mission s after the flip"
     )
 
 

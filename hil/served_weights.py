@@ -1,9 +1,9 @@
 """The weights that an inference worker serves, found in its memory by what the checkpoints on disk say they are.
 
 Which generation is served is not asked: one tensor of every generation in the ring is sought at once, and the
-newest one that is found counts. A process may hold a content more than once (the file's copy beside the model's, memory
-that was freed and not yet used again), and nobody outside can tell which copy the model reads. So every copy of
-that generation is hit, in the same bit; which ones somebody puts right again is seen by looking.
+newest one that is found counts. A process may hold a content more than once (the file's copy beside the model's,
+memory that was freed and not yet used again), and nobody outside can tell which copy the model reads. So every copy
+of that generation is hit, in the same bit; which ones somebody puts right again is seen by looking.
 """
 
 import random
