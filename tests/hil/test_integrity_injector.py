@@ -122,6 +122,19 @@ def test_below_and_above_a_protection(target: str, alarms: int) -> None:
     assert guard.seen == quiet.seen
 
 
+@pytest.mark.parametrize("target", ["weights", "random_state", "gradients"])
+def test_a_hit_in_memory_is_no_operation_that_a_protection_could_see(target: str) -> None:
+    subject, step, info = training()
+    injection = plan(info.only(target=target), **FLIP, bits=(3,), call=1)
+    shot, guard, quiet = inject(injection, subject), Twice(), Twice()
+    with shot.below(), guard, shot.above():
+        step()
+    with quiet:
+        step()
+    assert shot.evidence().changed
+    assert guard.seen == quiet.seen
+
+
 def test_the_same_injection_hits_the_same_sum_protected_and_unprotected() -> None:
     subject, x, info = linear(torch.bfloat16)
     injection = plan(info.only(target="output_before_rounding", layer="0"), **FLIP, bits=(30,))
