@@ -30,15 +30,21 @@ class Twice(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         self.seen.append(name)
-        if name not in ("addmm", "mm"):
+        if name in ("layer_norm", "scaled_dot_product_attention"):  # As inference mode shows them.
+            return func.decompose(*args, **kwargs)
+        rows = args[0].shape[:-1] if name == "linear" else None
+        if name == "linear":
+            args = (*args[2:], args[0].flatten(0, -2), args[1].t())
+        elif name not in ("addmm", "mm"):
             return func(*args, **kwargs)
-        wide = [value.float() if isinstance(value, Tensor) else value for value in args]
-        torch.mv(wide[-2], wide[-1].sum(dim=1))  # Like a checksum: a product that is not the program's.
-        first, second = func(*wide), func(*wide)
+        bias, x, w = (None, *args) if len(args) == 2 else args
+        torch.mv(x.float(), w.float().sum(dim=1))  # Like a checksum: a product that is not the program's.
+        first, second = (torch.mm(x.float(), w.float()) for _ in range(2))
         if not torch.equal(first.view(torch.int32), second.view(torch.int32)):
             self.alarms += 1
-            first = func(*wide)
-        return first.to(args[-1].dtype)
+            first = torch.mm(x.float(), w.float())
+        rounded = (first if bias is None else first + bias.float()).to(w.dtype)
+        return rounded if rows is None else rounded.unflatten(0, rows)
 
 
 def bits(tensor: Tensor) -> Tensor:
@@ -144,6 +150,27 @@ def test_the_same_injection_hits_the_same_sum_protected_and_unprotected() -> Non
     with guarded.below(), Twice(), guarded.above():
         subject.module(x)
     assert bare.evidence() == guarded.evidence()
+
+
+@pytest.mark.parametrize("operation", ["layer_norm", "linear", "scaled_dot_product_attention", "gelu"])
+def test_operations_that_inference_mode_shows_whole_are_hit_in_their_parts(operation: str) -> None:
+    torch.manual_seed(4)
+    model = GPT(GPTConfig(layers=1, heads=2, width=16, context=16)).eval()
+    tokens = torch.randint(256, (2, 8))
+    subject = Subject(name="serving", module=model)
+    with torch.inference_mode():
+        info = survey(subject, lambda: model(tokens))
+        clean = model(tokens)[0]
+        target = "output_before_rounding" if operation == "linear" else "arithmetic"
+        injection = plan(info.only(target=target, operation=operation), **FLIP, bits=(30,))
+        bare, guarded = inject(injection, subject), inject(injection, subject)
+        with bare:
+            first = model(tokens)[0]
+        with guarded.below(), Twice(), guarded.above():
+            second = model(tokens)[0]
+    assert bare.evidence().elements == guarded.evidence().elements
+    assert not torch.equal(first, clean)
+    assert operation == "linear" or not torch.equal(second, clean)
 
 
 def training() -> tuple[Subject, Callable[[], None], SubjectInfo]:
