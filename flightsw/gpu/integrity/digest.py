@@ -21,7 +21,7 @@ that of no memory at all: see ``guarded_adamw``.
 
 *Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
 block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = a · ROW_WORDS + b, and one float64 product gives
-Σ_a X, Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. Few rows and long ones: then the product
+Σ_a X, Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. With few and long rows the product
 runs at the speed of the caches, and what costs time is to read the words and widen them. Shorter blocks share one
 product: of rows of ``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
 
@@ -37,6 +37,8 @@ from typing import Final
 import msgspec
 import torch
 from torch import nn
+
+from flightsw.gpu.integrity import kernels
 
 BLOCK_WORDS: Final = 1 << 16
 """Words of a block: 256 KiB. The proofs above need no more than 2¹⁶."""
@@ -101,8 +103,13 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     sums = torch.empty(
         (sum(block_count(memory.numel()) for memory in memories), 3), dtype=torch.int64, device=device
     )
-    widened = torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device)
     first, short = 0, []
+    if kernel := kernels.digests(device):
+        for memory in memories:
+            kernel.digest_into(memory, sums[first : first + block_count(memory.numel())])
+            first += block_count(memory.numel())
+        return sums
+    widened = torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device)
     for memory in memories:
         if memory.storage_offset() % WORD_BYTES:
             memory = memory.clone()
