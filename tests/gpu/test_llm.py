@@ -7,9 +7,9 @@ Gemma 3 270M is loaded by ``test_gemma`` when its package is installed, which ta
 import gc
 import random
 import sys
-from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 import worker_harness
@@ -18,7 +18,7 @@ from worker_harness import WorkerProcess
 
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
-from flightsw.gpu.protocol import Fault, Generate, InferSpec, Pace, Ready, Reply, Stop
+from flightsw.gpu.protocol import Fault, Generate, InferSpec, IntegrityReport, Pace, Ready, Reply, Stop
 from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, Batch
 from flightsw.gpu.workloads.infer import Server, open_source
 from flightsw.gpu.workloads.job import Job, JobFault
@@ -145,16 +145,16 @@ def test_a_pass_taken_back_gives_the_same_again(engine: LlmEngine) -> None:
 @pytest.mark.llm
 @pytest.mark.parametrize("target", ["weight", "cache", "products"])
 def test_damage_in_a_language_model_is_mended(folder: Path, target: str) -> None:
-    found: Counter[str] = Counter()
-    for level, count in (("off", 4), ("storm", 6)):
-        served = Served(str(folder), level)
-        expected = served.replies()
-        for seed in range(count):
-            if level == "off" and target == "weight":
-                served = Served(str(folder), level)
-            found[level] += served.damaged(target, random.Random(f"{target} {seed}"), expected)
-    assert found["storm"] == 0, "a tainted answer"
-    assert found["off"] > 0, "no fault did any harm"
+    served = Served(str(folder), "storm")
+    expected = served.replies()
+    tainted = [served.damaged(target, random.Random(f"{target} {seed}"), expected) for seed in range(6)]
+    assert sum(tainted) == 0
+    served.server.fail_all("the end")
+    report = [message for message in served.sent if isinstance(message, IntegrityReport)][-1]
+    assert report.detected >= 3
+    if target == "cache":
+        bare = Served(str(folder), "off")
+        assert any(bare.damaged(target, random.Random(f"{target} {seed}"), expected) for seed in range(4))
 
 
 class Served:
@@ -170,7 +170,8 @@ class Served:
     def replies(self, hit=None) -> list[tuple[str, str]]:
         self.sent.clear()
         for number in (1, 2, 5):
-            self.job.post(PROMPTS[number])
+            # Warm draws: a random model left to its likeliest token runs into the same loop whatever hits it.
+            self.job.post(msgspec.structs.replace(PROMPTS[number], temperature=6.0, top_k=0))
         for turn in range(2000):
             found = {message.request: message for message in self.sent if isinstance(message, Reply)}
             if len(found) == 3:
@@ -191,9 +192,11 @@ class Served:
 
     def hit(self, target: str, rng: random.Random) -> None:
         if target == "weight":
-            weights = [one.detach() for one in self.server.model.engine.module.parameters() if one.dim() > 1]
+            module = self.server.model.engine.module
+            weights = [one.detach() for name, one in module.named_parameters() if "proj" in name]
             words = words_of(rng.choice(weights))
-            words[rng.randrange(len(words))] ^= rng.choice((1 << 26 | 1 << 28, -(1 << 31), 1 << 29))
+            first = rng.randrange(len(words) - 64)
+            words[first : first + 64] ^= -(1 << 31)
             return
         caches = [one for one in gc.get_objects() if type(one).__name__ == "DynamicLayer" and one.is_initialized]
         for layer in caches:

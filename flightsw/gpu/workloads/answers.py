@@ -1,8 +1,8 @@
 """Answers on their way out: the release gate of ``release``, with sequences in it and replies behind it.
 
-Every request gets exactly one ``Reply``. What the gate sends back is kept in ``again``, in the order in which it came,
-and is admitted before anything that waits: at most one batch and the held answers, so it needs no bound of its own.
-Tokens, not texts, are held, and they are held against their seal once more before they leave.
+Every request gets exactly one ``Reply``. What the gate sends back is kept in ``again``, in the order in which it
+came, and is admitted before anything that waits: at most one batch and the held answers, so it needs no bound of
+its own. Tokens, not texts, are held, and they are held against their seal once more before they leave.
 """
 
 import time

@@ -16,10 +16,10 @@ window thus depends on the length of the sequence only, and feeding again costs 
 
 **Non-finite logits** mean that weights or arithmetic are broken. Such an answer is not released: it fails, whole.
 
-**Watched passes.** A pass is the forward pass and the draws that follow it, as one function of what is fed: the random
-numbers are drawn before it, and nothing is changed by it but the cache. So a ``Watch`` may run it under its guard, take
-it back and run it again. A sequence of which a pass, its row of the cache or its own tokens were damaged leaves the
-batch with ``damage`` set; what becomes of it is ``release``'s matter.
+**Watched passes.** A pass is the forward pass and the draws that follow it, as one function of what is fed: the
+random numbers are drawn before it, and nothing is changed by it but the cache. So a ``Watch`` may run it under its
+guard, take it back and run it again. A sequence of which a pass, its row of the cache or its own tokens were
+damaged leaves the batch with ``damage`` set; what becomes of it is ``release``'s matter.
 """
 
 import math
@@ -88,9 +88,7 @@ class Watch(Protocol):
     def watching(self) -> bool:
         """Whether answers are checked at all."""
 
-    def passed(
-        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
-    ) -> tuple[Drawn, str]:
+    def passed(self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool) -> tuple[Drawn, str]:
         """Run a pass, once or more, with ``undo`` before it is run again; its result and what was wrong with it.
 
         ``decode`` says that it is a step of one token a row, not a chunk of prompts.
@@ -105,9 +103,7 @@ class Unwatched:
 
     watching = False
 
-    def passed(
-        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
-    ) -> tuple[Drawn, str]:
+    def passed(self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool) -> tuple[Drawn, str]:
         """Once, as it is."""
         return run(), ""
 
@@ -287,9 +283,7 @@ class Batch:
                 pick(row_logits, sequence.request.temperature, sequence.request.top_k, number)
                 if number is not None and row_finite
                 else None
-                for sequence, row_logits, row_finite, number in zip(
-                    sequences, logits, finite, numbers, strict=True
-                )
+                for sequence, row_logits, row_finite, number in zip(sequences, logits, finite, numbers, strict=True)
             ]
             return Drawn(logits, finite, tokens)
 

@@ -1,25 +1,26 @@
 """The watch over one served model: its passes, the rows of its cache, its weights.
 
 **Chunks of prompts** are large products, so they run under the guard of ``protect``, operation by operation, in the
-passes that the level samples. A pass that did not settle is taken back and run again with every check, and so is one
-whose logits are not finite.
+passes that the level samples. A pass that did not settle is taken back and run again with every check, and so is
+one whose logits are not finite.
 
 **Decode steps** are thin: on a small model the checks of an operation cost many times the operation. So a sampled
-step (``checksum_every``, ``replay_every``) is either looked at like a chunk, or done again as a whole, the same tokens
-into the same slots, and compared bit by bit: logits, tokens, and what was written to the cache. Of three runs two that
-agree win. Both ways are tried (``TRIALS``, and again every ``TRIAL_EVERY``), and the cheaper one is taken. Measured
-on one core with 8 rows at storm: looking costs 35 times a step of preset tiny, 3.3 of char, 1.3 of gpt2-85m; a replay
-costs one more step on all of them. Doubling the rows within one pass would cost 1.3 to 1.5 times a step, but other
-shapes round in another way, and a level must not change an answer.
+step (``checksum_every``, ``replay_every``) is either looked at like a chunk, or done again as a whole, the same
+tokens into the same slots, and compared bit by bit: logits, tokens, and what was written to the cache. Of three
+runs two that agree win. Both ways are tried (``TRIALS``, and again every ``TRIAL_EVERY``), and the cheaper one is
+taken. Measured on one core with 8 rows at storm: looking costs 35 times a step of preset tiny, 3.3 of char, 1.3 of
+gpt2-85m; a replay costs one more step on all of them. Doubling the rows within one pass would cost 1.3 to 1.5 times
+a step, but other shapes round in another way, and a level must not change an answer.
 
 A replay sees all arithmetic that comes out differently, of any operation, and inputs that were hurt on their way to
-the device. It does not see what both runs read, weights and older slots of the cache: they are the scrubber's and the
-row digests'. Nor does it see a broken unit that errs the same way twice; sums of operands do, at the next trial.
+the device. It does not see what both runs read, weights and older slots of the cache: they are the scrubber's and
+the row digests'. Nor does it see a broken unit that errs the same way twice; sums of operands do, at the next
+trial.
 
-**Weights.** Digests are taken when the model has been loaded, at any level, so that a rise from off need not believe
-what lies in memory then. From there the scrubber goes round. ``trouble`` says that damage was found since it was asked
-last, repaired or not; ``broken`` that some of it is there still. When a pass fails each time it is run, all weights
-are looked at at once: arithmetic that goes wrong again and again hints at memory.
+**Weights.** Digests are taken when the model has been loaded, at any level, so that a rise from off need not
+believe what lies in memory then. From there the scrubber goes round. ``trouble`` says that damage was found since
+it was asked last, repaired or not; ``broken`` that some of it is there still. When a pass fails each time it is
+run, all weights are looked at at once: arithmetic that goes wrong again and again hints at memory.
 """
 
 import time
@@ -120,9 +121,7 @@ class ModelWatch:
         """Which weights are damaged and cannot be repaired; empty when none are known to be."""
         return ", ".join(sorted(self._resident.damaged)) if self.watching else ""
 
-    def passed(
-        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
-    ) -> tuple[Drawn, str]:
+    def passed(self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool) -> tuple[Drawn, str]:
         """Run a pass until it is sound, and twice when it is its turn to be replayed."""
         if not self.watching:
             return self._run(run, looks=False).drawn, ""
