@@ -1,10 +1,11 @@
 """Cost of integrity while answers are served: answers per second and latency at each level, with an A/A control.
 
-    python tests/benchmarks/serving.py [tiny|char|gpt2-85m|hf:NAME] [--rounds N] [--answers N] [--tokens N] [--rows N]
+    python tests/benchmarks/serving.py [tiny|char|gpt2-85m|hf:NAME] [--rounds N] [--answers N] [--tokens N]
 
 A server without a daemon gets all requests at once and runs until the last reply. Rounds go through the levels in
-turn, off twice; what is compared is processor time (ratio of medians to the first off), so other work on the machine
-moves it little, and the second off says how little. Latency is wall-clock time, and only a quiet machine gives it.
+turn, off twice; what is compared is processor time (ratio of medians to the first off), so other work on the
+machine moves it little, and the second off says how little. Latency is wall-clock time, and only a quiet machine
+gives it.
 """
 
 import argparse

@@ -88,10 +88,12 @@ class Watch(Protocol):
     def watching(self) -> bool:
         """Whether answers are checked at all."""
 
-    def passed(self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool) -> tuple[Drawn, str]:
+    def passed(
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool, tokens: int
+    ) -> tuple[Drawn, str]:
         """Run a pass, once or more, with ``undo`` before it is run again; its result and what was wrong with it.
 
-        ``decode`` says that it is a step of one token a row, not a chunk of prompts.
+        ``decode`` says that it is a step of one token a row, not a chunk of prompts; ``tokens`` how many it feeds.
         """
 
     def row(self, row: int, length: int) -> str:
@@ -103,7 +105,9 @@ class Unwatched:
 
     watching = False
 
-    def passed(self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool) -> tuple[Drawn, str]:
+    def passed(
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool, tokens: int
+    ) -> tuple[Drawn, str]:
         """Once, as it is."""
         return run(), ""
 
@@ -287,7 +291,9 @@ class Batch:
             ]
             return Drawn(logits, finite, tokens)
 
-        drawn, damage = self._watch.passed(run, lambda: self.engine.undo(), decode=not filling)
+        drawn, damage = self._watch.passed(
+            run, lambda: self.engine.undo(), decode=not filling, tokens=sum(map(len, chunks))
+        )
         before = sum(len(sequence.generated) for sequence in sequences)
         for sequence, chunk, token, finite in zip(sequences, chunks, drawn.tokens, drawn.finite, strict=True):
             sequence.damage = damage
