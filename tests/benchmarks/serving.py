@@ -16,7 +16,7 @@ import torch
 
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
-from flightsw.gpu.protocol import Generate, InferSpec, IntegrityReport, Reply
+from flightsw.gpu.protocol import Generate, InferSpec, IntegrityReport, Reply, Vigilance
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.infer import Server, Source, open_source
 from flightsw.gpu.workloads.job import Job
@@ -46,36 +46,33 @@ class One:
         pass
 
 
-class Arm:
-    """A server at one level, kept through all rounds."""
+class Bench:
+    """One server; every arm sets its level before its round."""
 
-    def __init__(self, name: str, model: str, rows: int) -> None:
+    def __init__(self, model: str, rows: int) -> None:
         self.sent: list[object] = []
         self.job = Job(self.sent.append, Pacer(1.0), Meter())
-        spec = InferSpec(model=model, batch_max=rows, queue_max=4096, integrity=name.split()[0])
+        spec = InferSpec(model=model, batch_max=rows, queue_max=4096, integrity="off")
         source: Source = open_source(spec, torch.device("cpu"), self.job) if ":" in model else One(model, rows)
         self.server = Server(spec, self.job, source)
         self.server.begin(torch.device("cpu"))
-        self.cpu_s: list[float] = []
-        self.wall_s: list[float] = []
-        self.latency_s: list[float] = []
 
-    def round(self, answers: int, tokens: int) -> None:
-        """All requests to their replies."""
+    def round(self, arm: str, answers: int, tokens: int) -> tuple[float, float]:
+        """All requests to their replies at an arm's level: processor seconds, and mean latency in seconds."""
+        self.job.post(Vigilance(level=arm.split()[0]))
+        self.server.turn()
         self.sent.clear()
         for number in range(answers):
             self.job.post(
                 Generate(request=number, prompt=PROMPT, max_tokens=tokens, temperature=0.8, top_k=0, seed=number)
             )
-        cpu_s, wall_s = time.process_time(), time.monotonic()
+        began_s = time.process_time()
         found: list[Reply] = []
         while len(found) < answers:
             self.server.turn()
             found = [message for message in self.sent if isinstance(message, Reply)]
         assert {reply.finish for reply in found} <= {"length", "stop"}, found
-        self.cpu_s.append(time.process_time() - cpu_s)
-        self.wall_s.append(time.monotonic() - wall_s)
-        self.latency_s.append(statistics.mean(reply.duration_s for reply in found))
+        return time.process_time() - began_s, statistics.mean(reply.duration_s for reply in found)
 
 
 def main() -> None:
@@ -86,21 +83,26 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    arms = [Arm(name, options.model, options.rows) for name in ARMS]
+    bench = Bench(options.model, options.rows)
+    cpu_s: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    latency_s: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for number in range(options.rounds + 1):
-        for arm in arms[number % len(arms) :] + arms[: number % len(arms)]:
-            arm.round(options.answers, options.tokens)
-    base_s = statistics.median(arms[0].cpu_s[1:])
+        for arm in ARMS[number % len(ARMS) :] + ARMS[: number % len(ARMS)]:
+            cpu, latency = bench.round(arm, options.answers, options.tokens)
+            if number:  # The first round is to get warm.
+                cpu_s[arm].append(cpu)
+                latency_s[arm].append(latency)
+    bench.server.fail_all("the end")
+    report = [message for message in bench.sent if isinstance(message, IntegrityReport)][-1]
+    assert report.detected == 0, report
+    base_s = statistics.median(cpu_s["off"])
     print(f"{options.model}, {options.rows} rows, {options.answers} answers of {options.tokens} tokens, one core")
-    print("level       answers/cpu-s  ratio   spread          latency s  checks")
-    for name, arm in zip(ARMS, arms, strict=True):
-        cost = [spent / base_s for spent in arm.cpu_s[1:]]
-        arm.server.fail_all("the end")
-        report = [message for message in arm.sent if isinstance(message, IntegrityReport)][-1]
-        assert report.detected == 0, report
+    print("level       answers/cpu-s  ratio   spread          latency s")
+    for arm in ARMS:
+        cost = [spent / base_s for spent in cpu_s[arm]]
         print(
-            f"{name:<12}{options.answers / statistics.median(arm.cpu_s[1:]):>12.2f}{statistics.median(cost):>8.3f}"
-            f"   {min(cost):.3f} to {max(cost):.3f}{statistics.median(arm.latency_s[1:]):>10.2f}{report.checks:>9}"
+            f"{arm:<12}{options.answers / statistics.median(cpu_s[arm]):>12.2f}{statistics.median(cost):>8.3f}"
+            f"   {min(cost):.3f} to {max(cost):.3f}{statistics.median(latency_s[arm]):>10.2f}"
         )
 
 

@@ -3,11 +3,13 @@
 from collections import Counter
 from math import inf, nan
 
+import msgspec
 import pytest
 import torch
 
 from flightsw.gpu.protocol import Generate
-from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, REQUEST_TOKENS_MAX, Batch, draw, refusal
+from flightsw.gpu.workloads import seal
+from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, REQUEST_TOKENS_MAX, Batch, draw, refusal, uniform
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
 from flightsw.gpu.workloads.served import GptEngine
 
@@ -95,6 +97,59 @@ def test_long_prompts_are_fed_in_bounded_chunks() -> None:
     assert drawn == [0, 0, 1, 1]
 
 
+# --- seals over host memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 4096])
+def test_random_numbers_again_are_those_that_were_drawn(count: int) -> None:
+    generator = torch.Generator().manual_seed(11)
+    drawn = [uniform(0.5, generator) for _ in range(count)]
+    assert seal.uniforms(11, count) == drawn
+    assert uniform(0.0, generator) is None, "the likeliest token needs none"
+
+
+def test_a_seal_does_not_mind_how_tokens_are_cut() -> None:
+    tokens = [3, 0, 255, 262_143, 7]
+    whole = seal.grown(seal.EMPTY, tokens)
+    for cut in range(len(tokens) + 1):
+        assert seal.grown(seal.grown(seal.EMPTY, tokens[:cut]), tokens[cut:]) == whole
+    assert seal.grown(seal.EMPTY, tokens[::-1]) != whole
+
+
+HURT = {
+    "nothing": (lambda sequence: None, ""),
+    "a token of the answer": (lambda s: s.generated.__setitem__(1, s.generated[1] ^ 4), "tokens of the answer"),
+    "a token left out": (lambda s: s.generated.pop(), "tokens of the answer"),
+    "a token of the window": (lambda s: s.window.__setitem__(2, s.window[2] ^ 4), "on their way to the model"),
+    "how much was fed": (lambda s: setattr(s, "fed", s.fed - 1), "on their way to the model"),
+    "the generator, and a draw": (
+        lambda s: (s.generator.manual_seed(1), s.number(1)),
+        "the random generator",
+    ),
+    "the request": (
+        lambda s: setattr(s, "request", msgspec.structs.replace(s.request, temperature=0.8)),
+        "the request itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HURT)
+@pytest.mark.parametrize("tokens", [5, 40], ids=["first window", "after a restart"])
+def test_flaws_of_host_memory_are_named(model: GPT, name: str, tokens: int) -> None:
+    hurt, named = HURT[name]
+    engine = GptEngine(model, 1, CPU)
+    batch = Batch(engine, 1)
+    one = request(0, max_tokens=99)
+    batch.admit(one, arrived_s=0.0)
+    (sequence,) = batch.sequences
+    while len(sequence.generated) < tokens:
+        batch.advance()
+    hurt(sequence)
+    flaw = sequence.flaw(engine.encode(one.prompt))
+    assert named in flaw
+    assert bool(named) == bool(flaw)
+
+
 class Scripted:
     """An engine whose logits are given: row → list of rows of logits."""
 
@@ -115,6 +170,9 @@ class Scripted:
 
     def step(self, rows, positions, tokens):
         return self.fill(rows, positions, tokens)
+
+    def undo(self) -> None:
+        raise AssertionError("nobody watches")
 
     def release(self, row: int) -> None:
         self.released.append(row)
