@@ -162,7 +162,7 @@ class Guard:
 
     @contextmanager
     def calibrate(self) -> Iterator[None]:
-        """Passes within are known to be clean: bounds of each leaf layer's results are learnt from them (``ranges``).
+        """Passes within are known to be clean: bounds of the results of layers are learnt from them (``ranges``).
 
         From then on every pass above level off is held to these bounds, looked at otherwise or not.
         """
