@@ -25,6 +25,8 @@ from torch import Tensor
 from flightsw.gpu.integrity.checksum import UNIT
 
 SLACK: Final = 4.0
+SCORES: Final = 16.0
+"""Scores up to which ``SLACK`` is enough: exp turns the absolute rounding of a score into a relative one of P."""
 
 
 def margin(results: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -39,21 +41,23 @@ def margin(results: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tenso
     query_gradient, key_gradient, value_gradient = results[:3]
     given = kwargs.get("scale")
     scale = 1.0 / math.sqrt(query.shape[-1]) if given is None else abs(given)
-    unit = SLACK * UNIT[query.dtype]
+    unit: Any = SLACK * UNIT[query.dtype]
     if query.dtype in (torch.bfloat16, torch.float16):
         gradient, query, key, value = gradient.float(), query.float(), key.float(), value.float()
         query_gradient, key_gradient = query_gradient.float(), key_gradient.float()
         value_gradient = value_gradient.float()
     # Norms of rows (B, H, T), from which those of heads (B, H, 1) follow: one reading of each operand.
     size = _rows(gradient).norm(dim=-1, keepdim=True)
-    width = _rows(query).norm(dim=-1, keepdim=True)
-    moved = size * width * _rows(value).amax(dim=-1, keepdim=True) * (2.0 * scale * unit)
+    queries, longest_key = _rows(query), _rows(key).amax(dim=-1, keepdim=True)
+    unit = unit * (1.0 + queries.amax(dim=-1, keepdim=True) * longest_key * (scale / SCORES))
+    longest_value = _rows(value).amax(dim=-1, keepdim=True)
+    moved = size * queries.norm(dim=-1, keepdim=True) * longest_value * unit * (2.0 * scale)
     columns = (value_gradient.sum(-2) - gradient.sum(-2)).abs_()
     trace = (query * query_gradient).sum((-2, -1)) - (key * key_gradient).sum((-2, -1))
     margins = (
-        size * (unit * math.sqrt(query.shape[-2])) - columns,
+        size * unit * math.sqrt(query.shape[-2]) - columns,
         moved - key_gradient.sum(-2).abs_(),
-        moved * _rows(key).amax(dim=-1, keepdim=True) - trace.abs_().unsqueeze(-1),
+        moved * longest_key - trace.abs_().unsqueeze(-1),
     )
     return torch.stack(torch.aminmax(torch.cat(margins, dim=-1)))
 
