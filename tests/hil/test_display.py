@@ -46,6 +46,11 @@ def test_panel_says_what_an_operator_watches(width: int) -> None:
         ({"sun_fraction": 1.0}, "SUN"),
         ({"values": {}, "events": [], "event_counts": {}}, "step –, loss –"),
         ({"twin_step": None}, "does not fly along"),
+        ({"values": {}}, "no level, – found, – open"),
+        (
+            {"values": {"integrity.level": 3.0, "integrity.detected": 4.0, "integrity.open": 1.0}},
+            "STORM, 4 found, 1 open",
+        ),
     ],
 )
 def test_panel_in_other_states(changes: dict[str, object], part: str) -> None:
