@@ -299,8 +299,9 @@ def _integrity(view: View) -> Text:
     """Level at work, and what the workers found; red is damage that nobody mended."""
     level, found, unmended = (view.value(f"integrity.{name}") for name in ("level", "detected", "open"))
     name = LEVEL_NAMES[int(level)] if level == level else "no level"
-    style = "red" if unmended > 0.0 else "yellow" if found > 0.0 else "dim"
-    return Text(f"{name}, {number(found)} found, {number(unmended)} open", style)
+    if unmended > 0.0:
+        return Text(f"{name}, {number(unmended)} of {number(found)} open", "red")
+    return Text(f"{name}, {number(found)} found", "yellow" if found > 0.0 else "dim")
 
 
 def _ground(view: View) -> Panel:

@@ -79,7 +79,7 @@ def update(device: torch.device, shapes: list[tuple[int, ...]]) -> Timed:
 
 
 def product(device: torch.device, m: int, k: int, n: int) -> Timed | None:
-    """A bfloat16 product (m, k) (k, n) with its row sums, against torch's without; None where there is no kernel."""
+    """A bfloat16 product (m, k) (k, n) with its row sums, against torch's without; None without a kernel."""
     kernel = kernels.gemm(device)
     if kernel is None:
         return None

@@ -27,6 +27,7 @@ aten = torch.ops.aten
         (aten.reshape.default, Cover.COMPOSITE),
         (aten.gelu.default, Cover.REPEAT),
         (aten._scaled_dot_product_flash_attention_for_cpu.default, Cover.REPEAT),
+        (aten._scaled_dot_product_flash_attention_for_cpu_backward.default, Cover.IDENTITY),
         (aten.native_dropout.default, Cover.RANDOM),
         (aten.add_.Tensor, Cover.CHANGE),
         (aten.bernoulli_.float, Cover.CHANGE),

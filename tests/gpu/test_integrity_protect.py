@@ -1,6 +1,7 @@
 """One call: passes, levels that change no bit, what plain code gets, and what it says to what it cannot do."""
 
 import copy
+import inspect
 import io
 from collections.abc import Callable
 from typing import Any
@@ -270,6 +271,23 @@ def test_half_precision_has_one_form_at_all_levels(level: Level) -> None:
     assert guard.settle()
 
 
+def test_a_copy_of_a_protected_module_is_a_module_of_its_own() -> None:
+    guard = protect(mlp(), level=Level.STORM)
+    x = torch.ones(1, 8)
+    twin = copy.deepcopy(guard.module)
+    file = io.BytesIO()
+    torch.save(guard.module, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    expected, passes = guard.module(x), guard.passes
+    for other in (twin, loaded):
+        assert torch.equal(other(x), expected)
+        torch.nn.init.zeros_(other[2].weight)
+        assert not torch.equal(other(x), expected)
+    assert guard.passes == passes
+    assert list(inspect.signature(guard.module.forward).parameters) == ["input"]
+
+
 def test_memory_only() -> None:
     guard = protect(mlp(), level=Level.STORM, compute=False)
     guard.module(torch.ones(1, 8))
@@ -281,3 +299,44 @@ def test_memory_only() -> None:
 def test_levels_are_those_of_the_table() -> None:
     guard = protect(mlp(), level=Level.WATCH)
     assert guard.vigilance == LEVELS[Level.WATCH]
+
+
+def test_results_out_of_their_calibrated_range_taint_a_pass_that_is_not_looked_at() -> None:
+    torch.manual_seed(0)
+    findings = list[Finding]()
+    guard = protect(mlp(), level=Level.WATCH, report=findings.append)
+    x = torch.randn(20, 8)
+    with guard.calibrate():
+        for _ in range(3):
+            guard.module(x)
+    assert guard.settle()
+    guard.module(x)
+    assert guard.settle()
+    assert guard.looked == 1, "none of these passes is looked at by operations"
+    with Struck("addmm", flip(30)):
+        guard.module(x)
+    assert not guard.settle()
+    assert (findings[0].detector, findings[0].outcome, findings[0].where) == ("range", "contained", "0")
+    findings.clear()
+    guard.module[0].weight.data.fill_(torch.nan)
+    guard.module(x)
+    assert not guard.settle()
+    assert {found.detector for found in findings} == {"finite"}
+
+
+def test_a_range_that_a_fully_checked_pass_crosses_is_widened() -> None:
+    findings = list[Finding]()
+    guard = protect(mlp(), level=Level.STORM, report=findings.append)
+    with guard.calibrate():
+        guard.module(torch.ones(20, 8))
+    guard.module(torch.full((20, 8), 50.0))
+    assert guard.settle()
+    assert findings == []
+    guard.level = Level.WATCH
+    guard.module(torch.full((20, 8), 50.0))
+    assert guard.settle(), "learnt"
+    guard.module(torch.full((20, 8), 5000.0))
+    assert not guard.settle()
+    with guard.running(everything=True):
+        guard.module(torch.full((20, 8), 5000.0))
+    assert guard.settle(), "done again with everything checked"

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flightsw.gpu.integrity import checksum, operations, transit
+from flightsw.gpu.integrity import attention, checksum, operations, transit
 from flightsw.gpu.integrity.finding import Detector, Finding, Outcome, Report
 from flightsw.gpu.integrity.operations import Cover
 
@@ -183,6 +183,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         cover = operations.cover_of(func, self._device, deterministic=torch.are_deterministic_algorithms_enabled())
         handlers = {
             Cover.CHECKSUM: self._product,
+            Cover.IDENTITY: self._identity,
             Cover.REPEAT: self._repeat,
             Cover.RANDOM: self._repeat,
             Cover.CHANGE: self._change,
@@ -233,6 +234,26 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             put_back()
             result, first = self._majority(func, (result, first), (again, second), args, kwargs)
         return self._watch(result, first)
+
+    def _identity(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation whose results obey identities; where these do not hold, it is repeated."""
+        if not self.look.repeat:
+            return self._unrepeated(func, args, kwargs)
+        self._verify(func, args, kwargs)
+        result = func(*args, **kwargs)
+        low_high = attention.margin(result, args, kwargs)
+        self.tally.checks += 1
+        if low_high is not None and self._waiting:
+            self._margins.append((low_high, str(func)))
+        elif low_high is None or not checksum.sound(*low_high.tolist()):
+            first, second = _fingerprint(result), _fingerprint(again := func(*args, **kwargs))
+            if self._waiting:
+                self._flag("repeat", func, first, second)
+            elif not _same(first, second):
+                result, _ = self._majority(func, (result, first), (again, second), args, kwargs)
+            else:
+                self.tally.doubts += low_high is not None
+        return self._watch(result)
 
     def _majority(
         self,
