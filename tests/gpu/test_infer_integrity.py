@@ -365,7 +365,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(LEVELS, level, msgspec.structs.replace(LEVELS[level], scrub_share=0.0))
 
 
-LONG = Generate(request=0, prompt="long", max_tokens=400, temperature=0.8, top_k=0, seed=3)
+LONG = Generate(request=0, prompt="long", max_tokens=100, temperature=0.8, top_k=0, seed=3)
 
 
 def with_one_held(level: str = "standard") -> Bench:
@@ -436,13 +436,16 @@ def test_a_rise_from_off_starts_anew_and_finds_old_damage(expected: list[str]) -
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_fall_to_off_still_passes_what_is_held(expected: list[str]) -> None:
+@pytest.mark.parametrize(("words", "repaired"), [(1, 1), (3, 0)], ids=["repaired", "loaded again"])
+def test_a_fall_to_off_still_passes_what_is_held(expected: list[str], words: int, repaired: int) -> None:
     bench = with_one_held()
-    assert hit_weight(bench, random.Random(2))
+    damaged = bench.engine
+    assert hit_weight(bench, random.Random(2), words)
     bench.job.post(Vigilance(level="off"))
     turns(bench, lambda: len(bench.replies) == 2)
     assert bench.replies[1].text == expected[1], "damage of before the fall is found by the last pass"
-    assert bench.report.repaired == 1
+    assert (bench.engine is damaged) == bool(repaired)
+    assert bench.report.repaired == repaired
 
 
 def test_damage_twice_is_a_failure_that_says_why() -> None:

@@ -126,8 +126,8 @@ class ModelWatch:
 
     @property
     def broken(self) -> str:
-        """Which weights are damaged and cannot be repaired; empty when none are known to be."""
-        return ", ".join(sorted(self._resident.damaged)) if self.watching else ""
+        """Which weights are damaged and cannot be repaired; empty when none are known to be, at any level."""
+        return ", ".join(sorted(self._resident.damaged))
 
     def passed(
         self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool, tokens: int
