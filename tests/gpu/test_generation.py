@@ -88,6 +88,15 @@ def test_greedy_follows_the_uncached_model_through_window_restarts(model: GPT, p
     assert finished(Batch(GptEngine(model, 2, CPU), 2), [one])[0] == ("length", expected)
 
 
+def test_a_row_leaves_nothing_to_its_next_owner(model: GPT) -> None:
+    engine = GptEngine(model, 2, CPU)
+    for store in engine.cache.values:
+        store[0].fill_(nan)
+    engine.release(0)
+    # The longer mate makes the pass read slots of row 0 that its new owner has not written.
+    assert engine.fill([0, 1], [0, 0], [[1, 2], [3] * 20]).isfinite().all()
+
+
 def test_long_prompts_are_fed_in_bounded_chunks() -> None:
     config = GPTConfig(layers=1, heads=1, width=8, context=4 * FILL_TOKENS_MAX)
     engine = GptEngine(GPT(config), 1, CPU)

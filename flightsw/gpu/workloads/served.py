@@ -104,7 +104,9 @@ class GptEngine:
         """Nothing to take back: the same call writes the same values into the same slots."""
 
     def release(self, row: int) -> None:
-        """Nothing to free: a new sequence overwrites the row from position 0."""
+        """Forget the row: a mask makes zero of old values, but not of NaN, which would reach the next owner."""
+        for store in (*self.cache.keys, *self.cache.values):
+            store[row].zero_()
 
 
 class RingSource:
