@@ -9,8 +9,9 @@ import torch
 
 from flightsw.gpu.protocol import Generate
 from flightsw.gpu.workloads import seal
-from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, REQUEST_TOKENS_MAX, Batch, draw, refusal, uniform
+from flightsw.gpu.workloads.generation import REQUEST_TOKENS_MAX, Batch, draw, refusal
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
+from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX, uniform
 from flightsw.gpu.workloads.served import GptEngine
 
 CPU = torch.device("cpu")

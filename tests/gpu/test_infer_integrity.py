@@ -21,12 +21,12 @@ from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import Generate, InferSpec, IntegrityReport, Reply, Swapped, Vigilance
 from flightsw.gpu.workloads import infer, model_watch, release
-from flightsw.gpu.workloads.generation import Sequence
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.infer import Server
 from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.model_watch import ModelWatch
 from flightsw.gpu.workloads.release import PATIENCE, Patience
+from flightsw.gpu.workloads.sequence import Sequence
 from flightsw.gpu.workloads.served import GptEngine, Model
 from flightsw.link.integrity import Level
 

@@ -19,10 +19,11 @@ from worker_harness import WorkerProcess
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import Fault, Generate, InferSpec, IntegrityReport, Pace, Ready, Reply, Stop
-from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, Batch
+from flightsw.gpu.workloads.generation import Batch
 from flightsw.gpu.workloads.infer import Server, open_source
 from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.llm import LlmEngine, load
+from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX
 
 CPU = torch.device("cpu")
 LLM = "the extra llm is not installed: pip install 'gpusat[llm]'"

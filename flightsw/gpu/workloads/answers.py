@@ -17,9 +17,9 @@ from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.scrub import Mark
 from flightsw.gpu.protocol import Generate
 from flightsw.gpu.workloads import release, seal
-from flightsw.gpu.workloads.generation import REQUEST_DAMAGED, Sequence
 from flightsw.gpu.workloads.job import Job
 from flightsw.gpu.workloads.release import Event, Gate, Leaving, Stage, Ticket
+from flightsw.gpu.workloads.sequence import REQUEST_DAMAGED, Sequence
 from flightsw.gpu.workloads.served import Model
 
 NOT_FINITE: Final = "the model gave logits that are not finite"

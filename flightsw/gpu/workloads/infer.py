@@ -38,10 +38,11 @@ from flightsw.gpu.integrity.tally import LEVELS, Tally, starting_level
 from flightsw.gpu.protocol import Generate, InferSpec
 from flightsw.gpu.workloads import release, seal
 from flightsw.gpu.workloads.answers import Answers, Asked
-from flightsw.gpu.workloads.generation import Batch, Sequence, refusal
+from flightsw.gpu.workloads.generation import Batch, refusal
 from flightsw.gpu.workloads.job import Job, JobFault, pick_device
 from flightsw.gpu.workloads.model_watch import ModelWatch
 from flightsw.gpu.workloads.release import Event, Situation, Stage
+from flightsw.gpu.workloads.sequence import Sequence
 from flightsw.gpu.workloads.served import Model, RingSource
 from flightsw.link.integrity import Level
 
