@@ -81,6 +81,8 @@ class Trainer:
         self.step = 0
         self.tokens = 0
         self.loss = math.nan
+        self.gradient_norm = math.nan
+        """Of the last step, before clipping."""
         self._spec = spec
         self._corpus = corpus
         self._batch_size = spec.batch_size or PRESETS[spec.preset].batch_size
@@ -247,6 +249,7 @@ class Trainer:
         self.step += 1
         self.tokens += self._batch_size * self.config.context * self._spec.micro_batches
         self.loss = loss
+        self.gradient_norm = norm
         self._discard()
         self.random_states = self._capture()
 
