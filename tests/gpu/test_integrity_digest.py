@@ -52,6 +52,18 @@ def test_extreme_words_are_summed_exactly(value: int) -> None:
     assert digest(words).tolist() == by_definition(words)
 
 
+@pytest.mark.parametrize("offset", [1, 2, 3, 4])
+def test_memory_may_begin_between_words(offset: int) -> None:
+    memory = random_words(BLOCK_WORDS + 9).view(torch.uint8)
+    assert torch.equal(digest_bytes(memory[offset:]), digest_bytes(memory[offset:].clone()))
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_no_memory_has_an_odd_sum_of_the_second_and_third(count: int) -> None:
+    sums = digest(random_words(count, seed=count))
+    assert not (sums[:, 1] + sums[:, 2]).bitwise_and(1).any()
+
+
 def test_every_double_flip_of_a_512_bit_block_is_seen() -> None:
     """All 130,816 pairs: flips of different bits add up, so each pair's difference is the sum of two real ones."""
     words = random_words(16)

@@ -16,8 +16,13 @@ division, the old word by subtraction. Two damaged words cannot pass for one at 
 = 0 and e₁ (i − p)² + e₂ (j − p)² = 0 modulo 2⁶⁴ give e₁ (i − p)(i − j) = 0, which is under 2⁶⁴, and so i = p = j.
 What does not divide is reported as more than one word, and left alone.
 
-*Same values everywhere.* The sums are integers, so this module and the Triton kernel agree bit for bit. Here they
-are computed with float64 matrix products on rows of ``ROW_WORDS`` words, which is exact: 2³¹ · Σ (b+1)² < 2⁵³.
+*No digest has S2 + S3 odd*, since Σ (i+1)(i+2) x_i is even, and stays so modulo 2⁶⁴. So a digest can be marked as
+that of no memory at all: see ``guarded_adamw``.
+
+*Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
+block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = a · ROW_WORDS + b, and one float64 product gives Σ_a X,
+Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. Few rows and long ones: then the product runs
+at the speed of the caches, and what costs time is to read the words and widen them.
 
 A digest is taken of memory that is known to be good (just written, just verified), never of live data that nobody
 has checked: that would seal the damage in. Source of the two-sum form: Fletcher's checksum; the theorem is that of
@@ -32,12 +37,13 @@ import torch
 
 BLOCK_WORDS: Final = 1 << 16
 """Words of a block: 256 KiB. The proofs above need no more than 2¹⁶."""
-ROW_WORDS: Final = 128
-"""Words of a row of the exact float64 product: 2³¹ · 128·129·257/6 < 2⁵³."""
+ROWS: Final = 128
+"""Rows of the exact float64 product: 2³¹ · 127·128·255/6 < 2⁵³; twice as many would not do."""
+ROW_WORDS: Final = BLOCK_WORDS // ROWS
 WORD_BYTES: Final = 4
 BLOCK_BYTES: Final = BLOCK_WORDS * WORD_BYTES
-ROW_BYTES: Final = ROW_WORDS * WORD_BYTES
-_ROWS: Final = BLOCK_WORDS // ROW_WORDS
+BATCH_BLOCKS: Final = 16
+"""Blocks whose column sums are put together at once: small beside the blocks, many beside the cost of a call."""
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -69,31 +75,51 @@ def digest(memory: torch.Tensor) -> torch.Tensor:
     """
     if memory.dtype is not torch.uint8 or memory.dim() != 1 or not memory.is_contiguous():
         raise ValueError(f"memory is {memory.dtype}, {memory.dim()}-d: bytes in one contiguous row are needed")
+    if memory.storage_offset() % WORD_BYTES:
+        memory = memory.clone()
     sums = torch.empty((block_count(memory.numel()), 3), dtype=torch.int64, device=memory.device)
-    for block in range(len(sums)):
-        sums[block] = digest_block(memory, block)
+    whole = memory.numel() // BLOCK_BYTES
+    words = memory[: whole * BLOCK_BYTES].view(torch.int32).view(whole, ROWS, ROW_WORDS)
+    widened = torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=memory.device)
+    columns = torch.empty((min(BATCH_BLOCKS, len(sums)), 3, ROW_WORDS), dtype=torch.float64, device=memory.device)
+    rows, _ = _weights(memory.device)
+    for start in range(0, whole, BATCH_BLOCKS):
+        batch = words[start : start + BATCH_BLOCKS]
+        for block, column in zip(batch.unbind(), columns.unbind(), strict=False):
+            torch.mm(rows, widened.copy_(block), out=column)
+        sums[start : start + len(batch)] = _joined(columns[: len(batch)])
+    if whole < len(sums):
+        used = _widen(memory[whole * BLOCK_BYTES :], widened)
+        torch.mm(rows[:, :used], widened[:used], out=columns[0])
+        sums[whole:] = _joined(columns[:1])
     return sums
 
 
 def digest_block(memory: torch.Tensor, block: int) -> torch.Tensor:
     """Sums (3,) of one block of ``memory``, int64, exact."""
-    part = memory[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
-    if part.numel() % ROW_BYTES:
-        filled = torch.zeros(-(-part.numel() // ROW_BYTES) * ROW_BYTES, dtype=torch.uint8, device=memory.device)
-        filled[: part.numel()] = part
-        part = filled
-    rows = part.view(torch.int32).view(-1, ROW_WORDS).to(torch.float64)
-    columns, starts = _weights(memory.device)
-    # Of each row: Σ x, Σ (b+1) x, Σ (b+1)² x, with b counted within the row that starts at word a.
-    plain, linear, square = (rows @ columns).to(torch.int64).unbind(dim=1)
-    start = starts[: len(rows)]
-    return torch.stack(
-        (
-            plain.sum(),
-            (start * plain + linear).sum(),
-            (start * start * plain + 2 * start * linear + square).sum(),
-        )
-    )
+    return digest(memory[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])[0]
+
+
+def _widen(part: torch.Tensor, widened: torch.Tensor) -> int:
+    """A last, shorter block as float64 into rows of ``widened``, the last one filled up with zeros; rows used."""
+    whole, left = divmod(part.numel(), WORD_BYTES)
+    used = -(-part.numel() // (ROW_WORDS * WORD_BYTES))
+    flat = widened.view(-1)
+    flat[whole : used * ROW_WORDS].zero_()
+    flat[:whole].copy_(part[: whole * WORD_BYTES].view(torch.int32))
+    if left:
+        last = torch.zeros(WORD_BYTES, dtype=torch.uint8, device=part.device)
+        last[:left] = part[whole * WORD_BYTES :]
+        flat[whole : whole + 1].copy_(last.view(torch.int32))
+    return used
+
+
+def _joined(columns: torch.Tensor) -> torch.Tensor:
+    """Sums (blocks, 3) of column sums Σ X, Σ a X, Σ a² X: (blocks, 3, ROW_WORDS), float64, whole numbers.
+
+    As i + 1 = a · ROW_WORDS + (b + 1), each sum is one over columns with whole weights, modulo 2⁶⁴.
+    """
+    return (columns.to(torch.int64).unsqueeze(1) * _weights(columns.device)[1]).sum(dim=(2, 3))
 
 
 def compare(expected: torch.Tensor, found: torch.Tensor) -> list[Damage]:
@@ -136,9 +162,17 @@ _WEIGHTS: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
 
 def _weights(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights within a row (ROW_WORDS, 3) and the first word of each row of a block, made once for a device."""
+    """Weights 1, a, a² of rows (3, ROWS), float64, and of column sums in S1, S2, S3 (3, 3, ROW_WORDS), int64."""
     if device not in _WEIGHTS:
-        place = torch.arange(1, ROW_WORDS + 1, dtype=torch.float64, device=device)
-        starts = torch.arange(_ROWS, dtype=torch.int64, device=device) * ROW_WORDS
-        _WEIGHTS[device] = torch.stack((torch.ones_like(place), place, place * place), dim=1), starts
+        row = torch.arange(ROWS, dtype=torch.float64, device=device)
+        place = torch.arange(1, ROW_WORDS + 1, dtype=torch.int64, device=device)
+        one, none = torch.ones_like(place), torch.zeros_like(place)
+        joining = torch.stack(
+            (
+                torch.stack((one, none, none)),
+                torch.stack((place, ROW_WORDS * one, none)),
+                torch.stack((place * place, 2 * ROW_WORDS * place, ROW_WORDS * ROW_WORDS * one)),
+            )
+        )
+        _WEIGHTS[device] = torch.stack((torch.ones_like(row), row, row * row)), joining
     return _WEIGHTS[device]
