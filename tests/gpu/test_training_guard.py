@@ -157,7 +157,7 @@ def test_false_alarms_over_a_clean_run(tmp_path, seed, micro_batches):
     while trainer.step < 400:
         if trainer.micro_batch():
             seen = Observed(
-                step=trainer.step, loss=trainer.loss, gradient_norm=trainer.gradient_norm,
+                step=trainer.step, loss=trainer.loss, gradient_norm=trainer.gradient_norm_last,
                 learning_rate=spec.learning_rate,
             )  # fmt: skip
             state, verdict = training_guard.step(state, CONFIG, seen)
