@@ -10,7 +10,7 @@ from torch import nn
 from flightsw.gpu.workloads import optimiser
 
 
-@pytest.mark.parametrize(("inner", "tolerance"), [(32, 0.0), (5, 1e-8)], ids=["whole vectors", "with a rest"])
+@pytest.mark.parametrize(("inner", "tolerance"), [(32, 0.0), (5, 6e-8)], ids=["whole vectors", "with a rest"])
 def test_it_takes_the_steps_of_torch_s_own_class(inner, tolerance):
     """To the bit where a parameter is whole vectors; the rest of one is rounded otherwise by torch's scalar loop."""
 
