@@ -11,6 +11,7 @@ from flightsw.gpu.integrity.digest import (
     Damage,
     block_count,
     compare,
+    digest_all,
     located,
     repair,
 )
@@ -50,6 +51,12 @@ def test_sums_are_those_of_the_definition(count: int) -> None:
 def test_extreme_words_are_summed_exactly(value: int) -> None:
     words = torch.full((BLOCK_WORDS,), value, dtype=torch.int32)
     assert digest(words).tolist() == by_definition(words)
+
+
+def test_memories_together_have_the_sums_of_each() -> None:
+    sizes = (5, 0, 4 * BLOCK_WORDS, 3, 200_000, 1, 150_001, 4 * BLOCK_WORDS + 2, 100_000, 9 * BLOCK_WORDS)
+    memories = [random_words(-(-size // 4), seed).view(torch.uint8)[:size] for seed, size in enumerate(sizes)]
+    assert torch.equal(digest_all(memories), torch.cat([digest_bytes(memory) for memory in memories]))
 
 
 @pytest.mark.parametrize("offset", [1, 2, 3, 4])
