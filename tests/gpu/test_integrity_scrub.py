@@ -56,7 +56,7 @@ def test_the_share_holds_whatever_a_block_costs(share: float, worked_s: float) -
     spent, earned = bench.scrubber.progress.busy_s, turns * worked_s * share
     assert spent <= earned + 2 * BLOCK_S
     # What is not spent: the savings for a block, and what goes beyond one round in a turn.
-    assert spent >= 0.9 * earned - 3 * BLOCK_S or bench.resident.looks >= 40 * (turns - 3)
+    assert spent >= 0.8 * earned - 3 * BLOCK_S or bench.resident.looks >= 40 * (turns - 3)
 
 
 def test_a_share_that_changes_is_followed_at_once() -> None:

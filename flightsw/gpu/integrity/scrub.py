@@ -136,7 +136,7 @@ class Scrubber:
         return Mark(self._looked, start.hits, start.generation)
 
     def begun_after(self, mark: Mark) -> bool:
-        """Whether all blocks were looked at after ``mark`` and are good, with no hit found since it or its start."""
+        """Whether all blocks were looked at after ``mark``, are good, and no hit was found since its start."""
         return (
             not self.spoiled(mark)
             and self._looked - mark.looked >= self._resident.blocks
