@@ -12,7 +12,7 @@ from flightsw.gpu.workloads import optimiser
 
 @pytest.mark.parametrize(("inner", "tolerance"), [(32, 0.0), (5, 6e-8)], ids=["whole vectors", "with a rest"])
 def test_it_takes_the_steps_of_torch_s_own_class(inner, tolerance):
-    """To the bit where a parameter is whole vectors; the rest of one is rounded otherwise by torch's scalar loop."""
+    """To the bit where a parameter is whole vectors; torch's scalar loop rounds the rest of one otherwise."""
 
     def model():
         torch.manual_seed(3)

@@ -1,8 +1,8 @@
 """When a training step is run again, and which of its runs counts.
 
-A step may be run as often as is wanted before its update: weights are untouched until then, and a deterministic job
-arrives at the same gradients bit for bit. A run ends *clean*, with the fingerprint of what it computed, or *tainted*:
-something was found on the way, and whatever came of it is thrown away.
+A step may be run as often as is wanted before its update: weights are untouched until then, and a deterministic
+job arrives at the same gradients bit for bit. A run ends *clean*, with the fingerprint of what it computed, or
+*tainted*: something was found on the way, and whatever came of it is thrown away.
 
     clean, nobody asked for proof, none ran before      its gradients are used
     clean, proof is asked for (suspect, sampled)        again
