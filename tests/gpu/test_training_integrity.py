@@ -28,7 +28,7 @@ from flightsw.gpu.workloads.trainer import NonFinite
 from flightsw.link.integrity import Level
 
 WAIT_S = 30.0
-STEPS = 4
+STEPS = 3
 PARTS = 4
 """Two micro-batches of two parts each."""
 
@@ -51,8 +51,17 @@ def spec(tmp_path, monkeypatch):
     )  # fmt: skip
 
 
+_twins = {}
+
+
 def twin(spec, count=STEPS):
     """The journal of the run that nobody disturbs and nobody guards."""
+    if count not in _twins:
+        _twins[count] = journal_of_the_twin(spec, count)
+    return _twins[count]
+
+
+def journal_of_the_twin(spec, count):
     trainer = train.prepare(spec)
     digests = []
     while len(digests) < count:
@@ -68,7 +77,7 @@ def flip(tensor, word=5, bit=20):
 
 
 class OneFault(TorchDispatchMode):
-    """Damage the result of the n-th operation of a name, once: bit 20 of its word in the middle."""
+    """Damage the result of the n-th operation of a name, once: bit 20 of a word behind its middle."""
 
     def __init__(self, name, number):
         super().__init__()
@@ -81,8 +90,9 @@ class OneFault(TorchDispatchMode):
             self.left -= 1
             if self.left == 0:
                 target = args[0][0] if "_fused_" in self.name else result
+                target = target[0] if isinstance(target, tuple) else target
                 words = target.detach().reshape(-1).view(torch.int32)
-                words[len(words) // 2] ^= 1 << 20
+                words[len(words) * 5 // 8 + 3 if len(words) > 8 else 0] ^= 1 << 20
                 self.fired += 1
         return result
 
@@ -161,7 +171,7 @@ def in_data_order(run):
 
 
 def in_kept_states(run):
-    run.trainer.random_states["random.order"][700] ^= 4
+    run.trainer.random_states["random.order"][160] ^= 4
     run.trainer.batches.order.set_state(run.trainer.random_states["random.order"])
 
 
@@ -210,7 +220,7 @@ def test_damage_at_rest(spec, parts, damage, found):
     damage(run)
     assert run.finish() == straight
     assert found <= run.outcomes(), run.found
-    bare = Run(spec, Level.OFF).until(2, parts)
+    bare = Run(spec, Level.OFF).until(2, min(parts, PARTS - 1))  # Without a turn after the last part.
     damage(bare)
     assert bare.finish() != straight
 
@@ -310,7 +320,7 @@ def test_a_sampled_step_is_run_again_and_two_of_three_decide(spec, monkeypatch, 
     assert fault.fired == 1
     assert run.finish() == straight
     assert [(finding.detector, finding.outcome) for finding in run.found] == [RUN_AGAIN]
-    assert run.turns == 3 * (PARTS + 1) + 3 * (PARTS + 1)  # Step 3 took three runs.
+    assert run.turns == 2 * (PARTS + 1) + 3 * (PARTS + 1)  # Step 3 took three runs.
     sampled(monkeypatch, replay_every=0)
     bare = Run(spec, blind=True).until(2)
     with OneFault("aten::addmm", 2):
@@ -323,7 +333,7 @@ def test_a_sampled_step_that_comes_out_the_same_is_no_finding(spec, monkeypatch)
     run = Run(spec)
     assert run.finish() == twin(spec)
     assert run.found == []
-    assert run.turns == 6 * (PARTS + 1)
+    assert run.turns == 4 * (PARTS + 1)
 
 
 def test_runs_that_never_agree_are_damage(spec, monkeypatch):
@@ -449,7 +459,7 @@ def test_damage_that_cannot_be_repaired_is_rolled_back(spec, capsys):
     assert [digest for _, digest in until(session, STEPS)] == straight[1:]
     session.tell()
     report = daemon.all(protocol.IntegrityReport)[-1]
-    assert (report.level, report.open, report.contained, report.scrubs) == ("storm", 1, 1, 3 + 1 + 4)
+    assert (report.level, report.open, report.contained, report.scrubs) == ("storm", 1, 1, 3 + 1 + 2)
     assert report.checks > 100
     assert (
         "integrity: weights of matrices: open (digest): block 0: more than one word was hit"
@@ -501,7 +511,7 @@ def test_random_states_are_saved_as_they_were_at_the_boundary(spec):
     daemon = Daemon()
     session = Session(spec, daemon.job)
     until(session, 2)
-    session.trainer.random_states["random.order"][700] ^= 4
+    session.trainer.random_states["random.order"][160] ^= 4
     saved(session, daemon)
     session.close()
     resumed = Session(spec, Daemon().job)

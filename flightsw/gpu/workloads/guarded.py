@@ -9,8 +9,8 @@ vote over runs update     ``GuardedUpdate``: new digests of what was written, on
 Until the update the step can be run again from its boundary: weights have not changed, and random states are
 kept. So whatever is found before it costs one more run and no bit: damage that was repaired (the gradients may
 have been made with it), a pass that did not settle, an array that changed at rest, a suspect step, a sampled one
-that comes out otherwise (``votes``). What cannot be put right raises ``Damaged``; the owner goes back to a
-verified checkpoint.
+that comes out otherwise (``votes``). Before it is run again all of the state is verified. What cannot be put
+right raises ``Damaged``; the owner goes back to a verified checkpoint.
 
 *Turns.* ``turn`` does one bounded piece of work: a part, or as much verification as fits ``UNIT_BLOCKS``. Where
 steps are cut into parts so that they stop soon, what follows the last part is a turn of its own.
@@ -69,7 +69,10 @@ class Passes(Protocol):
 
 
 class Guarded:
-    """``report`` gets every finding; ``exact``: the job is deterministic, so runs of a step agree bit for bit."""
+    """The trainer's state is good at this moment: just made, or just restored from a verified checkpoint.
+
+    ``report`` gets every finding; ``exact``: the job is deterministic, so runs of a step agree bit for bit.
+    """
 
     def __init__(
         self, trainer: Trainer, passes: Passes, level: Level, report: Report, *, exact: bool = True
@@ -98,13 +101,15 @@ class Guarded:
         """Of the present step."""
         self._current = False
         """Digests are those of the state at hand."""
-        self._phase: Literal["begin", "parts", "verify"] = "begin"
+        self._phase: Literal["begin", "parts", "verify", "mend"] = "begin"
         self._votes = votes.State()
         self._causes: list[str] = []
         self._hits = 0
         self._cursor = 0
         self._vouched = 0
         self._told = 0
+        if level is not Level.OFF:
+            self._adopt()
 
     def turn(self, before_update: Callable[[], None] = lambda: None, pieces: int = 1) -> bool:
         """One bounded piece of work, finished on the device; True when it completed an optimiser step.
@@ -115,6 +120,8 @@ class Guarded:
         try:
             if self._phase == "begin":
                 self._begin()
+            if self._phase == "mend" and not self._mended():
+                return False
             if self._phase == "parts" and not self._part(pieces):
                 return False
             return self._verify() and self._close(before_update)
@@ -164,11 +171,15 @@ class Guarded:
             self.trainer.draw = self.trainer.batches.draw
             return
         if not self._current:
-            self.resident.adopt()
-            self._at_rest.take()
-            self._current = True
+            self._adopt()
         self.trainer.draw = lambda: self.trainer.batches.draw_checked(self._report)
         self._run(again=False)
+
+    def _adopt(self) -> None:
+        """The state is good as it is."""
+        self.resident.adopt()
+        self._at_rest.take()
+        self._current = True
 
     def _run(self, *, again: bool) -> None:
         self._at_rest.begin(again=again)
@@ -272,8 +283,18 @@ class Guarded:
         if decision == "lost":
             causes = "; ".join(self._causes) or "its runs differ"
             raise Damaged(f"step {self.trainer.step + 1}: {self._votes.runs} runs, no two agree: {causes}")
-        self._run(again=True)
+        self._cursor = 0
+        self._phase = "mend"
         return False
+
+    def _mended(self) -> bool:
+        """One piece of verifying the state before a step is run again: what went wrong may have come from there."""
+        self._cursor = self._verified_from(self._cursor)
+        if self._cursor < self.resident.blocks:
+            return False
+        self._passes.renew()
+        self._run(again=True)
+        return True
 
     # Looking.
 
