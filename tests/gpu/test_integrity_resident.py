@@ -153,10 +153,11 @@ def test_a_hit_digest_never_changes_good_memory(name: str, column: int | slice, 
     watched = several()
     before = watched.memory(name).clone()
     row = watched.resident.digests(list(watched.tensors).index(name))[0]
+    where = "weight, block 0" if name == "weight" else name
     row[column] = row[column] ^ 0x400 if value is None else value
     assert watched.resident.verify()
     assert torch.equal(watched.memory(name), before)
-    assert [(found.outcome, found.where) for found in watched.findings] == [("repaired", f"digest of {name}")]
+    assert [(found.outcome, found.where) for found in watched.findings] == [("repaired", f"digest of {where}")]
     assert watched.resident.hits == 0
     # The digest is whole again: the next hit of the memory is seen and put right.
     watched.hit(name, 1)
@@ -188,6 +189,20 @@ def test_a_change_by_the_program_is_told_apart_and_never_taken_back(change: Call
     assert "did not announce" in watched.findings[0].detail
     watched.resident.adopt()
     assert watched.resident.verify()
+
+
+def test_statistics_that_a_forward_pass_writes_are_verified_before_and_adopted_after_it() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+    resident, findings = guarded(module)
+    statistics = [index for index, region in enumerate(resident.regions) if region.name.startswith("buffer")]
+    for _ in range(3):
+        assert all(resident.verify(*resident.span(index)) for index in statistics)
+        module(torch.randn(8, 4))
+        resident.adopt_update(statistics)
+        assert resident.verify()
+        resident.regions[statistics[0]].memory[5] ^= 8
+    assert resident.verify(*resident.span(statistics[0]))
+    assert [found.outcome for found in findings] == ["repaired"] * 3
 
 
 def test_a_write_of_the_same_values_is_no_change() -> None:
