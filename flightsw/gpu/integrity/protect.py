@@ -7,21 +7,22 @@
         optimiser.step()             # verifies the state before, takes new digests after
     print(guard.coverage())
 
-Calls of ``module(x)`` outside of ``running()`` are passes by themselves (their backward pass is not: it begins after
-the call has ended), and ``step`` of a torch optimiser verifies and adopts by itself. What is looked at in which
-pass follows the level (``levels``), which may be set at any time and changes no bit of any result. A pass that is
-not looked at is not touched: the dispatch mode is not entered.
+Calls of ``module(x)`` outside of ``running()`` are passes by themselves (their backward pass is not: it begins
+after the call has ended), and ``step`` of a torch optimiser verifies and adopts by itself. What is looked at in
+which pass follows the level (``levels``), which may be set at any time and changes no bit of any result. A pass
+that is not looked at is not touched: the dispatch mode is not entered.
 
 *Half precision.* A bf16 product that is checked before it is rounded is computed in float32 and then rounded, which
-may differ in the last bit from what torch's bf16 kernel gives. So this form belongs to the job and not to the level:
-with ``wide`` every pass, looked at or not, computes so. Without it bf16 results are checked after rounding.
+may differ in the last bit from what torch's bf16 kernel gives. So this form belongs to the job and not to the
+level: with ``wide`` every pass, looked at or not, computes so. Without it bf16 results are checked after rounding.
 
 *Compiled modules, captured graphs.* Their operations are not seen one by one. A module that is compiled, or has
-compiled parts, is guarded in memory only, which ``coverage`` says; ``running`` refuses to begin while a CUDA graph is
-being captured, as the capture would hold checks that nobody reads.
+compiled parts, is guarded in memory only, which ``coverage`` says; ``running`` refuses to begin while a CUDA graph
+is being captured, as the capture would hold checks that nobody reads.
 """
 
 import functools
+import math
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from flightsw.gpu.integrity.checked import Checked, Look, Tally
 from flightsw.gpu.integrity.coverage import Coverage, coverage_of
 from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.levels import LEVELS, Vigilance
+from flightsw.gpu.integrity.ranges import FACTOR, Ranges, leaves
 from flightsw.gpu.integrity.regions import optimiser_state, regions_of, weights
 from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.integrity.scrub import Scrubber
@@ -41,6 +43,7 @@ from flightsw.link.integrity import Level
 
 SURVEY_PASSES: Final = 1
 """Passes that are looked at by layer, so that the coverage can say what ran where. They cost more."""
+EVERYTHING: Final = Look(checksum=True, repeat=True, transit=True)
 HALF: Final = (torch.bfloat16, torch.float16)
 
 _protected: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
@@ -108,6 +111,12 @@ class Guard:
         self.resident.adopt()
         self.mode.know(weights(module))
         self.scrubber = Scrubber(self.resident)
+        self.ranges = Ranges()
+        self._report = report
+        self._ranging = False
+        self._learning = False
+        self._thorough = True
+        """Whether everything was looked at in each pass since the last settlement."""
         self._depth = 0
         self._unfinished = False
         self._steps = 0
@@ -151,11 +160,35 @@ class Guard:
         finally:
             self._leave()
 
+    @contextmanager
+    def calibrate(self) -> Iterator[None]:
+        """Passes within are known to be clean: bounds of the results of layers are learnt from them (``ranges``).
+
+        From then on every pass above level off is held to these bounds, looked at otherwise or not.
+        """
+        if not self._ranging:
+            self._ranging = True
+            self._handles += [
+                part.register_forward_hook(functools.partial(self._note, name))
+                for name, part in leaves(self.module)
+            ]
+        self._learning = True
+        try:
+            yield
+            self.ranges.learn()
+        finally:
+            self._learning = False
+            self.ranges.forget()
+
     def settle(self) -> bool:
         """Whether what was computed since the last call may be used: no tainted pass, none that ended in an
-        exception, no resident state that is known to be damaged. Costs one wait for the device."""
+        exception, none out of its calibrated ranges, no resident state known to be damaged. Costs one wait
+        for the device."""
         clean = self.mode.settle() and not self._unfinished
+        if not self._learning:
+            clean = self._within_ranges(vouched=clean and self._thorough) and clean
         self._unfinished = False
+        self._thorough = True
         return clean and not self.resident.damaged
 
     def before_update(self) -> bool:
@@ -196,12 +229,35 @@ class Guard:
         for part in self.module.modules():
             _protected.discard(part)
 
+    def _within_ranges(self, *, vouched: bool) -> bool:
+        """Whether no layer was out of bounds; if all else was checked and is clean, the bound was too narrow."""
+        out = self.ranges.verdicts()
+        for name, magnitude in out:
+            finite = math.isfinite(magnitude)
+            if vouched and finite:
+                self.ranges.largest[name] = max(self.ranges.largest[name], magnitude)
+                continue
+            bound = f", its bound {FACTOR * self.ranges.largest.get(name, math.inf):g}"
+            self._report(
+                Finding(
+                    detector="range" if finite else "finite",
+                    outcome="contained",
+                    where=name,
+                    detail=f"largest magnitude {magnitude:g}{bound if finite else ''}",
+                )
+            )
+        return not any(not (vouched and math.isfinite(magnitude)) for _, magnitude in out)
+
     # Hooks.
+
+    def _note(self, name: str, part: nn.Module, args: Any, result: Any) -> None:
+        if self._depth and (self._learning or self.level is not Level.OFF):
+            self.ranges.note(name, result)
 
     def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from weights(self.module)
         if self._optimiser is not None:
-            names = {parameter: name for name, parameter in self.module.named_parameters()}
+            names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self.module.named_parameters()}
             yield from optimiser_state(self._optimiser, names)
 
     def _hook(self, module: nn.Module, optimiser: torch.optim.Optimizer | None) -> None:
@@ -251,6 +307,7 @@ class Guard:
         count, at_hand = self.passes, self.vigilance
         self.passes += 1
         if not self.compute:
+            self._thorough = False
             self._depth = 1
             return False
         if self._device == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -265,6 +322,7 @@ class Guard:
             transit=everything or _due(count, at_hand.transit_every),
         )
         self.looked += bool(look)
+        self._thorough = self._thorough and look == EVERYTHING
         if not look and not self._wide:
             return False
         self.mode.begin(look)
