@@ -71,11 +71,19 @@ class Passes(Protocol):
 class Guarded:
     """The trainer's state is good at this moment: just made, or just restored from a verified checkpoint.
 
-    ``report`` gets every finding; ``exact``: the job is deterministic, so runs of a step agree bit for bit.
+    ``report`` gets every finding; ``exact``: the job is deterministic, so runs of a step agree bit for bit;
+    ``fused``: updates verify as they read where they can, None is on a card.
     """
 
     def __init__(
-        self, trainer: Trainer, passes: Passes, level: Level, report: Report, *, exact: bool = True
+        self,
+        trainer: Trainer,
+        passes: Passes,
+        level: Level,
+        report: Report,
+        *,
+        exact: bool = True,
+        fused: bool | None = None,
     ) -> None:
         self.trainer = trainer
         self.level = level
@@ -92,6 +100,7 @@ class Guarded:
         self._passes = passes
         self._report = report
         self._exact = exact
+        self._fused = trainer.device.type == "cuda" if fused is None else fused
         self._guard = training_guard.State()
         self._guard_config = training_guard.Config()
         self._update = GuardedUpdate(trainer.optimiser, self.resident, report)
@@ -203,8 +212,12 @@ class Guarded:
         return complete and (self.trainer.split == 1 or self._level is Level.OFF)
 
     def _verify(self) -> bool:
-        """One piece of verification; True when it is complete, or not due."""
-        if not self._due(self._policy.state_every):
+        """One piece of verification; True when it is complete, or the update does it.
+
+        Before every update, whatever the level: one from a state that nobody verified would seal damage in, and no
+        checkpoint after it could be vouched for.
+        """
+        if self._level is Level.OFF or self._fuses:
             return True
         if self._cursor < self.resident.blocks:
             self._cursor = self._verified_from(self._cursor)
@@ -212,35 +225,42 @@ class Guarded:
 
     def _close(self, before_update: Callable[[], None]) -> bool:
         """Judge the gradients, and make the update that they deserve."""
-        trainer, rehearsal = self.trainer, None
-        if self._level is not Level.OFF:
-            if self.resident.hits != self._hits:
-                return self._again("resident state was hit")
-            if changed := self._changed():
-                return self._again(f"{changed} changed at rest")
-        norm = trainer.gradient_norm()
-        if self._level is not Level.OFF:
-            if self._due(self._policy.repeat_every):
-                # By their bits: a norm that is no number is to be judged, not to differ from itself.
-                if not torch.equal(norm.view(torch.int32), trainer.gradient_norm().view(torch.int32)):
-                    self._find("repeat", "contained", "gradient norm", "two results from the same gradients")
-                    return self._again("the norm of the gradients differs from itself")
-                rehearsal = self._update.rehearse(trainer.learning_rate, clipping(norm))
-            if not self._accepted(float(norm.item()), rehearsal):
-                return False
+        trainer = self.trainer
+        if self._level is Level.OFF:
+            norm = trainer.gradient_norm()
+            self._phase = "begin"
+            trainer.refuse_non_finite(norm.item())
+            before_update()
+            trainer.optimiser.step(trainer.learning_rate, clipping(norm))
+            trainer.stepped(norm.item())
+            self._passes.renew()
+            self.unverified += 1
+            return True
+        if self.resident.hits != self._hits:
+            return self._again("resident state was hit")
+        if changed := self._changed():
+            return self._again(f"{changed} changed at rest")
+        norm, rehearsal = trainer.gradient_norm(), None
+        if self._rehearses:
+            # By their bits: a norm that is no number is to be judged, not to differ from itself.
+            if not torch.equal(norm.view(torch.int32), trainer.gradient_norm().view(torch.int32)):
+                self._find("repeat", "contained", "gradient norm", "two results from the same gradients")
+                return self._again("the norm of the gradients differs from itself")
+            rehearsal = self._update.rehearse(trainer.learning_rate, clipping(norm))
+        if not self._accepted(float(norm.item()), rehearsal):
+            return False
         self._phase = "begin"
         trainer.refuse_non_finite(norm.item())
         before_update()
-        verified = self._level is not Level.OFF and self._due(self._policy.state_every)
-        if self._level is Level.OFF:
-            trainer.optimiser.step(trainer.learning_rate, clipping(norm))
+        if self._fuses:
+            self._update.apply_fused(trainer.learning_rate, clipping(norm))
+            self._checks += self.resident.blocks
+            self.verifications += 1
         else:
             self._update.apply(trainer.learning_rate, clipping(norm), rehearsal)
         trainer.stepped(norm.item())
         self._passes.renew()
-        if self._level is not Level.OFF:
-            self._at_rest.take()
-        self.unverified += not verified
+        self._at_rest.take()
         return True
 
     def _accepted(self, norm: float, rehearsal: Rehearsal | None) -> bool:
@@ -301,6 +321,16 @@ class Guarded:
     @property
     def _policy(self) -> Vigilance:
         return LEVELS[self._level]
+
+    @property
+    def _rehearses(self) -> bool:
+        """Whether the arithmetic of this step's update is checked."""
+        return self._due(self._policy.repeat_every)
+
+    @property
+    def _fuses(self) -> bool:
+        """Whether this step's update verifies as it reads. Not in a storm: there repair has to come first."""
+        return self._fused and self._level not in (Level.OFF, Level.STORM) and not self._rehearses
 
     def _due(self, every: int) -> bool:
         """Whether the present step is one of every so many; of 0 none is."""

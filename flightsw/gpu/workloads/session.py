@@ -32,6 +32,7 @@ from flightsw.gpu.workloads.guarded import Damaged
 from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.preparation import guard, open_journal, prepare
 from flightsw.gpu.workloads.trainer import NonFinite, Unfit
+from flightsw.gpu.workloads.training_cover import gaps
 
 ROLLBACKS_MAX: Final = 3
 SAVE_WAIT_S: Final = 60.0
@@ -58,6 +59,8 @@ class Session:
         self._level = starting_level(spec.integrity)
         self._tally = Tally(self._level)
         self._findings = Findings(self._tally, "train")
+        for line in gaps(spec):
+            print(f"train: integrity: {line}", file=sys.stderr)
         self._journal = open_journal(spec.journal, fresh=False)
         try:
             self._report_rejected(self._ring.open_for_writing())
