@@ -1,6 +1,7 @@
 """One call: passes, levels that change no bit, what plain code gets, and what it says to what it cannot do."""
 
 import copy
+import inspect
 import io
 from collections.abc import Callable
 from typing import Any
@@ -268,6 +269,23 @@ def test_half_precision_has_one_form_at_all_levels(level: Level) -> None:
     for _ in range(3):
         assert torch.equal(module(x), expected)
     assert guard.settle()
+
+
+def test_a_copy_of_a_protected_module_is_a_module_of_its_own() -> None:
+    guard = protect(mlp(), level=Level.STORM)
+    x = torch.ones(1, 8)
+    twin = copy.deepcopy(guard.module)
+    file = io.BytesIO()
+    torch.save(guard.module, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    expected, passes = guard.module(x), guard.passes
+    for other in (twin, loaded):
+        assert torch.equal(other(x), expected)
+        torch.nn.init.zeros_(other[2].weight)
+        assert not torch.equal(other(x), expected)
+    assert guard.passes == passes
+    assert list(inspect.signature(guard.module.forward).parameters) == ["input"]
 
 
 def test_memory_only() -> None:

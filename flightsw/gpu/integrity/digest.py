@@ -211,19 +211,24 @@ def repair(memory: torch.Tensor, damage: Damage) -> None:
     place.copy_(torch.tensor(list(raw[: len(held)]), dtype=torch.uint8))
 
 
-_KEPT = threading.local()
+class _Kept(threading.local):
+    """Buffers of a thread, by device."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+
+
+_KEPT: Final = _Kept()
 
 
 def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Room for a widened block and for the column sums of a batch, kept for each thread: fresh memory would cost
-    more in page faults than the digest of a block."""
-    kept: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = _KEPT.__dict__
-    if device not in kept:
-        kept[device] = (
+    """Room for a widened block and for the column sums of a batch, kept for each thread."""
+    if device not in _KEPT.buffers:
+        _KEPT.buffers[device] = (
             torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device),
             torch.empty((BATCH_BLOCKS, 3, ROW_WORDS), dtype=torch.float64, device=device),
         )
-    return kept[device]
+    return _KEPT.buffers[device]
 
 
 @functools.cache

@@ -23,6 +23,7 @@ is being captured, as the capture would hold checks that nobody reads.
 
 import functools
 import math
+import types
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -219,7 +220,9 @@ class Guard:
 
     def close(self) -> None:
         """Take the hooks away; the module is as it was."""
-        if self._forward is None:
+        if not self.compute:
+            pass
+        elif self._forward is None:
             self.module.__dict__.pop("forward", None)
         else:
             self.module.forward = self._forward
@@ -264,14 +267,8 @@ class Guard:
         for part in module.modules():
             _protected.add(part)
         self._forward = module.__dict__.get("forward")
-        forward = module.forward
-
-        @functools.wraps(forward)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self.running():
-                return forward(*args, **kwargs)
-
-        module.forward = call
+        if self.compute:
+            module.forward = _Call(self, module)
         if optimiser is not None:
             self._handles += [
                 optimiser.register_step_pre_hook(self._before_step),
@@ -356,6 +353,30 @@ class Guard:
             nn.modules.module.register_module_forward_pre_hook(enter),
             nn.modules.module.register_module_forward_hook(leave, always_call=True),
         )
+
+
+class _Call:
+    """A module's ``forward`` as a pass of its guard. A copy of the module, or one read from a file, has its own."""
+
+    def __init__(self, guard: Guard, module: nn.Module) -> None:
+        self._guard = guard
+        self._module = module
+        self._inner = module.forward
+        functools.update_wrapper(self, module.forward)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._guard.running():
+            return self._inner(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _own_forward(memo[id(self._module)])
+
+    def __reduce__(self) -> Any:
+        return _own_forward, (self._module,)
+
+
+def _own_forward(module: nn.Module) -> Any:
+    return types.MethodType(type(module).forward, module)
 
 
 def _due(count: int, every: int) -> bool:
