@@ -5,6 +5,7 @@ product. That form is the job's own, at every level and in its undisturbed twin,
 """
 
 from contextlib import AbstractContextManager
+from typing import Protocol
 
 from torch import nn
 
@@ -14,8 +15,27 @@ from flightsw.gpu.integrity.protect import protect
 from flightsw.link.integrity import Level
 
 
+class Passes(Protocol):
+    """A guard of the compute path, as ``guarded`` needs one."""
+
+    level: Level
+
+    @property
+    def checks(self) -> int:
+        """Operations checked so far."""
+
+    def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
+        """One pass, all of whose checks are made with ``everything``."""
+
+    def settle(self) -> bool:
+        """Whether the passes since the last call may be used."""
+
+    def renew(self) -> None:
+        """Weights have changed, rightly."""
+
+
 class ComputePath:
-    """A ``guarded.Passes``."""
+    """``Passes`` by ``protect``."""
 
     def __init__(self, model: nn.Module, level: Level, report: Report, *, compiled: bool) -> None:
         device = next(model.parameters()).device

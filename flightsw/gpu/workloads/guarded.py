@@ -22,8 +22,7 @@ at any level, or with the level switched, has the journal of the run without. Wh
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +35,9 @@ from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.workloads.at_rest import AtRest
 from flightsw.gpu.workloads.batches import BadCorpus
 from flightsw.gpu.workloads.boundary import Lost
+from flightsw.gpu.workloads.compute_path import Passes
 from flightsw.gpu.workloads.guarded_update import GuardedUpdate, Rehearsal, Unsettled
+from flightsw.gpu.workloads.judge import Judge
 from flightsw.gpu.workloads.recipe import clipping
 from flightsw.gpu.workloads.trainer import Trainer
 from flightsw.link.integrity import Level
@@ -47,25 +48,6 @@ UNIT_BLOCKS: Final = {"cpu": 64, "cuda": 4096}
 
 class Damaged(Exception):
     """State that cannot be put right here; a checkpoint has to."""
-
-
-class Passes(Protocol):
-    """The guard of the compute path, as ``integrity.protect.Guard`` is one."""
-
-    level: Level
-
-    @property
-    def checks(self) -> int:
-        """Operations checked so far."""
-
-    def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
-        """One pass, all of whose checks are made with ``everything``."""
-
-    def settle(self) -> bool:
-        """Whether the passes since the last call may be used."""
-
-    def renew(self) -> None:
-        """Weights have changed, rightly."""
 
 
 class Guarded:
@@ -93,16 +75,11 @@ class Guarded:
         self._checks = 0
         self.verifications = 0
         """Complete ones of weights and moments."""
-        self.suspects = 0
-        """Steps that the training guard wanted a proof of."""
         self.resident = Resident(regions_of(trainer.optimiser.flat()), report)
         """Digests of weights and moments."""
         self._passes = passes
         self._report = report
-        self._exact = exact
         self._fused = trainer.device.type == "cuda" if fused is None else fused
-        self._guard = training_guard.State()
-        self._guard_config = training_guard.Config()
         self._update = GuardedUpdate(trainer.optimiser, self.resident, report)
         self._at_rest = AtRest(trainer, report)
         self._unit_blocks = UNIT_BLOCKS[trainer.device.type]
@@ -111,14 +88,18 @@ class Guarded:
         self._current = False
         """Digests are those of the state at hand."""
         self._phase: Literal["begin", "parts", "verify", "mend"] = "begin"
-        self._votes = votes.State()
-        self._causes: list[str] = []
+        self._judge = Judge(exact=exact)
         self._hits = 0
         self._cursor = 0
         self._vouched = 0
         self._told = 0
         if level is not Level.OFF:
             self._adopt()
+
+    @property
+    def suspects(self) -> int:
+        """Runs that the training guard wanted a proof of."""
+        return self._judge.suspects
 
     def turn(self, before_update: Callable[[], None] = lambda: None, pieces: int = 1) -> bool:
         """One bounded piece of work, finished on the device; True when it completed an optimiser step.
@@ -173,7 +154,7 @@ class Guarded:
 
     def _begin(self) -> None:
         self._level = self._passes.level = self.level
-        self._votes, self._causes = votes.State(), []
+        self._judge.begin()
         self._phase = "parts"
         if self._level is Level.OFF:
             self._current = False
@@ -200,7 +181,7 @@ class Guarded:
         """One pass; True when it was the last one and this turn may go on."""
         if self._level is not Level.OFF and not self.trainer.untouched and (changed := self._changed()):
             return self._again(f"{changed} changed at rest")
-        with self._passes.running(everything=self._votes.runs > 0):
+        with self._passes.running(everything=self._judge.runs > 0):
             complete = self.trainer.run_part(pieces)
         settled = self._passes.settle()
         if self._level is not Level.OFF:
@@ -264,45 +245,34 @@ class Guarded:
         return True
 
     def _accepted(self, norm: float, rehearsal: Rehearsal | None) -> bool:
-        """Whether this run's gradients are used. If not, the step is at its boundary again."""
-        trainer = self.trainer
+        """Whether this run's gradients are used. If not, the step is on its way to its boundary."""
         observed = training_guard.Observed(
-            step=trainer.step + 1,
-            loss=trainer.step_loss,
+            step=self.trainer.step + 1,
+            loss=self.trainer.step_loss,
             gradient_norm=norm,
             update=rehearsal.update if rehearsal is not None and math.isfinite(norm) else None,
-            learning_rate=trainer.learning_rate,
+            learning_rate=self.trainer.learning_rate,
         )
-        guard, verdict = training_guard.step(self._guard, self._guard_config, observed)
-        suspect = not verdict.ok and (self._policy.guards or not math.isfinite(trainer.step_loss + norm))
-        sampled = self._exact and self._due(self._policy.replay_every)
-        asked = suspect or sampled or bool(self._votes.clean)
-        fingerprint = self._at_rest.fingerprint() if asked else b""
-        self._votes, decision = votes.vote(self._votes, fingerprint, wanted=suspect or sampled, exact=self._exact)
-        if suspect and decision != "use":
-            self.suspects += 1
-            self._causes.append(verdict.reason)
-        if decision != "use":
-            return self._run_again(decision)
-        if self._votes.recomputed:
-            self._find("replay", "recomputed", f"step {observed.step}", "; ".join(self._causes))
-        self._guard = guard
-        if suspect:
-            self._guard, _ = training_guard.step(guard, self._guard_config, observed, proven=True)
-        return True
+        decision = self._judge.ended(
+            observed,
+            guards=self._policy.guards,
+            sampled=self._due(self._policy.replay_every),
+            fingerprint=self._at_rest.fingerprint,
+        )
+        if decision == "use" and self._judge.recomputed:
+            self._find("replay", "recomputed", f"step {observed.step}", self._judge.causes)
+        return decision == "use" or self._run_again(decision)
 
     # Runs.
 
     def _again(self, cause: str) -> bool:
         """Throw the run at hand away; False."""
-        self._causes.append(cause)
-        self._votes, decision = votes.vote(self._votes, None, wanted=True)
-        return self._run_again(decision)
+        return self._run_again(self._judge.tainted(cause))
 
     def _run_again(self, decision: votes.Decision) -> bool:
         if decision == "lost":
-            causes = "; ".join(self._causes) or "its runs differ"
-            raise Damaged(f"step {self.trainer.step + 1}: {self._votes.runs} runs, no two agree: {causes}")
+            said = f"{self._judge.runs} runs, no two agree: {self._judge.causes or 'their gradients differ'}"
+            raise Damaged(f"step {self.trainer.step + 1}: {said}")
         self._cursor = 0
         self._phase = "mend"
         return False

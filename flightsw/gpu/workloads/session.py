@@ -31,6 +31,7 @@ from flightsw.gpu.workloads.findings import Findings
 from flightsw.gpu.workloads.guarded import Damaged
 from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.preparation import guard, open_journal, prepare
+from flightsw.gpu.workloads.splitting import fitting_split
 from flightsw.gpu.workloads.trainer import NonFinite, Unfit
 from flightsw.gpu.workloads.training_cover import gaps
 
@@ -89,7 +90,7 @@ class Session:
             size_bytes = sum(entry.size_bytes for entry in manifest.tensors)
             self._committed = Commit(manifest.generation, manifest.step, manifest.digest, size_bytes)
         elif self._spec.micro_batch_target_s and not self._spec.micro_batch_split:
-            self._split = self._split or self.trainer.fitting_split(self._spec.micro_batch_target_s)
+            self._split = self._split or fitting_split(self.trainer, self._spec.micro_batch_target_s)
             self.trainer.split = self._split
             print(f"train: micro-batches in {self._split} parts each", file=sys.stderr)
         self.guarded = guard(self.trainer, self._spec, self._level, self._findings.add)

@@ -1,4 +1,4 @@
-"""What covers a training job beside the operations of its passes, and what does not: the training's part of a coverage.
+"""What covers a training job beside the operations of its passes, and what does not.
 
 The rows follow from the job alone. A worker prints those that are gaps when it starts; the rest is for who asks.
 """
@@ -22,8 +22,8 @@ def training_cover(spec: TrainSpec) -> tuple[Row, ...]:
     if spec.compile:
         passes = Row(
             "forward and backward", "sampled steps run again, training guard",
-            "compiled code is not seen operation by operation; an error in a step that is not sampled is found only "
-            "when loss, gradient norm or update stand out",
+            "compiled code is not seen operation by operation; in steps that are not sampled only what makes loss, "
+            "gradient norm or update stand out is found",
         )  # fmt: skip
     replay = Row(
         "whole steps", "sampled and suspect ones run again, gradients compared bit for bit, two of three win"
