@@ -21,7 +21,8 @@ at any level, or with the level switched, has the journal of the run without. Wh
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Literal
 
 import torch
@@ -117,6 +118,13 @@ class Guarded:
             return self._verify() and self._close(before_update)
         except (Lost, BadCorpus, Unsettled) as error:
             raise Damaged(f"step {self.trainer.step + 1}: {error}") from None
+
+    @contextmanager
+    def checked_pass(self) -> Iterator[None]:
+        """A pass that is no part of a step, with all checks made: to see what it costs."""
+        with self._passes.running(everything=True):
+            yield
+        self._passes.settle()
 
     def vouch(self) -> bool:
         """One piece of verifying the state for a snapshot; True when all of it has been, and is good.
