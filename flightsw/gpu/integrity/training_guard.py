@@ -20,7 +20,7 @@ step again. A suspect step that comes out with the same bits was genuine, and is
 97 % of flips in a weight). Digests see those. The guard is the second line, for what no digest covers.
 
 *False alarms, measured* on undisturbed runs of preset "micro", seeds and learning rates mixed, loss and gradient
-norm only: 0 of 5,789 steps; with bands of 8 and 12 σ, 10 of 4,642, all of them gradient norms. Each costs one replay.
+norm only: 0 of 5,789 steps; with bands of 8 and 12 σ, 10 of 4,642, all gradient norms. Each costs one replay.
 """
 
 import math
