@@ -1,0 +1,222 @@
+"""Small programs under fire: models trained for a moment, so that a token and a loss mean something.
+
+A fault's effect is judged on what a program says, so an untrained model will not do: its logits are noise, and every
+fault changes a token. These are trained on the corpus that every machine has, for seconds; then a wrong token is a
+wrong answer. They are small because the share of harmful faults among all faults does not care for size (reference,
+section 5), and a thousand faults are to take seconds.
+
+    gpt        a GPT of the workloads, forward over fixed windows, float32 or bfloat16
+    stack      plain linear layers and GELU
+    decode     the same GPT with its cache, decoding greedily, pass by pass                  (``subjects_moving``)
+    train      the same GPT in training: forward, backward, clip, update; judged steps later   (``subjects_moving``)
+
+A *testee* starts from the same state for every run, bit for bit, so everything that differs is the fault's doing.
+``run`` wraps each pass with what it is given: nothing for the twin, an injection, or protection and injection.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+from typing import Final, NoReturn, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flightsw.gpu.workloads.corpus import Corpus
+from flightsw.gpu.workloads.gpt import BYTE_VOCABULARY, GPT, GPTConfig
+from flightsw.gpu.workloads.optimiser import AdamW
+
+from .judging import Observation, observe
+from .targets import Named, Subject
+
+SMALL: Final = GPTConfig(layers=2, heads=2, width=32, context=32)
+TRAINING_STEPS: Final = 400
+TRAINING_ROWS: Final = 16
+LEARNING_RATE: Final = 3e-3
+ROWS: Final = 8
+"""Windows of the fixed batch that is judged."""
+STACK_BYTES: Final = 16
+"""Bytes that the linear stack sees."""
+STACK_WIDTH: Final = 96
+GRADIENT_NORM_MAX: Final = 1.0
+HANG_S: Final = 10.0
+"""A run of milliseconds that takes this long hangs."""
+
+Passing = Callable[[], AbstractContextManager[object]]
+"""Gives what one pass is wrapped in; called once for each pass, in order."""
+
+
+class Testee(Protocol):
+    """A program that can be run again and again from the same state."""
+
+    subject: Subject
+    """How faults reach it."""
+    dtype: str
+    """Of its arithmetic."""
+    passes: int
+
+    def run(self, passing: Passing = nullcontext) -> Observation:
+        """One run from the state at hand; a run that fails or hangs is an observation, too."""
+
+    def guarded(self) -> list[tuple[str, Tensor]]:
+        """Resident state: what lives in memory between passes."""
+
+    def restore(self) -> None:
+        """Everything as it was when it was made, bit for bit."""
+
+
+class _Hang(BaseException):
+    """The alarm clock rang; no handler of ``Exception`` within the program stops it."""
+
+
+@contextmanager
+def bounded(limit_s: float = HANG_S) -> Iterator[None]:
+    """Raise within the block when it takes longer; for the main thread."""
+
+    def ring(number: int, frame: FrameType | None) -> NoReturn:
+        raise _Hang
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Base:
+    """What all of them share: the pristine copy, and what a failed run is."""
+
+    passes = 1
+
+    def __init__(self, subject: Subject, dtype: str) -> None:
+        self.subject = subject
+        self.dtype = dtype
+        self._pristine = [(tensor, tensor.clone()) for _, tensor in self._all()]
+
+    def run(self, passing: Passing = nullcontext) -> Observation:
+        """See ``Testee``."""
+        try:
+            with bounded():
+                return self._run(passing)
+        except _Hang:
+            return Observation(ending="hang", detail=f"longer than {HANG_S:g} s")
+        except Exception as error:  # Whatever a damaged program raises is what it did, not our fault.
+            return Observation(ending="error", detail=f"{type(error).__name__}: {error}".splitlines()[0])
+
+    def guarded(self) -> list[tuple[str, Tensor]]:
+        """See ``Testee``."""
+        return [(name, tensor) for name, tensor in self._all() if tensor.numel()]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """See ``Testee``."""
+        for tensor, good in self._pristine:
+            tensor.copy_(good)
+
+    def _all(self) -> Named:
+        return [
+            *((f"weight {n}", p.detach()) for n, p in self.subject.memory("weights").items()),
+            *((f"input {n}", t) for n, t in self.subject.inputs()),
+        ]
+
+    def _run(self, passing: Passing) -> Observation:
+        raise NotImplementedError
+
+
+class Forward(Base):
+    """A module that maps a fixed batch to logits (…, classes); one pass, in inference mode."""
+
+    def __init__(self, name: str, module: nn.Module, inputs: Tensor, targets: Tensor, dtype: torch.dtype) -> None:
+        self._module = module.to(dtype).eval().requires_grad_(False)
+        self._inputs, self._targets = inputs, targets
+        subject = Subject(name=name, module=self._module, inputs=lambda: [("tokens", self._inputs)])
+        super().__init__(subject, dtype_name(dtype))
+
+    @torch.inference_mode()
+    def _run(self, passing: Passing) -> Observation:
+        with passing():
+            found = self._module(self._inputs)
+            logits: Tensor = found[0] if isinstance(found, tuple) else found
+        loss = F.cross_entropy(logits.flatten(0, -2).float(), self._targets.flatten())
+        return observe(logits, float(loss))
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As the ledger has it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def windows(corpus: Corpus, rows: int, length: int, seed: int) -> Tensor:
+    """Random windows of the corpus, int64 (rows, length); the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    starts = torch.randint(len(corpus.tokens) - length, (rows,), generator=generator)
+    return torch.stack([corpus.tokens[start : start + length] for start in starts.tolist()]).long()
+
+
+def trained(corpus: Corpus, seed: int, config: GPTConfig = SMALL, steps: int = TRAINING_STEPS) -> GPT:
+    """A GPT that has learnt the corpus for a moment; the same for the same seed."""
+    torch.manual_seed(seed)
+    model = GPT(config).train()
+    optimiser = AdamW(model)
+    for step in range(steps):
+        batch = windows(corpus, TRAINING_ROWS, config.context + 1, seed * 1_000_003 + step)
+        train_step(model, optimiser, batch, LEARNING_RATE)
+    return model
+
+
+def train_step(model: GPT, optimiser: AdamW, batch: Tensor, learning_rate: float) -> float:
+    """Forward, backward, clip, update, as the workloads' trainer does it; the loss.
+
+    Raises ``ArithmeticError`` when loss or gradient norm is not finite, before anything has changed.
+    """
+    loss = model(batch[:, :-1], batch[:, 1:])[1]
+    assert loss is not None, "targets were given"
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM_MAX)
+    if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(loss)):
+        raise ArithmeticError(f"loss {float(loss):g}, gradient norm {float(norm):g}")
+    optimiser.step(learning_rate)
+    model.zero_grad(set_to_none=True)
+    return float(loss)
+
+
+def gpt(model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype) -> Forward:
+    """Testee ``gpt``: a copy of the model over fixed windows."""
+    batch = windows(corpus, ROWS, model.config.context + 1, seed)
+    return Forward(f"gpt-{dtype_name(dtype)}", copy_of(model), batch[:, :-1].contiguous(), batch[:, 1:], dtype)
+
+
+def copy_of(model: GPT) -> GPT:
+    """Another model with the same weights."""
+    copy = GPT(model.config)
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def stack(corpus: Corpus, seed: int, dtype: torch.dtype) -> Forward:
+    """Testee ``stack``: three linear layers that guess the byte after the last ones."""
+    torch.manual_seed(seed)
+    module = nn.Sequential(
+        nn.Linear(STACK_BYTES, STACK_WIDTH),
+        nn.GELU(),
+        nn.Linear(STACK_WIDTH, STACK_WIDTH),
+        nn.GELU(),
+        nn.Linear(STACK_WIDTH, BYTE_VOCABULARY),
+    )
+    optimiser = AdamW(module)
+    for step in range(TRAINING_STEPS):
+        inputs, targets = _stack_batch(corpus, 4 * TRAINING_ROWS, seed * 1_000_003 + step)
+        F.cross_entropy(module(inputs), targets).backward()
+        optimiser.step(LEARNING_RATE)
+        module.zero_grad(set_to_none=True)
+    inputs, targets = _stack_batch(corpus, 8 * ROWS, seed)
+    return Forward(f"stack-{dtype_name(dtype)}", module, inputs.to(dtype), targets, dtype)
+
+
+def _stack_batch(corpus: Corpus, rows: int, seed: int) -> tuple[Tensor, Tensor]:
+    batch = windows(corpus, rows, STACK_BYTES + 1, seed)
+    return batch[:, :-1].float() / 64.0 - 1.0, batch[:, -1]

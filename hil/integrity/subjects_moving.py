@@ -1,0 +1,145 @@
+"""Testees whose state moves while they run: decoding with a cache, and training.
+
+Both are caught in the middle of their work: the cache of ``Decode`` holds a prompt and the first tokens, the moments
+of ``Train`` hold the past of its training. From there a run goes on for a few passes, with the fault or without.
+``Decode`` feeds what it has drawn, so one wrong token makes all that follow wrong, as in service. ``Train`` is
+judged on windows that it does not train on, after its last step.
+"""
+
+from contextlib import nullcontext
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from flightsw.gpu.workloads.corpus import Corpus
+from flightsw.gpu.workloads.gpt import GPT, Cache, GPTConfig
+from flightsw.gpu.workloads.optimiser import AdamW
+
+from .judging import Observation, observe
+from .subjects import LEARNING_RATE, ROWS, Base, Passing, copy_of, dtype_name, train_step, windows
+from .targets import Named, Subject, key_value_cache
+
+DECODE_ROWS: Final = 4
+PROMPT_TOKENS: Final = 12
+HELD_TOKENS: Final = 4
+"""Tokens that are decoded before the run begins."""
+DECODED_TOKENS: Final = 8
+"""Passes of a run."""
+TRAIN_ROWS: Final = 8
+STEPS: Final = 3
+"""Optimiser steps of a run."""
+PAST_STEPS: Final = 30
+"""Steps that filled the moments."""
+
+
+class Decode(Base):
+    """Greedy decoding of a few rows, one token of each a pass. ``weights`` and ``kv_cache`` can be hit between."""
+
+    passes = DECODED_TOKENS
+
+    def __init__(self, model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype) -> None:
+        self.model = copy_of(model).to(dtype).eval().requires_grad_(False)
+        self.cache = Cache(self.model.config, DECODE_ROWS, dtype=dtype)
+        self._used = PROMPT_TOKENS + HELD_TOKENS
+        self._begin = windows(corpus, DECODE_ROWS, PROMPT_TOKENS, seed)
+        self._twin_tokens: Tensor | None = None
+        with torch.inference_mode():
+            self._begin = self._feed(self._begin, 0)
+            for place in range(PROMPT_TOKENS, self._used):
+                self._begin = self._feed(self._begin, place)
+        subject = Subject(name=f"decode-{dtype_name(dtype)}", module=self.model, cache=self._in_use)
+        super().__init__(subject, dtype_name(dtype))
+        twin = self.run()
+        self._twin_tokens = torch.frombuffer(bytearray(twin.tokens), dtype=torch.int64)
+        self.restore()
+
+    def _in_use(self) -> Named:
+        return key_value_cache(self.cache, used=lambda: self._used)
+
+    def _all(self) -> Named:
+        return [*super()._all(), *((f"cache {name}", tensor) for name, tensor in key_value_cache(self.cache))]
+
+    @torch.inference_mode()
+    def _feed(self, tokens: Tensor, place: int) -> Tensor:
+        """Feed tokens (rows, T) at positions from ``place``; the next one of each row (rows, 1)."""
+        self._logits = self._pass(tokens, place)
+        return self._logits.argmax(dim=-1, keepdim=True)
+
+    def _pass(self, tokens: Tensor, place: int) -> Tensor:
+        positions = torch.arange(place, place + tokens.shape[1]).expand(tokens.shape[0], -1)
+        return self.model.forward_cached(tokens, self.cache, positions)[:, -1]
+
+    @torch.inference_mode()
+    def _run(self, passing: Passing = nullcontext) -> Observation:
+        tokens, seen = self._begin, []
+        for place in range(self._used, self._used + DECODED_TOKENS):
+            with passing():
+                logits = self._pass(tokens, place)
+            tokens = logits.argmax(dim=-1, keepdim=True)
+            seen.append(logits)
+        logits = torch.stack(seen)
+        wanted = logits.argmax(dim=-1) if self._twin_tokens is None else self._twin_tokens.view(logits.shape[:-1])
+        return observe(logits, float(F.cross_entropy(logits.flatten(0, -2).float(), wanted.flatten())))
+
+
+class Train(Base):
+    """A few steps of training. ``weights``, ``optimiser``, ``input_data`` and ``random_state`` can be hit between."""
+
+    passes = STEPS
+
+    def __init__(
+        self, model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype, *, dropout: float = 0.0, mixed: bool = False
+    ) -> None:
+        name = f"train-{'mixed' if mixed else dtype_name(dtype)}"
+        config = GPTConfig(
+            layers=model.config.layers,
+            heads=model.config.heads,
+            width=model.config.width,
+            context=model.config.context,
+            dropout=dropout,
+        )
+        self.model = GPT(config)
+        self.model.load_state_dict(model.state_dict())
+        self.model.to(dtype).train()
+        self.optimiser = AdamW(self.model)
+        self._mixed = mixed
+        self._batches = [
+            windows(corpus, TRAIN_ROWS, config.context + 1, seed + step) for step in range(PAST_STEPS + STEPS)
+        ]
+        self._judged = windows(corpus, ROWS, config.context + 1, seed - 1)
+        torch.manual_seed(seed)
+        for batch in self._batches[:PAST_STEPS]:
+            self._step(batch)
+        self._batches = self._batches[PAST_STEPS:]
+        self._random = torch.get_rng_state()
+        subject = Subject(
+            name=name,
+            module=self.model,
+            optimiser=self.optimiser.state,
+            inputs=lambda: [(f"batch {number}", batch) for number, batch in enumerate(self._batches)],
+            generators=(lambda: {"host": torch.default_generator}) if dropout else dict,
+        )
+        super().__init__(subject, "bfloat16" if mixed else dtype_name(dtype))
+
+    def restore(self) -> None:
+        """See ``Testee``; the random generator and the gradients belong to it."""
+        super().restore()
+        self.model.zero_grad(set_to_none=True)
+        torch.set_rng_state(self._random)
+
+    def _all(self) -> Named:
+        return [*super()._all(), *((f"moment {name}", tensor) for name, tensor in self.optimiser.state())]
+
+    def _step(self, batch: Tensor) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._mixed):
+            train_step(self.model, self.optimiser, batch, LEARNING_RATE)
+
+    def _run(self, passing: Passing = nullcontext) -> Observation:
+        for batch in self._batches:
+            with passing():
+                self._step(batch)
+        with torch.inference_mode():
+            logits, loss = self.model(self._judged[:, :-1], self._judged[:, 1:])
+        return observe(logits, float(loss))
