@@ -11,29 +11,27 @@
 Everything but *masked* is harmful. These are the definitions of the radiation reference, section 7.1, made to exclude
 each other.
 
-**Outcome**, of the same injection with protection on:
+**Outcome**, of the same injection with protection on (``ledger_table`` has the words):
 
-    corrected   seen, and what was used in the end is the twin's, bit for bit
-    detected    seen, and nothing of it was used
-    masked      nothing harmful was used
-    silent      something harmful was used, whatever was said about it
+    corrected   noticed, and what was used in the end is the twin's, bit for bit
+    detected    noticed, and nothing was used, or something that is not the twin's; then *released* is true
+    masked      not noticed, and what was used is the twin's
+    silent      not noticed, and what was used is not the twin's
 
-*Silent* is the one that must not be. It does not ask whether a detector spoke: a repair that puts back a wrong word
-is as silent as none.
+*Caught* is a fault that was noticed and of which nothing was released. So a repair that puts back a wrong word is no
+better than none, whatever was said about it. A silent fault without effect is one that changed bits but no token.
 """
 
 import math
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import msgspec
 import torch
 import xxhash
 from torch import Tensor
 
-Effect = Literal["masked", "sdc", "critical", "due", "hang"]
-EFFECTS: Final[tuple[Effect, ...]] = get_args(Effect)
-Outcome = Literal["corrected", "detected", "masked", "silent"]
-OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+from .ledger_table import Effect, Outcome
+
 Ending = Literal["done", "error", "hang"]
 
 LOSS_WORSE: Final = 0.01
@@ -87,14 +85,37 @@ def harmful(what: Effect) -> bool:
     return what != "masked"
 
 
-def outcome(twin: Observation, used: Observation | None, *, alarmed: bool) -> Outcome:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How a protected run ended; the ledger's words."""
+
+    outcome: Outcome
+    released: bool
+    """Something was used that is not the twin's."""
+
+    @property
+    def caught(self) -> bool:
+        """Noticed, and nothing wrong was used."""
+        return caught(self.outcome, self.released)
+
+
+def caught(outcome: str, released: bool) -> bool:
+    """Whether a row of a ledger is a fault that was caught."""
+    return outcome in ("corrected", "detected") and not released
+
+
+def verdict(twin: Observation, used: Observation | None, *, noticed: bool) -> Verdict:
     """What the protection made of a fault. ``used`` is the result that was released, None when none was.
 
-    A result that was withheld without any alarm cannot be: it is an error of the campaign.
+    A result that was withheld although nobody noticed anything cannot be: it is an error of the campaign.
     """
     if used is None:
-        assert alarmed, "nothing is withheld without an alarm"
-        return "detected"
-    if harmful(effect(twin, used)):
-        return "silent"
-    return "corrected" if alarmed and used.digest == twin.digest else "masked"
+        assert noticed, "nothing is withheld without a notice"
+        return Verdict(outcome="detected", released=False)
+    wrong = used.digest != twin.digest
+    outcomes: dict[tuple[bool, bool], Outcome] = {
+        (True, False): "corrected",
+        (True, True): "detected",
+        (False, False): "masked",
+        (False, True): "silent",
+    }
+    return Verdict(outcome=outcomes[noticed, wrong], released=wrong)

@@ -29,7 +29,7 @@ from flightsw.gpu.workloads.gpt import BYTE_VOCABULARY, GPT, GPTConfig
 from flightsw.gpu.workloads.optimiser import AdamW
 
 from .judging import Observation, observe
-from .targets import Named, Subject
+from .targets import Subject
 
 SMALL: Final = GPTConfig(layers=2, heads=2, width=32, context=32)
 TRAINING_STEPS: Final = 400
@@ -60,11 +60,17 @@ class Testee(Protocol):
     def run(self, passing: Passing = nullcontext) -> Observation:
         """One run from the state at hand; a run that fails or hangs is an observation, too."""
 
+    def first_pass(self) -> None:
+        """The first pass of a run, for a survey; ``restore`` afterwards."""
+
     def guarded(self) -> list[tuple[str, Tensor]]:
         """Resident state: what lives in memory between passes."""
 
+    def intact(self) -> bool:
+        """Whether resident state is as it was when it was made, bit for bit."""
+
     def restore(self) -> None:
-        """Everything as it was when it was made, bit for bit."""
+        """Everything as it was when it was made, unseen by version counters."""
 
 
 class _Hang(BaseException):
@@ -95,7 +101,9 @@ class Base:
     def __init__(self, subject: Subject, dtype: str) -> None:
         self.subject = subject
         self.dtype = dtype
-        self._pristine = [(tensor, tensor.clone()) for _, tensor in self._all()]
+        self._state = self._all()
+        storages = {tensor.untyped_storage().data_ptr(): tensor for _, tensor in self._state}
+        self._pristine = [(memory, memory.clone()) for memory in map(memory_of, storages.values())]
 
     def run(self, passing: Passing = nullcontext) -> Observation:
         """See ``Testee``."""
@@ -107,20 +115,27 @@ class Base:
         except Exception as error:  # Whatever a damaged program raises is what it did, not our fault.
             return Observation(ending="error", detail=f"{type(error).__name__}: {error}".splitlines()[0])
 
+    def first_pass(self) -> None:
+        """See ``Testee``."""
+        raise NotImplementedError
+
     def guarded(self) -> list[tuple[str, Tensor]]:
         """See ``Testee``."""
-        return [(name, tensor) for name, tensor in self._all() if tensor.numel()]
+        return self._state
 
-    @torch.no_grad()
+    def intact(self) -> bool:
+        """See ``Testee``."""
+        return all(torch.equal(memory, good) for memory, good in self._pristine)
+
     def restore(self) -> None:
         """See ``Testee``."""
-        for tensor, good in self._pristine:
-            tensor.copy_(good)
+        for memory, good in self._pristine:
+            memory.copy_(good)
 
-    def _all(self) -> Named:
+    def _all(self) -> list[tuple[str, Tensor]]:
         return [
-            *((f"weight {n}", p.detach()) for n, p in self.subject.memory("weights").items()),
-            *((f"input {n}", t) for n, t in self.subject.inputs()),
+            *((f"weight {name}", tensor) for name, tensor in self.subject.memory("weights").items()),
+            *((f"input {name}", tensor) for name, tensor in self.subject.inputs()),
         ]
 
     def _run(self, passing: Passing) -> Observation:
@@ -137,12 +152,23 @@ class Forward(Base):
         super().__init__(subject, dtype_name(dtype))
 
     @torch.inference_mode()
+    def first_pass(self) -> None:
+        """See ``Testee``."""
+        self._module(self._inputs)
+
+    @torch.inference_mode()
     def _run(self, passing: Passing) -> Observation:
         with passing():
             found = self._module(self._inputs)
             logits: Tensor = found[0] if isinstance(found, tuple) else found
         loss = F.cross_entropy(logits.flatten(0, -2).float(), self._targets.flatten())
         return observe(logits, float(loss))
+
+
+def memory_of(tensor: Tensor) -> Tensor:
+    """The whole storage as bytes: a tensor of its own, with its own version counter."""
+    with torch.inference_mode(False):
+        return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -178,10 +204,10 @@ def train_step(model: GPT, optimiser: AdamW, batch: Tensor, learning_rate: float
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM_MAX)
     if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(loss)):
-        raise ArithmeticError(f"loss {float(loss):g}, gradient norm {float(norm):g}")
+        raise ArithmeticError(f"loss {float(loss.detach()):g}, gradient norm {float(norm):g}")
     optimiser.step(learning_rate)
     model.zero_grad(set_to_none=True)
-    return float(loss)
+    return float(loss.detach())
 
 
 def gpt(model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype) -> Forward:
@@ -197,7 +223,7 @@ def copy_of(model: GPT) -> GPT:
     return copy
 
 
-def stack(corpus: Corpus, seed: int, dtype: torch.dtype) -> Forward:
+def stack(corpus: Corpus, seed: int, dtype: torch.dtype, steps: int = TRAINING_STEPS) -> Forward:
     """Testee ``stack``: three linear layers that guess the byte after the last ones."""
     torch.manual_seed(seed)
     module = nn.Sequential(
@@ -208,7 +234,7 @@ def stack(corpus: Corpus, seed: int, dtype: torch.dtype) -> Forward:
         nn.Linear(STACK_WIDTH, BYTE_VOCABULARY),
     )
     optimiser = AdamW(module)
-    for step in range(TRAINING_STEPS):
+    for step in range(steps):
         inputs, targets = _stack_batch(corpus, 4 * TRAINING_ROWS, seed * 1_000_003 + step)
         F.cross_entropy(module(inputs), targets).backward()
         optimiser.step(LEARNING_RATE)

@@ -6,7 +6,6 @@ of ``Train`` hold the past of its training. From there a run goes on for a few p
 judged on windows that it does not train on, after its last step.
 """
 
-from contextlib import nullcontext
 from typing import Final
 
 import torch
@@ -58,7 +57,7 @@ class Decode(Base):
     def _in_use(self) -> Named:
         return key_value_cache(self.cache, used=lambda: self._used)
 
-    def _all(self) -> Named:
+    def _all(self) -> list[tuple[str, Tensor]]:
         return [*super()._all(), *((f"cache {name}", tensor) for name, tensor in key_value_cache(self.cache))]
 
     @torch.inference_mode()
@@ -72,7 +71,12 @@ class Decode(Base):
         return self.model.forward_cached(tokens, self.cache, positions)[:, -1]
 
     @torch.inference_mode()
-    def _run(self, passing: Passing = nullcontext) -> Observation:
+    def first_pass(self) -> None:
+        """See ``Testee``."""
+        self._pass(self._begin, self._used)
+
+    @torch.inference_mode()
+    def _run(self, passing: Passing) -> Observation:
         tokens, seen = self._begin, []
         for place in range(self._used, self._used + DECODED_TOKENS):
             with passing():
@@ -92,7 +96,7 @@ class Train(Base):
     def __init__(
         self, model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype, *, dropout: float = 0.0, mixed: bool = False
     ) -> None:
-        name = f"train-{'mixed' if mixed else dtype_name(dtype)}"
+        kind = "mixed" if mixed else "dropout" if dropout else dtype_name(dtype)
         config = GPTConfig(
             layers=model.config.layers,
             heads=model.config.heads,
@@ -115,7 +119,7 @@ class Train(Base):
         self._batches = self._batches[PAST_STEPS:]
         self._random = torch.get_rng_state()
         subject = Subject(
-            name=name,
+            name=f"train-{kind}",
             module=self.model,
             optimiser=self.optimiser.state,
             inputs=lambda: [(f"batch {number}", batch) for number, batch in enumerate(self._batches)],
@@ -129,14 +133,18 @@ class Train(Base):
         self.model.zero_grad(set_to_none=True)
         torch.set_rng_state(self._random)
 
-    def _all(self) -> Named:
+    def _all(self) -> list[tuple[str, Tensor]]:
         return [*super()._all(), *((f"moment {name}", tensor) for name, tensor in self.optimiser.state())]
 
     def _step(self, batch: Tensor) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._mixed):
             train_step(self.model, self.optimiser, batch, LEARNING_RATE)
 
-    def _run(self, passing: Passing = nullcontext) -> Observation:
+    def first_pass(self) -> None:
+        """See ``Testee``."""
+        self._step(self._batches[0])
+
+    def _run(self, passing: Passing) -> Observation:
         for batch in self._batches:
             with passing():
                 self._step(batch)

@@ -1,0 +1,93 @@
+"""All testees by name, made when they are first asked for, with the survey of what can be hit in each.
+
+One seed makes them all: the model is trained once, and every testee has a copy of it.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Final
+
+import msgspec
+import torch
+
+from flightsw.gpu.workloads import corpus
+from flightsw.gpu.workloads.corpus import Corpus
+from flightsw.gpu.workloads.gpt import GPT
+
+from . import subjects
+from .injection import SubjectInfo
+from .judging import Observation
+from .plan import PlanError
+from .subjects import SMALL, TRAINING_STEPS, Base
+from .subjects_moving import Decode, Train
+from .survey import survey
+
+DROPOUT: Final = 0.1
+
+Make = Callable[["Testees", torch.dtype], Base]
+KINDS: Final[dict[str, Make]] = {
+    "gpt": lambda t, dtype: subjects.gpt(t.model, t.corpus, t.seed, dtype),
+    "stack": lambda t, dtype: subjects.stack(t.corpus, t.seed, dtype, t.steps),
+    "decode": lambda t, dtype: Decode(t.model, t.corpus, t.seed, dtype),
+    "train": lambda t, dtype: Train(t.model, t.corpus, t.seed, dtype),
+}
+NAMES: Final[dict[str, Callable[["Testees"], Base]]] = {
+    **{
+        f"{kind}-{subjects.dtype_name(dtype)}": lambda t, make=make, dtype=dtype: make(t, dtype)
+        for kind, make in KINDS.items()
+        for dtype in (torch.float32, torch.bfloat16)
+    },
+    "train-mixed": lambda t: Train(t.model, t.corpus, t.seed, torch.float32, mixed=True),
+    "train-dropout": lambda t: Train(t.model, t.corpus, t.seed, torch.float32, dropout=DROPOUT),
+}
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A testee, its undisturbed run, and what can be hit in it."""
+
+    testee: Base
+    twin: Observation
+    info: SubjectInfo
+
+
+class Testees:
+    """Testees of one seed; ``steps`` of training before they are judged."""
+
+    def __init__(self, seed: int, steps: int = TRAINING_STEPS) -> None:
+        self.seed = seed
+        self.steps = steps
+        self._known: dict[str, Known] = {}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """What they read."""
+        return corpus.load("", SMALL.context)
+
+    @cached_property
+    def model(self) -> GPT:
+        """The model that all of them have a copy of."""
+        return subjects.trained(self.corpus, self.seed, steps=self.steps)
+
+    def named(self, name: str) -> Known:
+        """A testee by its name. Raises ``PlanError`` for an unknown one, and for one that does not repeat itself."""
+        if name not in NAMES:
+            raise PlanError(f'subject "{name}" is unknown; there are {", ".join(NAMES)}')
+        if name not in self._known:
+            self._known[name] = _known(NAMES[name](self))
+        return self._known[name]
+
+
+def _known(testee: Base) -> Known:
+    testee.restore()
+    twin = testee.run()
+    testee.restore()
+    again = testee.run()
+    testee.restore()
+    if twin.ending != "done" or not twin.finite or again != twin:
+        raise PlanError(
+            f"subject {testee.subject.name} does not repeat itself undisturbed ({twin.detail or again.detail or 'other bits'}); "
+            "nothing can be judged against it"
+        )
+    info = survey(testee.subject, testee.first_pass, testee.passes)
+    testee.restore()
+    return Known(testee=testee, twin=twin, info=info)
