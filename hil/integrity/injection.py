@@ -3,9 +3,9 @@
     survey of a subject ──► SubjectInfo ──draw(seed, index, …)──► Injection ──inject──► Fired
 
 A *site* is something that can be hit: a tensor in memory, or the result of one operation of a pass. ``call`` counts
-the operations of a pass that give a new tensor, from 0, as the program sees them: the checks that a protection adds
-are not counted, so an injection means the same protected and unprotected. The place within the tensor is a fraction,
-so that it stays meaningful for a cache that grows.
+the operations of a pass that give a new tensor, from 0, as the program sees them: the checks that a protection
+adds are not counted, so an injection means the same protected and unprotected. The place within the tensor is a
+fraction, so that it stays meaningful for a cache that grows.
 
 Within a target sites are drawn by their size in bytes: a particle does not know where one tensor ends. Targets are
 drawn alike, because no published figure divides events between them; ``SubjectInfo.only`` narrows a draw to a part.
@@ -50,7 +50,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     operation: str = ""
     """Operation whose result it is; empty for memory."""
     call: int = -1
-    """Which of the operations of a pass; −1 for memory."""
+    """Which of the operations of a pass; −1 for memory, which is hit at any."""
 
     @property
     def size_bytes(self) -> int:
@@ -64,6 +64,12 @@ class SubjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     sites: tuple[Site, ...]
     passes: int = 1
+    calls: int = 0
+    """Operations of a pass; memory is hit before one of them. 0: at its beginning."""
+
+    def at_the_beginning(self) -> "SubjectInfo":
+        """This subject with memory hit between passes only."""
+        return msgspec.structs.replace(self, name=f"{self.name}:between", calls=0)
 
     @property
     def targets(self) -> tuple[TargetName, ...]:
@@ -106,6 +112,7 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     layer: str
     operation: str
     call: int
+    """Operation of the pass whose result is hit, or before which memory is."""
     occasion: int
     """Which pass of the run is hit, from 0."""
     dtype: str
@@ -162,7 +169,7 @@ def draw(seed: int, index: int, info: SubjectInfo, prior: Prior) -> Injection:
         target=site.target,
         layer=site.layer,
         operation=site.operation,
-        call=site.call,
+        call=site.call if site.call >= 0 else origin.stream("moment").randrange(max(1, info.calls)),
         occasion=origin.stream("occasion").randrange(info.passes),
         dtype=site.dtype,
         shape=pattern.shape,

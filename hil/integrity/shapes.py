@@ -13,9 +13,9 @@ strided fault is the tensor's own element; a 64-bit element is two of the 32-bit
 
 **Shares.** ``PUBLISHED``: of the events at the output of a faulty unit 51 % nullify, 48 % flip, 60 % of these more
 than one bit, 1 % NaN (NVIDIA, DSN'26, arXiv 2605.04213, gate-level stuck-at faults); of multi-bit events about 75 %
-stay within a byte (NVIDIA, MICRO'21, HBM2 in a neutron beam). How the rest divides into scattered and strided is not
-published; halves are our assumption. ``UNIFORM_BIT`` is every bit alike, the prior of most injection studies: the
-published shares are those of stuck-at logic, not of particle strikes, so both are always reported side by side.
+stay within a byte (NVIDIA, MICRO'21, HBM2 in a neutron beam). How the rest divides into scattered and strided is
+not published; halves are our assumption. ``UNIFORM_BIT`` is every bit alike, the prior of most injection studies.
+The published shares are those of stuck-at logic, not of particle strikes, so both are always reported side by side.
 """
 
 import random
@@ -86,7 +86,7 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     strided_words_max: int = STRIDED_WORDS_MAX
 
     def only(self, *shapes: ShapeName, strided_words_max: int = 0) -> "Prior":
-        """This prior narrowed to some shapes, with its own name. Raises ``NoShape`` for one that it does not have."""
+        """This prior narrowed to some shapes, with a name of its own. Raises ``NoShape`` for one it lacks."""
         for shape in shapes:
             if shape not in self.shares:
                 raise NoShape(f'prior {self.name} has no shape "{shape}"; it has {", ".join(self.shares)}')
