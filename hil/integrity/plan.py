@@ -67,20 +67,25 @@ _STATE_EVEN: Final = EVEN.only(strided_words_max=WORDS_MAX).name
 _STATE_PUBLISHED: Final = PUBLISHED.only(strided_words_max=WORDS_MAX).name
 
 GROUPS: Final[tuple[Group, ...]] = (
-    # Resident state. Even shapes for the table by shape, the other priors for comparison with others' figures.
-    Group(part="state", subject="gpt-float32", target="weights", prior=_STATE_EVEN, quota=760),
-    Group(part="state", subject="gpt-float32", target="weights", prior=UNIFORM_BIT.name, quota=60),
-    Group(part="state", subject="gpt-bfloat16", target="weights", prior=_STATE_EVEN, quota=760),
-    Group(part="state", subject="gpt-bfloat16", target="weights", prior=UNIFORM_BIT.name, quota=160),
-    Group(part="state", subject="gpt-bfloat16", target="weights", prior=_STATE_PUBLISHED, quota=160),
+    # Resident state. Published shares for the figures, even ones for the table by shape, every bit alike beside them.
+    Group(part="state", subject="gpt-float32", target="weights", prior=_STATE_PUBLISHED, quota=400),
+    Group(part="state", subject="gpt-bfloat16", target="weights", prior=_STATE_PUBLISHED, quota=500),
+    Group(part="state", subject="stack-bfloat16", target="weights", prior=_STATE_PUBLISHED, quota=200),
+    Group(part="state", subject="decode-float32", target="kv_cache", prior=_STATE_PUBLISHED, quota=150),
+    Group(part="state", subject="decode-bfloat16", target="kv_cache", prior=_STATE_PUBLISHED, quota=150),
+    Group(part="state", subject="train-float32", target="weights", prior=_STATE_PUBLISHED, quota=100),
+    Group(part="state", subject="train-float32", target="optimiser", prior=_STATE_PUBLISHED, quota=100),
+    Group(part="state", subject="gpt-float32", target="weights", prior=_STATE_EVEN, quota=500),
+    Group(part="state", subject="gpt-bfloat16", target="weights", prior=_STATE_EVEN, quota=500),
     Group(part="state", subject="stack-float32", target="weights", prior=_STATE_EVEN, quota=200),
-    Group(part="state", subject="stack-bfloat16", target="weights", prior=_STATE_EVEN, quota=200),
-    Group(part="state", subject="decode-float32", target="kv_cache", prior=_STATE_EVEN, quota=300),
-    Group(part="state", subject="decode-bfloat16", target="kv_cache", prior=_STATE_EVEN, quota=300),
-    Group(part="state", subject="train-float32", target="weights", prior=_STATE_EVEN, quota=300),
-    Group(part="state", subject="train-float32", target="optimiser", prior=_STATE_EVEN, quota=320),
-    Group(part="state", subject="train-bfloat16", target="optimiser", prior=_STATE_EVEN, quota=320),
-    Group(part="state", subject="gpt-float32", target="input_data", prior=_STATE_EVEN, quota=150),
+    Group(part="state", subject="decode-float32", target="kv_cache", prior=_STATE_EVEN, quota=200),
+    Group(part="state", subject="decode-bfloat16", target="kv_cache", prior=_STATE_EVEN, quota=200),
+    Group(part="state", subject="train-float32", target="weights", prior=_STATE_EVEN, quota=100),
+    Group(part="state", subject="train-float32", target="optimiser", prior=_STATE_EVEN, quota=150),
+    Group(part="state", subject="train-bfloat16", target="optimiser", prior=_STATE_EVEN, quota=200),
+    Group(part="state", subject="gpt-float32", target="input_data", prior=_STATE_EVEN, quota=100),
+    Group(part="state", subject="gpt-float32", target="weights", prior=UNIFORM_BIT.name, quota=80),
+    Group(part="state", subject="gpt-bfloat16", target="weights", prior=UNIFORM_BIT.name, quota=160),
     # Arithmetic and transit, in bfloat16; float32 for comparison.
     Group(part="compute", subject="gpt-bfloat16", target="output_before_rounding", prior=EVEN.name, quota=90),
     Group(part="compute", subject="gpt-bfloat16", target="output_after_rounding", prior=EVEN.name, quota=90),

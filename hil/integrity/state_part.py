@@ -44,6 +44,8 @@ class Trial:
         first.strike()
         effect = judging.effect(twin, testee.run())
         testee.restore()
+        if testee.moves:
+            self.resident.adopt()  # The run has written to it as programs do, and told torch.
         second = inject(injection, testee.subject)
         fired = second.strike()
         self._findings.clear()
@@ -66,3 +68,18 @@ class Trial:
             latency_passes=0 if noticed else -1,
             detail="; ".join(f"{f.outcome} {f.where}: {f.detail}" for f in self._findings)[:200],
         )
+
+    def alone(self, injection: Injection) -> tuple[str, ...]:
+        """What sees the same fault without the digests: whether the result is finite, so far.
+
+        Raises nothing: a program that fails is an answer.
+        """
+        testee = self._known.testee
+        testee.restore()
+        shot = inject(injection, testee.subject)
+        shot.strike()
+        seen = testee.run()
+        testee.restore()
+        if testee.moves:
+            self.resident.adopt()
+        return ("digest", *(() if seen.finite and seen.ending == "done" else ("finite",)))

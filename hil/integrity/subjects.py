@@ -97,6 +97,8 @@ class Base:
     """What all of them share: the pristine copy, and what a failed run is."""
 
     passes = 1
+    moves = False
+    """Whether a run changes resident state."""
 
     def __init__(self, subject: Subject, dtype: str) -> None:
         self.subject = subject

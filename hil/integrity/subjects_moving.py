@@ -37,6 +37,7 @@ class Decode(Base):
     """Greedy decoding of a few rows, one token of each a pass. ``weights`` and ``kv_cache`` can be hit between."""
 
     passes = DECODED_TOKENS
+    moves = True
 
     def __init__(self, model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype) -> None:
         self.model = copy_of(model).to(dtype).eval().requires_grad_(False)
@@ -92,9 +93,17 @@ class Train(Base):
     """A few steps of training. ``weights``, ``optimiser``, ``input_data`` and ``random_state`` can be hit between."""
 
     passes = STEPS
+    moves = True
 
     def __init__(
-        self, model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype, *, dropout: float = 0.0, mixed: bool = False
+        self,
+        model: GPT,
+        corpus: Corpus,
+        seed: int,
+        dtype: torch.dtype,
+        *,
+        dropout: float = 0.0,
+        mixed: bool = False,
     ) -> None:
         kind = "mixed" if mixed else "dropout" if dropout else dtype_name(dtype)
         config = GPTConfig(
