@@ -11,6 +11,7 @@ from flightsw.gpu.integrity.digest import (
     Damage,
     block_count,
     compare,
+    digest_all,
     located,
     repair,
 )
@@ -50,6 +51,24 @@ def test_sums_are_those_of_the_definition(count: int) -> None:
 def test_extreme_words_are_summed_exactly(value: int) -> None:
     words = torch.full((BLOCK_WORDS,), value, dtype=torch.int32)
     assert digest(words).tolist() == by_definition(words)
+
+
+def test_memories_together_have_the_sums_of_each() -> None:
+    sizes = (5, 0, 4 * BLOCK_WORDS, 3, 200_000, 1, 150_001, 4 * BLOCK_WORDS + 2, 100_000, 9 * BLOCK_WORDS)
+    memories = [random_words(-(-size // 4), seed).view(torch.uint8)[:size] for seed, size in enumerate(sizes)]
+    assert torch.equal(digest_all(memories), torch.cat([digest_bytes(memory) for memory in memories]))
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3, 4])
+def test_memory_may_begin_between_words(offset: int) -> None:
+    memory = random_words(BLOCK_WORDS + 9).view(torch.uint8)
+    assert torch.equal(digest_bytes(memory[offset:]), digest_bytes(memory[offset:].clone()))
+
+
+@pytest.mark.parametrize("count", SIZES)
+def test_no_memory_has_an_odd_sum_of_the_second_and_third(count: int) -> None:
+    sums = digest(random_words(count, seed=count))
+    assert not (sums[:, 1] + sums[:, 2]).bitwise_and(1).any()
 
 
 def test_every_double_flip_of_a_512_bit_block_is_seen() -> None:

@@ -16,28 +16,41 @@ division, the old word by subtraction. Two damaged words cannot pass for one at 
 = 0 and e₁ (i − p)² + e₂ (j − p)² = 0 modulo 2⁶⁴ give e₁ (i − p)(i − j) = 0, which is under 2⁶⁴, and so i = p = j.
 What does not divide is reported as more than one word, and left alone.
 
-*Same values everywhere.* The sums are integers, so this module and the Triton kernel agree bit for bit. Here they
-are computed with float64 matrix products on rows of ``ROW_WORDS`` words, which is exact: 2³¹ · Σ (b+1)² < 2⁵³.
+*No digest has S2 + S3 odd*, since Σ (i+1)(i+2) x_i is even, and stays so modulo 2⁶⁴. So a digest can be marked as
+that of no memory at all: see ``guarded_adamw``.
+
+*Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
+block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = a · ROW_WORDS + b, and one float64 product gives
+Σ_a X, Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. Few rows and long ones: then the product
+runs at the speed of the caches, and what costs time is to read the words and widen them. Shorter blocks share one
+product: of rows of ``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
 
 A digest is taken of memory that is known to be good (just written, just verified), never of live data that nobody
 has checked: that would seal the damage in. Source of the two-sum form: Fletcher's checksum; the theorem is that of
 the radiation reference, section 8.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import torch
+from torch import nn
 
 BLOCK_WORDS: Final = 1 << 16
 """Words of a block: 256 KiB. The proofs above need no more than 2¹⁶."""
-ROW_WORDS: Final = 128
-"""Words of a row of the exact float64 product: 2³¹ · 128·129·257/6 < 2⁵³."""
+ROWS: Final = 128
+"""Rows of the exact float64 product: 2³¹ · 127·128·255/6 < 2⁵³; twice as many would not do."""
+ROW_WORDS: Final = BLOCK_WORDS // ROWS
+SHORT_WORDS: Final = 128
+SHORT_ROWS: Final = BLOCK_WORDS // SHORT_WORDS
 WORD_BYTES: Final = 4
 BLOCK_BYTES: Final = BLOCK_WORDS * WORD_BYTES
-ROW_BYTES: Final = ROW_WORDS * WORD_BYTES
-_ROWS: Final = BLOCK_WORDS // ROW_WORDS
+BATCH_BLOCKS: Final = 16
+"""Blocks whose column sums are put together at once: small beside the blocks, many beside the cost of a call."""
+LAYOUTS_MAX: Final = 256
+"""Arrangements of short blocks whose weights are kept; each is at most 50 kB."""
 
 
 class Damage(msgspec.Struct, frozen=True):
@@ -67,33 +80,92 @@ def digest(memory: torch.Tensor) -> torch.Tensor:
 
     Raises ``ValueError`` for anything that is no row of bytes.
     """
-    if memory.dtype is not torch.uint8 or memory.dim() != 1 or not memory.is_contiguous():
-        raise ValueError(f"memory is {memory.dtype}, {memory.dim()}-d: bytes in one contiguous row are needed")
-    sums = torch.empty((block_count(memory.numel()), 3), dtype=torch.int64, device=memory.device)
-    for block in range(len(sums)):
-        sums[block] = digest_block(memory, block)
-    return sums
+    return digest_all((memory,))
 
 
 def digest_block(memory: torch.Tensor, block: int) -> torch.Tensor:
     """Sums (3,) of one block of ``memory``, int64, exact."""
-    part = memory[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]
-    if part.numel() % ROW_BYTES:
-        filled = torch.zeros(-(-part.numel() // ROW_BYTES) * ROW_BYTES, dtype=torch.uint8, device=memory.device)
-        filled[: part.numel()] = part
-        part = filled
-    rows = part.view(torch.int32).view(-1, ROW_WORDS).to(torch.float64)
-    columns, starts = _weights(memory.device)
-    # Of each row: Σ x, Σ (b+1) x, Σ (b+1)² x, with b counted within the row that starts at word a.
-    plain, linear, square = (rows @ columns).to(torch.int64).unbind(dim=1)
-    start = starts[: len(rows)]
-    return torch.stack(
-        (
-            plain.sum(),
-            (start * plain + linear).sum(),
-            (start * start * plain + 2 * start * linear + square).sum(),
-        )
+    return digest(memory[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])[0]
+
+
+def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Digests of at least one memory, one under the other: int64 (blocks of all, 3). All on one device.
+
+    Many short memories at once cost little more than their words; one by one, each costs a dozen calls.
+    Raises ``ValueError`` as ``digest`` does.
+    """
+    for memory in memories:
+        if memory.dtype is not torch.uint8 or memory.dim() != 1 or not memory.is_contiguous():
+            raise ValueError(f"memory is {memory.dtype}, {memory.dim()}-d: bytes in one contiguous row are needed")
+    device = memories[0].device
+    sums = torch.empty(
+        (sum(block_count(memory.numel()) for memory in memories), 3), dtype=torch.int64, device=device
     )
+    widened = torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device)
+    first, short = 0, []
+    for memory in memories:
+        if memory.storage_offset() % WORD_BYTES:
+            memory = memory.clone()
+        whole = memory.numel() // BLOCK_BYTES
+        if whole:
+            _whole_blocks(memory[: whole * BLOCK_BYTES], sums[first : first + whole], widened)
+        if whole * BLOCK_BYTES < memory.numel():
+            short.append((first + whole, memory[whole * BLOCK_BYTES :]))
+        first += block_count(memory.numel())
+    while short:
+        used, taken = 0, []
+        while short and used + _short_rows(short[0][1]) <= SHORT_ROWS:
+            taken.append(short.pop(0))
+            used += _short_rows(taken[-1][1])
+        _short_blocks(taken, sums, widened)
+    return sums
+
+
+def _whole_blocks(memory: torch.Tensor, sums: torch.Tensor, widened: torch.Tensor) -> None:
+    words = memory.view(torch.int32).view(len(sums), ROWS, ROW_WORDS)
+    columns = torch.empty((min(BATCH_BLOCKS, len(sums)), 3, ROW_WORDS), dtype=torch.float64, device=memory.device)
+    rows, _ = _weights(memory.device)
+    for start in range(0, len(sums), BATCH_BLOCKS):
+        batch = words[start : start + BATCH_BLOCKS]
+        for block, column in zip(batch.unbind(), columns.unbind(), strict=False):
+            torch.mm(rows, widened.copy_(block), out=column)
+        sums[start : start + len(batch)] = _joined(columns[: len(batch)])
+
+
+def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor, widened: torch.Tensor) -> None:
+    """Sums of blocks that are shorter than one, together not more than one: (row of ``sums``, memory) each."""
+    filling = torch.zeros(SHORT_WORDS, dtype=torch.int32, device=sums.device)
+    pieces = []
+    for _, memory in parts:
+        if left := memory.numel() % WORD_BYTES:
+            memory = nn.functional.pad(memory, (0, WORD_BYTES - left))
+        words = memory.view(torch.int32)
+        pieces.append(words)
+        if left := words.numel() % SHORT_WORDS:
+            pieces.append(filling[left:])
+    words = torch.cat(pieces)
+    flat = widened.view(-1)[: words.numel()].copy_(words)
+    counts = tuple(_short_rows(memory) for _, memory in parts)
+    weights, joining, owner = _short_weights(counts, sums.device)
+    rows = torch.mm(flat.view(-1, SHORT_WORDS), weights).to(torch.int64)
+    joined = (rows.unsqueeze(1) * joining).sum(dim=2)
+    found = torch.zeros((len(parts), 3), dtype=torch.int64, device=sums.device).index_add_(0, owner, joined)
+    if len(parts) == len(sums):
+        sums.copy_(found)
+    else:
+        sums[torch.tensor([row for row, _ in parts], device=sums.device)] = found
+
+
+def _short_rows(memory: torch.Tensor) -> int:
+    return -(-memory.numel() // (SHORT_WORDS * WORD_BYTES))
+
+
+def _joined(columns: torch.Tensor) -> torch.Tensor:
+    """Sums (blocks, 3) of column sums Σ X, Σ a X, Σ a² X: (blocks, 3, ROW_WORDS), float64, whole numbers.
+
+    As i + 1 = a · ROW_WORDS + (b + 1), each sum is one over columns with whole weights, modulo 2⁶⁴.
+    """
+    return (columns.to(torch.int64).unsqueeze(1) * _weights(columns.device)[1]).sum(dim=(2, 3))
 
 
 def compare(expected: torch.Tensor, found: torch.Tensor) -> list[Damage]:
@@ -132,13 +204,36 @@ def repair(memory: torch.Tensor, damage: Damage) -> None:
     place.copy_(torch.tensor(list(raw[: len(held)]), dtype=torch.uint8))
 
 
-_WEIGHTS: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
-
-
+@functools.cache
 def _weights(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights within a row (ROW_WORDS, 3) and the first word of each row of a block, made once for a device."""
-    if device not in _WEIGHTS:
-        place = torch.arange(1, ROW_WORDS + 1, dtype=torch.float64, device=device)
-        starts = torch.arange(_ROWS, dtype=torch.int64, device=device) * ROW_WORDS
-        _WEIGHTS[device] = torch.stack((torch.ones_like(place), place, place * place), dim=1), starts
-    return _WEIGHTS[device]
+    """Weights 1, a, a² of rows (3, ROWS), float64, and of column sums in S1, S2, S3 (3, 3, ROW_WORDS), int64."""
+    row = torch.arange(ROWS, dtype=torch.float64, device=device)
+    place = torch.arange(1, ROW_WORDS + 1, dtype=torch.int64, device=device)
+    return torch.stack((torch.ones_like(row), row, row * row)), _placed(place, ROW_WORDS).permute(
+        1, 2, 0
+    ).contiguous()
+
+
+@functools.lru_cache(maxsize=LAYOUTS_MAX)
+def _short_weights(
+    counts: tuple[int, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """For blocks of ``counts`` rows each: weights along a row (SHORT_WORDS, 3), float64; of row sums in S1, S2, S3
+    (rows, 3, 3), int64; and the block of each row (rows), int64."""
+    place = torch.arange(1, SHORT_WORDS + 1, dtype=torch.float64, device=device)
+    start = torch.cat([torch.arange(count, dtype=torch.int64, device=device) for count in counts]) * SHORT_WORDS
+    owner = torch.repeat_interleave(torch.tensor(counts, device=device))
+    return torch.stack((torch.ones_like(place), place, place * place), dim=1), _placed(start, 1), owner
+
+
+def _placed(place: torch.Tensor, unit: int) -> torch.Tensor:
+    """What Σ x, Σ k x and Σ k² x count in S1, S2 and S3 when word k lies at place + unit · k: (places, 3, 3)."""
+    one, none = torch.ones_like(place), torch.zeros_like(place)
+    return torch.stack(
+        (
+            torch.stack((one, none, none), dim=1),
+            torch.stack((place, unit * one, none), dim=1),
+            torch.stack((place * place, 2 * unit * place, unit * unit * one), dim=1),
+        ),
+        dim=1,
+    )

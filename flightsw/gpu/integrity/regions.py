@@ -4,10 +4,15 @@ A region is one *storage*, byte for byte, not one tensor: tied weights are guard
 together, a transposed or sliced tensor whole, and what a repair writes is the memory that the job reads. A storage
 that several tensors share carries all their names, so that a report says what was hit.
 
+A region holds its storage, but its tensors only weakly: so it can be seen that their owner gave them other memory
+(``module.to``, ``parameter.data = …``) or let go of them. Give the owner's own tensors, not ``detach()``ed copies
+made for the call; those count as gone at once, and then nothing is known of later changes.
+
 Nothing is skipped in silence: what cannot be guarded (no storage, not dense, no bytes) is named in ``left_out``
 with the reason.
 """
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -22,6 +27,8 @@ class Region(msgspec.Struct, frozen=True, kw_only=True):
 
     names: tuple[str, ...]
     memory: torch.Tensor
+    tensors: tuple[tuple[str, "weakref.ref[torch.Tensor]"], ...] = ()
+    """Name and tensor of everything that was found in this storage."""
 
     @property
     def size_bytes(self) -> int:
@@ -51,6 +58,7 @@ def regions_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> Regions:
     """Storages of named tensors, each once, in order of first sight."""
     names: dict[int, list[str]] = {}
     memory: dict[int, torch.Tensor] = {}
+    seen: dict[int, list[tuple[str, weakref.ref[torch.Tensor]]]] = {}
     left_out: list[tuple[str, str]] = []
     for name, tensor in tensors:
         if reason := _unguardable(tensor):
@@ -59,20 +67,24 @@ def regions_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> Regions:
         storage = tensor.untyped_storage()
         key = storage.data_ptr()
         if key not in memory:
-            memory[key] = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
+            # A tensor made in inference mode could not be repaired outside it.
+            with torch.inference_mode(False):
+                memory[key] = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
             names[key] = []
+            seen[key] = []
         if name not in names[key]:
             names[key].append(name)
-    found = tuple(Region(names=tuple(names[key]), memory=memory[key]) for key in memory)
+        seen[key].append((name, weakref.ref(tensor)))
+    found = tuple(Region(names=tuple(names[key]), memory=memory[key], tensors=tuple(seen[key])) for key in memory)
     return Regions(regions=found, left_out=tuple(left_out))
 
 
 def weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Parameters and buffers of a module by name; a tied parameter comes under each of its names."""
     for name, parameter in module.named_parameters(remove_duplicate=False):
-        yield f"weight {name}", parameter.detach()
+        yield f"weight {name}", parameter
     for name, buffer in module.named_buffers(remove_duplicate=False):
-        yield f"buffer {name}", buffer.detach()
+        yield f"buffer {name}", buffer
 
 
 def optimiser_state(
@@ -88,7 +100,7 @@ def optimiser_state(
             state: dict[str, Any] = optimiser.state.get(parameter, {})
             for key, value in state.items():
                 if isinstance(value, torch.Tensor):
-                    yield f"{key} of {owner}", value.detach()
+                    yield f"{key} of {owner}", value
 
 
 def _unguardable(tensor: torch.Tensor) -> str:
