@@ -22,6 +22,13 @@ class SetPace(msgspec.Struct, frozen=True):
     micro_batch_s: float = 0.0
 
 
+class SetVigilance(msgspec.Struct, frozen=True):
+    """Integrity level of a worker from its next pass on, by its name in lower case."""
+
+    job: str
+    level: str
+
+
 class StartWorker(msgspec.Struct, frozen=True):
     """Exec the worker of a configured job."""
 
@@ -160,6 +167,7 @@ class CountUncleanBoots(msgspec.Struct, frozen=True):
 
 Effect = (
     SetPace
+    | SetVigilance
     | StartWorker
     | StopWorker
     | KillWorker

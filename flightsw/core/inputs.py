@@ -145,6 +145,22 @@ class RequestReply(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
 
 
+class WorkerIntegrity(msgspec.Struct, frozen=True, kw_only=True):
+    """Totals of a worker's integrity checks since it started. Meaning: ``gpu.protocol.IntegrityReport``."""
+
+    job: str
+    level: str
+    checks: int = 0
+    detected: int = 0
+    repaired: int = 0
+    recomputed: int = 0
+    contained: int = 0
+    open: int = 0
+    scrubs: int = 0
+    last_detector: str = ""
+    last_where: str = ""
+
+
 Report = (
     WorkerReady
     | WorkerProgress
@@ -155,6 +171,7 @@ Report = (
     | CheckpointFailed
     | ModelSwapped
     | RequestReply
+    | WorkerIntegrity
 )
 
 

@@ -22,6 +22,15 @@ LENGTH_PREFIX: Final = ByteLayout("<I")
 
 JobId = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
 Device = Literal["auto", "cpu", "cuda"]
+LevelName = Literal["off", "watch", "standard", "storm"]
+"""An integrity level (``flightsw.link.integrity``) by its name in lower case."""
+Integrity = Literal["auto", "off", "watch", "standard", "storm"]
+"""What a job's specification may say of its level."""
+
+INTEGRITY_REPORT_S: Final = 1.0
+"""A worker sends at most one integrity report in this time; the first finding of each outcome goes out at once."""
+WHERE_CHARACTERS_MAX: Final = 120
+"""As much of the name of a damaged place as a report carries."""
 
 
 class TrainSpec(
@@ -73,6 +82,9 @@ class TrainSpec(
     """Share of the duty budget while other jobs want it too."""
     sm_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     """Part of the card's multiprocessors that the worker uses, where PyTorch has green contexts; 1 is the card."""
+    integrity: Integrity = "auto"
+    """Integrity level: "auto" begins at "standard" and follows the daemon; any other name is held, and only the
+    operator's telecommand goes over it."""
 
 
 class InferSpec(
@@ -102,6 +114,9 @@ class InferSpec(
     """Share of the duty budget while it has requests and other jobs want it too."""
     sm_fraction: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     """Part of the card's multiprocessors that the worker uses, where PyTorch has green contexts; 1 is the card."""
+    integrity: Integrity = "auto"
+    """Integrity level: "auto" begins at "standard" and follows the daemon; any other name is held, and only the
+    operator's telecommand goes over it."""
 
 
 class ProbeSpec(
@@ -173,6 +188,12 @@ class Generate(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     seed: int
 
 
+class Vigilance(msgspec.Struct, frozen=True, tag_field="kind", tag="vigilance"):
+    """Integrity level from the next pass on. It comes after ``Ready``, at every change, and again now and then."""
+
+    level: LevelName
+
+
 class Adjust(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="adjust"):
     """Move a setting that the setter holds: "power_limit" (mW), "clock_lock" (MHz), "nvpmodel" (mode)."""
 
@@ -184,7 +205,7 @@ class Stop(msgspec.Struct, frozen=True, tag_field="kind", tag="stop"):
     """Checkpoint (training), fail what is queued (inference), then exit with status 0."""
 
 
-ToChild = TrainSpec | InferSpec | ProbeSpec | SetterSpec | Adjust | Pace | Checkpoint | Generate | Stop
+ToChild = TrainSpec | InferSpec | ProbeSpec | SetterSpec | Adjust | Pace | Checkpoint | Generate | Vigilance | Stop
 
 
 # --- child → daemon ----------------------------------------------------------------------------------------
@@ -253,6 +274,26 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="re
     duration_s: float
 
 
+class IntegrityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="integrity"):
+    """What the worker's checks have found since it started: totals, so that a report that is lost costs nothing.
+
+    ``detected`` counts findings, ``repaired`` to ``open`` what became of them (``gpu.integrity.finding.Outcome``);
+    ``checks`` counts comparisons of any detector, ``scrubs`` complete passes over resident state. ``last_…`` is of
+    the newest finding, empty without one; ``last_where`` has at most ``WHERE_CHARACTERS_MAX`` characters.
+    """
+
+    level: LevelName
+    checks: int = 0
+    detected: int = 0
+    repaired: int = 0
+    recomputed: int = 0
+    contained: int = 0
+    open: int = 0
+    scrubs: int = 0
+    last_detector: str = ""
+    last_where: str = ""
+
+
 class Fault(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="fault"):
     """Something the child cannot mend; it exits after a fault unless it says so in ``reason``."""
 
@@ -295,7 +336,19 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="s
     readings: tuple[PowerReading, ...] = ()
 
 
-FromChild = Ready | Heartbeat | Committed | Rejected | SaveFailed | Swapped | Reply | Fault | Applied | Sample
+FromChild = (
+    Ready
+    | Heartbeat
+    | Committed
+    | Rejected
+    | SaveFailed
+    | Swapped
+    | Reply
+    | IntegrityReport
+    | Fault
+    | Applied
+    | Sample
+)
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _to_child: Final[msgspec.msgpack.Decoder[ToChild]] = msgspec.msgpack.Decoder(ToChild)

@@ -4,7 +4,7 @@ Nothing here decides and nothing waits. What an effect leads to comes back as an
 """
 
 import logging
-from typing import Final, assert_never
+from typing import Final, assert_never, cast
 
 from flightsw.core import effects
 from flightsw.gpu import protocol
@@ -36,6 +36,8 @@ def execute(effect: effects.Effect, ports: Ports, boot_count: int, now_s: float)
             ports.avionics.actuate(effect)
         case effects.SetPace(job, duty, micro_batch_s):
             ports.workers.tell(job, protocol.Pace(duty, micro_batch_s))
+        case effects.SetVigilance(job, level):
+            ports.workers.tell(job, protocol.Vigilance(cast(protocol.LevelName, level)))
         case effects.KickWatchdog():
             ports.watchdog.kick(now_s)
         case effects.Playback(budget_bytes):

@@ -206,6 +206,20 @@ def as_report(job: str, message: protocol.FromChild | Exit) -> inputs.Report | N
                 generation=message.generation,
                 duration_s=message.duration_s,
             )
+        case protocol.IntegrityReport():
+            return inputs.WorkerIntegrity(
+                job=job,
+                level=message.level,
+                checks=message.checks,
+                detected=message.detected,
+                repaired=message.repaired,
+                recomputed=message.recomputed,
+                contained=message.contained,
+                open=message.open,
+                scrubs=message.scrubs,
+                last_detector=message.last_detector,
+                last_where=message.last_where,
+            )
         case protocol.Fault(code=code, reason=reason):
             return inputs.WorkerFault(job=job, code=code, reason=reason)
         case protocol.Sample() | protocol.Applied():

@@ -21,7 +21,7 @@ that of no memory at all: see ``guarded_adamw``.
 
 *Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
 block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = a · ROW_WORDS + b, and one float64 product gives
-Σ_a X, Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. Few rows and long ones: then the product
+Σ_a X, Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. With few and long rows the product
 runs at the speed of the caches, and what costs time is to read the words and widen them. Shorter blocks share one
 product: of rows of ``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from flightsw.gpu.checkpoint import format
 from flightsw.gpu.checkpoint.format import Facts, Manifest
 from flightsw.gpu.protocol import TrainSpec
+from flightsw.gpu.workloads.batches import Batch, Batches
 from flightsw.gpu.workloads.corpus import Corpus
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
 from flightsw.gpu.workloads.job import JobFault
@@ -36,7 +37,6 @@ WARMUP_STEPS: Final = 30
 DECAY_STEPS: Final = 1000
 """Step from which the learning rate falls with 1/√step."""
 GRADIENT_NORM_MAX: Final = 1.0
-CORPUS_ON_DEVICE_MAX: Final = 256 << 20
 SPLIT_TRIALS: Final = 4
 """Passes that are timed for each split that is tried; the first one warms up."""
 SPLIT_MARGIN: Final = 0.7
@@ -73,7 +73,12 @@ def model_config(preset: str) -> GPTConfig:
 
 
 class Trainer:
-    """One model in training. ``step``, ``loss`` (of the last step, NaN before) and ``tokens`` are job totals."""
+    """One model in training. ``step``, ``loss`` (of the last step, NaN before) and ``tokens`` are job totals.
+
+    ``micro_batch`` is all of it. Whoever looks between the parts of a step calls ``run_part`` until it says that the
+    gradients are there, then ``gradient_norm``, changes the weights, and ends the step with ``stepped``; until then
+    ``go_back`` returns to the boundary.
+    """
 
     def __init__(self, spec: TrainSpec, corpus: Corpus, device: torch.device) -> None:
         self.config = model_config(spec.preset)
@@ -81,6 +86,8 @@ class Trainer:
         self.step = 0
         self.tokens = 0
         self.loss = math.nan
+        self.gradient_norm_last = math.nan
+        """Of the last step, before clipping."""
         self._spec = spec
         self._corpus = corpus
         self._batch_size = spec.batch_size or PRESETS[spec.preset].batch_size
@@ -90,19 +97,19 @@ class Trainer:
             raise JobFault("spec", f"micro_batch_split {self.split} does not divide batch_size {self._batch_size}")
         torch.manual_seed(spec.seed)  # Seeds CUDA too. Weights are drawn on the host: the same on every device.
         self.model = GPT(self.config).to(device).train()
-        self._order = torch.Generator().manual_seed(spec.seed)
-        self._optimiser = AdamW(self.model)
+        self.batches = Batches(corpus, device, self.config.context, self._batch_size, spec.seed)
+        self.draw: Callable[[], Batch] = self.batches.draw
+        """Where the next batch comes from."""
+        self.optimiser = AdamW(self.model)
         self._forward = torch.compile(self.model) if spec.compile else self.model
-        on_device = corpus.tokens.numel() <= CORPUS_ON_DEVICE_MAX
-        tokens = corpus.tokens.to(device) if on_device else corpus.tokens
-        self._windows = tokens.unfold(0, self.config.context + 1, 1)  # A view: (positions, context + 1).
-        self._whole: tuple[Tensor, Tensor] | None = None
-        self._pieces: list[tuple[Tensor, Tensor]] = []
+        self.at_hand: Batch | None = None
+        """The batch whose parts are being worked on; None between batches."""
+        self._pieces: list[Batch] = []
         self.cut = 1
         """Pieces of the part at hand."""
         self._accumulated = 0
         self._loss_sum = 0.0
-        self.random_states = self._capture()
+        self.random_states = self.capture()
 
     def micro_batch(self, before_update: Callable[[], None] = lambda: None, pieces: int = 1) -> bool:
         """One pass over a part of a micro-batch, finished on the device; True when it completed an optimiser step.
@@ -111,12 +118,26 @@ class Trainer:
         finished as it was cut. Their gradients add up to the same mean, in another order of summation.
         ``before_update`` runs before weights change. Raises ``NonFinite``; the begun step is then discarded.
         """
-        parts, rows = self._spec.micro_batches * self.split, self.rows
+        if not self.run_part(pieces):
+            return False
+        norm = self.gradient_norm()
+        self.refuse_non_finite(norm.item())
+        before_update()
+        self.optimiser.step(self.learning_rate, clipping(norm))
+        self.stepped(norm.item())
+        return True
+
+    def run_part(self, pieces: int = 1) -> bool:
+        """One pass; True when it was the last one of a step, whose gradients are there now.
+
+        So it is, too, when the loss is not finite: the rest of such a step is not worth its time.
+        """
+        parts, rows = self.parts, self.rows
         if not self._pieces:
             part = self._accumulated % self.split
-            if part == 0 or self._whole is None:
-                self._whole = self._batch()
-            at_hand = (tensor[part * rows : (part + 1) * rows].chunk(pieces) for tensor in self._whole)
+            if part == 0 or self.at_hand is None:
+                self.at_hand = self.draw()
+            at_hand = (tensor[part * rows : (part + 1) * rows].chunk(pieces) for tensor in self.at_hand)
             self._pieces = list(zip(*at_hand, strict=True))
             self.cut = len(self._pieces)
         idx, targets = self._pieces.pop(0)
@@ -124,10 +145,55 @@ class Trainer:
         if self._pieces and math.isfinite(self._loss_sum):
             return False
         self._accumulated += 1
-        if self._accumulated < parts and math.isfinite(self._loss_sum):
-            return False
-        self._update(before_update, self._loss_sum / self._accumulated)
-        return True
+        return self._accumulated >= parts or not math.isfinite(self._loss_sum)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the present step has not been begun."""
+        return self._accumulated == 0 and not self._pieces
+
+    @property
+    def step_loss(self) -> float:
+        """Mean loss of the parts of the present step so far."""
+        return self._loss_sum / max(self._accumulated, 1)
+
+    @property
+    def parts(self) -> int:
+        """Parts of a step, over all its micro-batches."""
+        return self._spec.micro_batches * self.split
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the update that comes next."""
+        return self._spec.learning_rate * learning_rate_factor(self.step)
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of the gradients at hand, 0-d."""
+        self.optimiser.gather()
+        return self.optimiser.gradient_norm()
+
+    def refuse_non_finite(self, norm: float) -> None:
+        """Raise ``NonFinite`` and discard the step when its loss or the norm of its gradient is none."""
+        loss = self.step_loss
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.go_back()
+            raise NonFinite(f"step {self.step + 1}: loss {loss:g}, gradient norm {norm:g}")
+
+    def stepped(self, norm: float) -> None:
+        """The weights have changed: the step is done, and here is the next boundary."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.step += 1
+        self.tokens += self._batch_size * self.config.context * self._spec.micro_batches
+        self.loss = self.step_loss
+        self.gradient_norm_last = norm
+        self._discard()
+        self.random_states = self.capture()
+
+    def go_back(self) -> None:
+        """Be at the last boundary again: random states as they were, nothing accumulated."""
+        self._set_random(self.random_states)
+        self._discard()
 
     @property
     def rows(self) -> int:
@@ -139,7 +205,7 @@ class Trainer:
 
         For a trainer at a step boundary, which it leaves as it was.
         """
-        before = self._capture()
+        before = self.capture()
         split = next(
             (
                 split
@@ -157,7 +223,7 @@ class Trainer:
         """The tensors that training changes in place, by name: always the same objects."""
         return {
             **{f"model.{name}": parameter.detach() for name, parameter in self.model.named_parameters()},
-            **{f"optimiser.{name}": tensor for name, tensor in self._optimiser.state()},
+            **{f"optimiser.{name}": tensor for name, tensor in self.optimiser.state()},
         }
 
     def facts(self) -> Facts:
@@ -194,7 +260,7 @@ class Trainer:
         self.tokens = int(manifest.facts.get("tokens", 0))
         self.loss = float(manifest.facts.get("loss", math.nan))
         self._discard()
-        self.random_states = self._capture()
+        self.random_states = self.capture()
 
     def _check(self, manifest: Manifest, tensors: dict[str, Tensor]) -> None:
         facts = manifest.facts
@@ -220,54 +286,35 @@ class Trainer:
 
     def _pass_s(self, rows: int) -> float:
         """Longest of a few passes over so many rows, s."""
-        windows = self._windows[:1].expand(rows, -1).to(self.device).long()
+        idx, targets = (tensor.expand(rows, -1) for tensor in self.batches.first())
         times_s = []
         for _ in range(SPLIT_TRIALS):
             start_s = time.monotonic()
-            self._pass(windows[:, :-1], windows[:, 1:], 1.0, 1)
+            self._pass(idx, targets, 1.0, 1)
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
             times_s.append(time.monotonic() - start_s)
         return max(times_s[1:])
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        starts = torch.randint(len(self._windows), (self._batch_size,), generator=self._order)
-        window = self._windows[starts.to(self._windows.device)].to(self.device).long()
-        return window[:, :-1], window[:, 1:]
-
-    def _update(self, before_update: Callable[[], None], loss: float) -> None:
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM_MAX).item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._discard()
-            raise NonFinite(f"step {self.step + 1}: loss {loss:g}, gradient norm {norm:g}")
-        before_update()
-        self._optimiser.step(self._spec.learning_rate * learning_rate_factor(self.step))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.step += 1
-        self.tokens += self._batch_size * self.config.context * self._spec.micro_batches
-        self.loss = loss
-        self._discard()
-        self.random_states = self._capture()
-
     def _discard(self) -> None:
-        self.model.zero_grad(set_to_none=True)
-        self._whole = None
+        self.optimiser.zero_gradients()
+        self.at_hand = None
         self._pieces = []
         self._accumulated = 0
         self._loss_sum = 0.0
 
-    def _capture(self) -> dict[str, Tensor]:
+    def capture(self) -> dict[str, Tensor]:
+        """States of all generators now, host tensors by name."""
         return dict(self._generators())
 
     def _set_random(self, states: dict[str, Tensor]) -> None:
-        self._order.set_state(states["random.order"])
+        self.batches.order.set_state(states["random.order"])
         torch.set_rng_state(states["random.host"])
         if self.device.type == "cuda" and "random.cuda" in states:
             torch.cuda.set_rng_state(states["random.cuda"])
 
     def _generators(self) -> Iterator[tuple[str, Tensor]]:
-        yield "random.order", self._order.get_state()
+        yield "random.order", self.batches.order.get_state()
         yield "random.host", torch.get_rng_state()
         if self.device.type == "cuda":
             yield "random.cuda", torch.cuda.get_rng_state()
@@ -280,3 +327,8 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 def learning_rate_factor(step: int) -> float:
     """Share of the peak learning rate for the update after ``step`` finished steps: 0 to 1."""
     return min((step + 1) / WARMUP_STEPS, math.sqrt(DECAY_STEPS / max(step, DECAY_STEPS)))
+
+
+def clipping(norm: Tensor) -> Tensor:
+    """Factor (0-d, at most 1) that brings gradients of this norm (0-d) under ``GRADIENT_NORM_MAX``, as torch has it."""
+    return torch.clamp(GRADIENT_NORM_MAX / (norm + 1e-6), max=1.0)
