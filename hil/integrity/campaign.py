@@ -16,7 +16,7 @@ import msgspec
 
 from hil.yardstick.records import digest_of
 
-from . import state_part
+from . import compute_part, state_part
 from .alone import Alone
 from .injection import Fired, Injection, draw
 from .judging import harmful
@@ -28,7 +28,7 @@ from .testees import Testees
 ABOUT: Final = "campaign.json"
 SOURCES: Final = ("flightsw/gpu/integrity", "hil/integrity")
 """What a result depends on; a ledger of other sources is not gone on with."""
-PARTS: Final[tuple[Part, ...]] = ("state",)
+PARTS: Final[tuple[Part, ...]] = ("state", "compute")
 
 
 class Trial(Protocol):
@@ -41,7 +41,7 @@ class Trial(Protocol):
         """Which detectors notice the same fault when they are alone."""
 
 
-TRIALS: Final[dict[Part, Callable[..., Trial]]] = {"state": state_part.Trial}
+TRIALS: Final[dict[Part, Callable[..., Trial]]] = {"state": state_part.Trial, "compute": compute_part.Trial}
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from .ledger_table import Effect, Outcome
 
-Ending = Literal["done", "error", "hang"]
+Ending = Literal["done", "error", "hang", "withheld"]
 
 LOSS_WORSE: Final = 0.01
 """Share by which a loss has to be worse to be critical."""

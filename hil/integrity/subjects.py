@@ -11,15 +11,17 @@ section 5), and a thousand faults are to take seconds.
     train      the same GPT in training: forward, backward, clip, update; judged steps later   (``subjects_moving``)
 
 A *testee* starts from the same state for every run, bit for bit, so everything that differs is the fault's doing.
-``run`` wraps each pass with what it is given: nothing for the twin, an injection, or protection and injection.
+``run`` wraps each pass with what it is given (``Around``), and runs a pass that may not be used once again, as flight
+code does.
 """
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, TypeVar
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,7 @@ from torch.nn import functional as F
 from flightsw.gpu.workloads.corpus import Corpus
 from flightsw.gpu.workloads.gpt import BYTE_VOCABULARY, GPT, GPTConfig
 from flightsw.gpu.workloads.optimiser import AdamW
+from flightsw.gpu.workloads.trainer import clipping
 
 from .judging import Observation, observe
 from .targets import Subject
@@ -40,12 +43,25 @@ ROWS: Final = 8
 STACK_BYTES: Final = 16
 """Bytes that the linear stack sees."""
 STACK_WIDTH: Final = 96
-GRADIENT_NORM_MAX: Final = 1.0
+ATTEMPTS_MAX: Final = 2
+"""Tries of one pass."""
 HANG_S: Final = 10.0
 """A run of milliseconds that takes this long hangs."""
 
-Passing = Callable[[], AbstractContextManager[object]]
-"""Gives what one pass is wrapped in; called once for each pass, in order."""
+
+class Around(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is wrapped in: nothing for the twin, an injection, or protection and injection."""
+
+    passing: Callable[[], AbstractContextManager[object]] = nullcontext
+    """Gives what one pass is wrapped in; called for each pass, in order."""
+    settled: Callable[[], bool] = lambda: True
+    """After a pass: whether what it gave may be used. One that may not is run once again."""
+    updating: Callable[[], AbstractContextManager[object]] = nullcontext
+    """What an update of the weights is wrapped in."""
+
+
+ALONE: Final = Around()
+T = TypeVar("T")
 
 
 class Testee(Protocol):
@@ -57,7 +73,7 @@ class Testee(Protocol):
     """Of its arithmetic."""
     passes: int
 
-    def run(self, passing: Passing = nullcontext) -> Observation:
+    def run(self, around: Around = ALONE) -> Observation:
         """One run from the state at hand; a run that fails or hangs is an observation, too."""
 
     def first_pass(self) -> None:
@@ -75,6 +91,10 @@ class Testee(Protocol):
 
 class _Hang(BaseException):
     """The alarm clock rang; no handler of ``Exception`` within the program stops it."""
+
+
+class _Withheld(BaseException):
+    """A pass that may not be used, twice."""
 
 
 @contextmanager
@@ -107,11 +127,13 @@ class Base:
         storages = {tensor.untyped_storage().data_ptr(): tensor for _, tensor in self._state}
         self._pristine = [(memory, memory.clone()) for memory in map(memory_of, storages.values())]
 
-    def run(self, passing: Passing = nullcontext) -> Observation:
+    def run(self, around: Around = ALONE) -> Observation:
         """See ``Testee``."""
         try:
             with bounded():
-                return self._run(passing)
+                return self._run(around)
+        except _Withheld:
+            return Observation(ending="withheld")
         except _Hang:
             return Observation(ending="hang", detail=f"longer than {HANG_S:g} s")
         except Exception as error:  # Whatever a damaged program raises is what it did, not our fault.
@@ -140,8 +162,18 @@ class Base:
             *((f"input {name}", tensor) for name, tensor in self.subject.inputs()),
         ]
 
-    def _run(self, passing: Passing) -> Observation:
+    def _run(self, around: Around) -> Observation:
         raise NotImplementedError
+
+    def _pass(self, around: Around, work: Callable[[], T], undo: Callable[[], None] = lambda: None) -> T:
+        """One pass, and once again when it may not be used; ``undo`` puts back what the first one changed."""
+        for _ in range(ATTEMPTS_MAX):
+            with around.passing():
+                result = work()
+            if around.settled():
+                return result
+            undo()
+        raise _Withheld
 
 
 class Forward(Base):
@@ -156,13 +188,16 @@ class Forward(Base):
     @torch.inference_mode()
     def first_pass(self) -> None:
         """See ``Testee``."""
-        self._module(self._inputs)
+        self._logits()
+
+    def _logits(self) -> Tensor:
+        found = self._module(self._inputs)
+        logits: Tensor = found[0] if isinstance(found, tuple) else found
+        return logits
 
     @torch.inference_mode()
-    def _run(self, passing: Passing) -> Observation:
-        with passing():
-            found = self._module(self._inputs)
-            logits: Tensor = found[0] if isinstance(found, tuple) else found
+    def _run(self, around: Around) -> Observation:
+        logits = self._pass(around, self._logits)
         loss = F.cross_entropy(logits.flatten(0, -2).float(), self._targets.flatten())
         return observe(logits, float(loss))
 
@@ -196,20 +231,30 @@ def trained(corpus: Corpus, seed: int, config: GPTConfig = SMALL, steps: int = T
     return model
 
 
-def train_step(model: GPT, optimiser: AdamW, batch: Tensor, learning_rate: float) -> float:
-    """Forward, backward, clip, update, as the workloads' trainer does it; the loss.
+def train_step(model: GPT, optimiser: AdamW, batch: Tensor, learning_rate: float) -> None:
+    """Forward, backward, clip, update, as the workloads' trainer does it.
 
     Raises ``ArithmeticError`` when loss or gradient norm is not finite, before anything has changed.
     """
+    update(optimiser, gradients(model, optimiser, batch), learning_rate)
+
+
+def gradients(model: GPT, optimiser: AdamW, batch: Tensor) -> Tensor:
+    """Forward and backward; the norm of the gradients. Raises ``ArithmeticError``."""
     loss = model(batch[:, :-1], batch[:, 1:])[1]
     assert loss is not None, "targets were given"
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM_MAX)
+    optimiser.gather()
+    norm = optimiser.gradient_norm()
     if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(loss)):
-        raise ArithmeticError(f"loss {float(loss.detach()):g}, gradient norm {float(norm):g}")
-    optimiser.step(learning_rate)
-    model.zero_grad(set_to_none=True)
-    return float(loss.detach())
+        raise ArithmeticError(f"loss {float(loss.detach()):g}, gradient norm {float(norm.detach()):g}")
+    return norm
+
+
+def update(optimiser: AdamW, norm: Tensor, learning_rate: float) -> None:
+    """Clip and apply the gradients, and begin anew."""
+    optimiser.step(learning_rate, clipping(norm))
+    optimiser.zero_gradients()
 
 
 def gpt(model: GPT, corpus: Corpus, seed: int, dtype: torch.dtype) -> Forward:
@@ -240,7 +285,7 @@ def stack(corpus: Corpus, seed: int, dtype: torch.dtype, steps: int = TRAINING_S
         inputs, targets = _stack_batch(corpus, 4 * TRAINING_ROWS, seed * 1_000_003 + step)
         F.cross_entropy(module(inputs), targets).backward()
         optimiser.step(LEARNING_RATE)
-        module.zero_grad(set_to_none=True)
+        optimiser.zero_gradients()
     inputs, targets = _stack_batch(corpus, 8 * ROWS, seed)
     return Forward(f"stack-{dtype_name(dtype)}", module, inputs.to(dtype), targets, dtype)
 

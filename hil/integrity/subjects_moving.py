@@ -6,6 +6,7 @@ of ``Train`` hold the past of its training. From there a run goes on for a few p
 judged on windows that it does not train on, after its last step.
 """
 
+from functools import partial
 from typing import Final
 
 import torch
@@ -17,7 +18,7 @@ from flightsw.gpu.workloads.gpt import GPT, Cache, GPTConfig
 from flightsw.gpu.workloads.optimiser import AdamW
 
 from .judging import Observation, observe
-from .subjects import LEARNING_RATE, ROWS, Base, Passing, copy_of, dtype_name, train_step, windows
+from .subjects import LEARNING_RATE, ROWS, Around, Base, copy_of, dtype_name, gradients, update, windows
 from .targets import Named, Subject, key_value_cache
 
 DECODE_ROWS: Final = 4
@@ -64,24 +65,22 @@ class Decode(Base):
     @torch.inference_mode()
     def _feed(self, tokens: Tensor, place: int) -> Tensor:
         """Feed tokens (rows, T) at positions from ``place``; the next one of each row (rows, 1)."""
-        self._logits = self._pass(tokens, place)
-        return self._logits.argmax(dim=-1, keepdim=True)
+        return self._next(tokens, place).argmax(dim=-1, keepdim=True)
 
-    def _pass(self, tokens: Tensor, place: int) -> Tensor:
+    def _next(self, tokens: Tensor, place: int) -> Tensor:
         positions = torch.arange(place, place + tokens.shape[1]).expand(tokens.shape[0], -1)
         return self.model.forward_cached(tokens, self.cache, positions)[:, -1]
 
     @torch.inference_mode()
     def first_pass(self) -> None:
         """See ``Testee``."""
-        self._pass(self._begin, self._used)
+        self._next(self._begin, self._used)
 
     @torch.inference_mode()
-    def _run(self, passing: Passing) -> Observation:
+    def _run(self, around: Around) -> Observation:
         tokens, seen = self._begin, []
         for place in range(self._used, self._used + DECODED_TOKENS):
-            with passing():
-                logits = self._pass(tokens, place)
+            logits = self._pass(around, partial(self._next, tokens, place))
             tokens = logits.argmax(dim=-1, keepdim=True)
             seen.append(logits)
         logits = torch.stack(seen)
@@ -90,7 +89,9 @@ class Decode(Base):
 
 
 class Train(Base):
-    """A few steps of training. ``weights``, ``optimiser``, ``input_data`` and ``random_state`` can be hit between."""
+    """A few steps of training in float32, or *mixed*: float32 weights under a bfloat16 autocast.
+
+    ``weights``, ``optimiser``, ``input_data`` and ``random_state`` can be hit between."""
 
     passes = STEPS
     moves = True
@@ -100,12 +101,11 @@ class Train(Base):
         model: GPT,
         corpus: Corpus,
         seed: int,
-        dtype: torch.dtype,
         *,
         dropout: float = 0.0,
         mixed: bool = False,
     ) -> None:
-        kind = "mixed" if mixed else "dropout" if dropout else dtype_name(dtype)
+        kind = "mixed" if mixed else "dropout" if dropout else "float32"
         config = GPTConfig(
             layers=model.config.layers,
             heads=model.config.heads,
@@ -115,7 +115,7 @@ class Train(Base):
         )
         self.model = GPT(config)
         self.model.load_state_dict(model.state_dict())
-        self.model.to(dtype).train()
+        self.model.train()
         self.optimiser = AdamW(self.model)
         self._mixed = mixed
         self._batches = [
@@ -124,7 +124,7 @@ class Train(Base):
         self._judged = windows(corpus, ROWS, config.context + 1, seed - 1)
         torch.manual_seed(seed)
         for batch in self._batches[:PAST_STEPS]:
-            self._step(batch)
+            update(self.optimiser, self._gradients(batch), LEARNING_RATE)
         self._batches = self._batches[PAST_STEPS:]
         self._random = torch.get_rng_state()
         subject = Subject(
@@ -134,29 +134,35 @@ class Train(Base):
             inputs=lambda: [(f"batch {number}", batch) for number, batch in enumerate(self._batches)],
             generators=(lambda: {"host": torch.default_generator}) if dropout else dict,
         )
-        super().__init__(subject, "bfloat16" if mixed else dtype_name(dtype))
+        super().__init__(subject, "bfloat16" if mixed else "float32")
 
     def restore(self) -> None:
         """See ``Testee``; the random generator and the gradients belong to it."""
         super().restore()
-        self.model.zero_grad(set_to_none=True)
+        self.optimiser.zero_gradients()
         torch.set_rng_state(self._random)
 
     def _all(self) -> list[tuple[str, Tensor]]:
         return [*super()._all(), *((f"moment {name}", tensor) for name, tensor in self.optimiser.state())]
 
-    def _step(self, batch: Tensor) -> None:
+    def _gradients(self, batch: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._mixed):
-            train_step(self.model, self.optimiser, batch, LEARNING_RATE)
+            return gradients(self.model, self.optimiser, batch)
+
+    def _back(self, random: Tensor) -> None:
+        self.optimiser.zero_gradients()
+        torch.set_rng_state(random)
 
     def first_pass(self) -> None:
         """See ``Testee``."""
-        self._step(self._batches[0])
+        self._gradients(self._batches[0])
 
-    def _run(self, passing: Passing) -> Observation:
+    def _run(self, around: Around) -> Observation:
         for batch in self._batches:
-            with passing():
-                self._step(batch)
+            random = torch.get_rng_state()
+            norm = self._pass(around, partial(self._gradients, batch), partial(self._back, random))
+            with around.updating():
+                update(self.optimiser, norm, LEARNING_RATE)
         with torch.inference_mode():
             logits, loss = self.model(self._judged[:, :-1], self._judged[:, 1:])
         return observe(logits, float(loss))

@@ -4,7 +4,7 @@ One seed makes them all: the model is trained once, and every testee has a copy 
 """
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import msgspec
@@ -24,22 +24,34 @@ from .survey import survey
 
 DROPOUT: Final = 0.1
 
-Make = Callable[["Testees", torch.dtype], Base]
-KINDS: Final[dict[str, Make]] = {
-    "gpt": lambda t, dtype: subjects.gpt(t.model, t.corpus, t.seed, dtype),
-    "stack": lambda t, dtype: subjects.stack(t.corpus, t.seed, dtype, t.steps),
-    "decode": lambda t, dtype: Decode(t.model, t.corpus, t.seed, dtype),
-    "train": lambda t, dtype: Train(t.model, t.corpus, t.seed, dtype),
-}
-NAMES: Final[dict[str, Callable[["Testees"], Base]]] = {
-    **{
-        f"{kind}-{subjects.dtype_name(dtype)}": lambda t, make=make, dtype=dtype: make(t, dtype)
-        for kind, make in KINDS.items()
-        for dtype in (torch.float32, torch.bfloat16)
-    },
-    "train-mixed": lambda t: Train(t.model, t.corpus, t.seed, torch.float32, mixed=True),
-    "train-dropout": lambda t: Train(t.model, t.corpus, t.seed, torch.float32, dropout=DROPOUT),
-}
+DTYPES: Final = (torch.float32, torch.bfloat16)
+
+
+def _makers() -> dict[str, Callable[["Testees"], Base]]:
+    """How each testee is made, by its name."""
+    found: dict[str, Callable[[Testees], Base]] = {
+        "train-float32": lambda t: Train(t.model, t.corpus, t.seed),
+        "train-mixed": lambda t: Train(t.model, t.corpus, t.seed, mixed=True),
+        "train-dropout": lambda t: Train(t.model, t.corpus, t.seed, dropout=DROPOUT),
+    }
+    for dtype in DTYPES:
+        name = subjects.dtype_name(dtype)
+        found[f"gpt-{name}"] = partial(_gpt, dtype)
+        found[f"stack-{name}"] = partial(_stack, dtype)
+        found[f"decode-{name}"] = partial(_decode, dtype)
+    return found
+
+
+def _gpt(dtype: torch.dtype, t: "Testees") -> Base:
+    return subjects.gpt(t.model, t.corpus, t.seed, dtype)
+
+
+def _stack(dtype: torch.dtype, t: "Testees") -> Base:
+    return subjects.stack(t.corpus, t.seed, dtype, t.steps)
+
+
+def _decode(dtype: torch.dtype, t: "Testees") -> Base:
+    return Decode(t.model, t.corpus, t.seed, dtype)
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,11 +81,12 @@ class Testees:
         return subjects.trained(self.corpus, self.seed, steps=self.steps)
 
     def named(self, name: str) -> Known:
-        """A testee by its name. Raises ``PlanError`` for an unknown one, and for one that does not repeat itself."""
-        if name not in NAMES:
-            raise PlanError(f'subject "{name}" is unknown; there are {", ".join(NAMES)}')
+        """A testee by its name. Raises ``PlanError`` for an unknown one, or one that does not repeat itself."""
+        makers = _makers()
+        if name not in makers:
+            raise PlanError(f'subject "{name}" is unknown; there are {", ".join(makers)}')
         if name not in self._known:
-            self._known[name] = _known(NAMES[name](self))
+            self._known[name] = _known(makers[name](self))
         return self._known[name]
 
 
@@ -84,9 +97,9 @@ def _known(testee: Base) -> Known:
     again = testee.run()
     testee.restore()
     if twin.ending != "done" or not twin.finite or again != twin:
+        why = twin.detail or again.detail or "other bits"
         raise PlanError(
-            f"subject {testee.subject.name} does not repeat itself undisturbed ({twin.detail or again.detail or 'other bits'}); "
-            "nothing can be judged against it"
+            f"subject {testee.subject.name} does not repeat itself ({why}): nothing can be judged by it"
         )
     info = survey(testee.subject, testee.first_pass, testee.passes)
     testee.restore()
