@@ -1,0 +1,560 @@
+"""The dispatch mode that sees a pass operation by operation, and checks each as its policy says.
+
+Whoever computes under it, a module, a functional call, the backward pass, gets the results of torch's own operators
+on the same operands: a check never changes a bit of a sound result. What is found wrong is done again from its
+operands; if the second result passes, it is handed on in place of the first (finding "recomputed"), else the pass is
+tainted: nothing that came of it may be used.
+
+*Order of one operation.* Verify its arguments against the digests of their producers (transit), compute, check the
+arithmetic (checksum, repetition), digest the result. An alarm of transit has no second source to go back to and
+taints the pass, as does one of an operation that changes its argument: their owner runs the pass again.
+
+*Deferred.* On a device an alarm that the host has to read stops the queue at every operation. There, verdicts stay
+on the device; ``settle`` reads them all at once, and an alarm taints the pass. The pass that follows an alarm is
+looked at in place, so that a doubt can be resolved when its owner runs it again.
+
+*Doubt.* A product that crosses the likely bound twice with the same bits, and not the certain one, is correlated
+rounding (see ``checksum``): no finding. It is counted, and the bound of that operation learns: it is doubled.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flightsw.gpu.integrity import checksum, operations, transit
+from flightsw.gpu.integrity.finding import Detector, Finding, Outcome, Report
+from flightsw.gpu.integrity.operations import Cover
+
+FINDINGS_MAX: Final = 64
+"""Findings of one pass that are reported; further ones only taint it."""
+ROWS_MIN: Final = 16
+"""Rows from which a product with a live right operand is checked by sums. Summing the operand reads all of it once,
+as a thin product does, so a thinner one is repeated: it costs as much and says more."""
+
+_PLAIN: Final = frozenset({Tensor, nn.Parameter, nn.Buffer})
+"""Tensor types that are what they seem."""
+
+Handler = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What is looked at in one pass."""
+
+    checksum: bool = False
+    repeat: bool = False
+    transit: bool = False
+
+    def __bool__(self) -> bool:
+        return self.checksum or self.repeat or self.transit
+
+
+class Tally(msgspec.Struct):
+    """Totals since the guard began."""
+
+    checks: int = 0
+    """Verdicts: products checked, results compared, digests verified."""
+    doubts: int = 0
+    """Clean products that crossed the likely bound."""
+    findings: int = 0
+
+
+class Product(msgspec.Struct, frozen=True):
+    """A product as the check sees it: y = β c + α x w."""
+
+    x: Tensor
+    w: Tensor
+    addend: Tensor | None = None
+    alpha: float = 1.0
+    beta: float = 1.0
+
+
+class Checked(TorchDispatchMode):
+    """Enter it for a pass, between ``begin`` and ``finish``; ``settle`` says whether its results may be used."""
+
+    def __init__(self, report: Report, *, device: str = "cpu", deferred: bool = False, wide: bool = False) -> None:
+        super().__init__()
+        self.look = Look()
+        self.tainted = False
+        self.tally = Tally()
+        self.layer = ""
+        """Layer that is running, where somebody follows that; for people."""
+        self.seen: Counter[tuple[Any, Cover, str]] = Counter()
+        """Operations by operator, cover and layer, since the guard began."""
+        self._report = report
+        self._device = device
+        self._deferred = deferred
+        self._wide = wide
+        self._waiting = deferred
+        self._immediate_next = False
+        self._reported = 0
+        self._plans: dict[Any, tuple[Cover, Handler]] = {}
+        self._names: dict[int, str] = {}
+        self._sums: dict[tuple[Any, ...], tuple[Tensor, int, checksum.Sums]] = {}
+        self._slack: dict[tuple[Any, ...], float] = {}
+        self._transit = transit.Transit()
+        self._margins: list[tuple[Tensor, str]] = []
+        self._flags: list[tuple[Tensor, Detector, str]] = []
+
+    # A pass.
+
+    def begin(self, look: Look) -> None:
+        """A pass begins: what to look at in it."""
+        self.look = look
+        self._transit.clear()
+        self._reported = 0
+        self._waiting = self._deferred and not self._immediate_next
+
+    def finish(self) -> None:
+        """The pass has ended; its digests are dropped, its verdicts may still be on the device."""
+        self._transit.clear()
+
+    def settle(self) -> bool:
+        """Read what is still on the device; whether no pass since the last call is tainted."""
+        margins, self._margins = self._margins, []
+        flags, self._flags = self._flags, []
+        if margins:
+            for (low, high), (_, where) in zip(
+                torch.stack([margin for margin, _ in margins]).tolist(), margins, strict=True
+            ):
+                if not checksum.sound(low, high):
+                    self._taint("checksum", where, "sums of a product do not match those of its operands")
+        if flags:
+            for raised, (_, detector, where) in zip(
+                torch.stack([flag for flag, _, _ in flags]).tolist(), flags, strict=True
+            ):
+                if raised:
+                    self._taint(detector, where, "two readings differ")
+        clean, self.tainted = not self.tainted, False
+        self._immediate_next = not clean
+        return clean
+
+    # Resident weights.
+
+    def know(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Resident weights by name: memory that is guarded, and whose sums are worth keeping."""
+        self._names = {
+            tensor.untyped_storage()._cdata: name for name, tensor in weights if tensor.layout is torch.strided
+        }
+        self._sums.clear()
+
+    def renew(self, *, now: bool) -> None:
+        """Weights have changed by an announced update, or were just verified: old sums are void.
+
+        With ``now`` those in use are taken at once, while the weights are known to be good; else at their next use.
+        """
+        kept = dict(self._sums)
+        self._sums.clear()
+        if now:
+            with torch.no_grad():
+                for key, (w, _, _) in kept.items():
+                    self._sums[key] = (w, _version(w), checksum.sums_of(w))
+
+    # Operations.
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        plan = self._plans.get(func)
+        if plan is None:
+            plan = self._plans[func] = self._plan(func)
+        cover, handler = plan
+        if types and not _PLAIN.issuperset(types):
+            cover, handler = Cover.UNSEEN, partial(self._plain, func)
+        self.seen[func, cover, self.layer] += 1
+        return handler(args, kwargs or {})
+
+    def _plan(self, func: Any) -> tuple[Cover, Handler]:
+        cover = operations.cover_of(func, self._device, deterministic=torch.are_deterministic_algorithms_enabled())
+        handlers = {
+            Cover.CHECKSUM: self._product,
+            Cover.REPEAT: self._repeat,
+            Cover.RANDOM: self._repeat,
+            Cover.CHANGE: self._change,
+            Cover.STORE: self._store,
+            Cover.READ: self._read,
+            Cover.COMPOSITE: self._composite,
+            Cover.STATE: self._state,
+            Cover.UNSTABLE: self._unrepeated,
+        }
+        return cover, partial(handlers.get(cover, self._plain), func)
+
+    def _plain(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Views, and what only makes memory."""
+        return func(*args, **kwargs)
+
+    def _composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with self:
+            result = func.decompose(*args, **kwargs)
+        return self._repeat(func, args, kwargs) if result is NotImplemented else result
+
+    def _unrepeated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._verify(func, args, kwargs)
+        return self._watch(func(*args, **kwargs))
+
+    def _state(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._verify(func, args, kwargs)
+        result = func(*args, **kwargs)
+        for tensor in _tensors(args):
+            self._transit.forget(tensor)
+        return result
+
+    # Repetition.
+
+    def _repeat(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._verify(func, args, kwargs)
+        if not self.look.repeat:
+            return self._watch(func(*args, **kwargs))
+        put_back = _put_back(func, args, kwargs)
+        result = func(*args, **kwargs)
+        first = _fingerprint(result)
+        put_back()
+        again = func(*args, **kwargs)
+        second = _fingerprint(again)
+        self.tally.checks += 1
+        if self._waiting:
+            self._flag("repeat", func, first, second)
+        elif not _same(first, second):
+            put_back()
+            result, first = self._majority(func, (result, first), (again, second), args, kwargs)
+        return self._watch(result, first)
+
+    def _majority(
+        self,
+        func: Any,
+        one: tuple[Any, list[Any]],
+        two: tuple[Any, list[Any]],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[Any, list[Any]]:
+        """A third result decides between two; none agreeing, the pass is tainted."""
+        third = func(*args, **kwargs)
+        found = _fingerprint(third)
+        for result, fingerprint in (two, one):
+            if _same(found, fingerprint):
+                self._find(
+                    "repeat", "recomputed", str(func), "one of two results was wrong, a third agrees with the other"
+                )
+                return result, fingerprint
+        self._taint("repeat", str(func), "no two of three results agree")
+        return third, found
+
+    def _change(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation that writes into its arguments."""
+        self._verify(func, args, kwargs)
+        targets = [
+            args[index] if index < len(args) else kwargs.get(name) for index, name in operations.written(func)
+        ]
+        flat = list(_tensors(targets))
+        if self.look.repeat and flat:
+            copies = {id(tensor): tensor.clone() for tensor in flat}
+            put_back = _put_back(func, args, kwargs)
+            result = func(*args, **kwargs)
+            put_back()
+            again = func(*_replaced(args, copies), **_replaced(kwargs, copies))
+            first = [_digest(tensor) for tensor in flat] + _fingerprint(result)
+            second = [_digest(copies[id(tensor)]) for tensor in flat] + _fingerprint(again)
+            self.tally.checks += 1
+            if self._waiting:
+                self._flag("repeat", func, first, second)
+            elif not _same(first, second):
+                self._taint("repeat", str(func), "a change in place differs from the same change of a copy")
+        else:
+            result = func(*args, **kwargs)
+        self._rewatch(flat)
+        return self._watch(result)
+
+    def _store(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A write that may be done twice: the second one has to leave what the first one left."""
+        target = args[0]
+        accumulates = len(args) > 3 and bool(args[3]) and "index_put" in func._schema.name
+        sources = list(_tensors(args[1:]))
+        if accumulates or kwargs.get("accumulate") or any(_shares(source, target) for source in sources):
+            return self._change(func, args, kwargs)
+        self._verify(func, args[1:], kwargs)
+        result = func(*args, **kwargs)
+        if self.look.repeat:
+            first = [_digest(_stored(func, args))]
+            func(*args, **kwargs)
+            second = [_digest(_stored(func, args))]
+            self.tally.checks += 1
+            if self._waiting:
+                self._flag("repeat", func, first, second)
+            elif not _same(first, second):
+                func(*args, **kwargs)
+                if _same(second, [_digest(_stored(func, args))]):
+                    self._find("repeat", "recomputed", str(func), "stored again: the first write had gone wrong")
+                else:
+                    self._taint("repeat", str(func), "what is read back differs from write to write")
+        self._rewatch([target])
+        return result
+
+    def _read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A value that leaves for the host."""
+        self._verify(func, args, kwargs)
+        result = func(*args, **kwargs)
+        if self.look.repeat:
+            self.tally.checks += 1
+            again = func(*args, **kwargs)
+            if repr(again) != repr(result):
+                result, _ = self._majority(func, (result, [result]), (again, [again]), args, kwargs)
+        return result
+
+    # Products.
+
+    def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        product = _product_of(func, args, kwargs)
+        half = product.x.dtype in (torch.bfloat16, torch.float16)
+        compute: Callable[[], Tensor] = partial(func, *args, **kwargs)
+        if self._wide and half:
+            compute = partial(_wide, product)
+        if not self.look.checksum or product.x.dtype not in operations.FLOATS:
+            if self._wide and half:
+                self._verify(func, args, kwargs)
+                return self._watch(compute().to(product.x.dtype))
+            return self._repeat(func, args, kwargs)
+        self._verify(func, args, kwargs)
+        y = compute()
+        if y.numel() == 0 or product.x.shape[-1] == 0:
+            return y.to(product.x.dtype)
+        sums = self._sums_of(product.w)
+        if sums is None and y.numel() // y.shape[-1] < ROWS_MIN and not (self._wide and half):
+            return self._repeat_of(func, y, args, kwargs)
+        y = self._check(func, product, sums or checksum.sums_of(product.w), y, compute)
+        return self._watch(y.to(product.x.dtype))
+
+    def _repeat_of(self, func: Any, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A thin product that was computed once already."""
+        first, second = [_digest(y)], _fingerprint(again := func(*args, **kwargs))
+        self.tally.checks += 1
+        result: Any = y
+        if self._waiting:
+            self._flag("repeat", func, first, second)
+        elif not _same(first, second):
+            result, first = self._majority(func, (y, first), (again, second), args, kwargs)
+        return self._watch(result, first)
+
+    def _check(
+        self, func: Any, product: Product, sums: checksum.Sums, y: Tensor, compute: Callable[[], Tensor]
+    ) -> Tensor:
+        limits = checksum.bounds(product.x.shape[-1], y.shape[-1], y.dtype)
+        site = (func, product.w.shape, y.shape)
+        factor = sums.scale * (limits.likely * self._slack.get(site, 1.0))
+        found = checksum.residual(y, product.x, sums, product.addend, limits, product.alpha, product.beta)
+        low_high = checksum.margin(found, factor)
+        self.tally.checks += 1
+        if self._waiting:
+            self._margins.append((low_high, self._where(func, product)))
+            return y
+        if checksum.sound(*low_high.tolist()):
+            return y
+        again = compute()
+        where = self._where(func, product)
+        found = checksum.residual(again, product.x, sums, product.addend, limits, product.alpha, product.beta)
+        if checksum.sound(*checksum.margin(found, factor).tolist()):
+            self._find(
+                "checksum", "recomputed", where, "sums of the product did not match, those of a second one do"
+            )
+            return again
+        certain = checksum.margin(found, sums.norm * limits.certain)
+        fresh = checksum.sums_of(product.w)
+        if not _same([sums.rows], [fresh.rows]):
+            self._taint("checksum", where, "the operand does not have the sums it had when it was verified")
+        elif checksum.sound(*certain.tolist()) and _same([_digest(y)], [_digest(again)]):
+            self.tally.doubts += 1
+            self._slack[site] = 2.0 * self._slack.get(site, 1.0)
+        else:
+            self._taint("checksum", where, "sums of the product do not match those of its operands, twice")
+        return again
+
+    def _sums_of(self, w: Tensor) -> checksum.Sums | None:
+        """Kept sums of a resident weight; None for a live operand."""
+        handle = w.untyped_storage()._cdata
+        if handle not in self._names:
+            return None
+        key = (handle, w.storage_offset(), w.shape, w.stride(), w.dtype)
+        held = self._sums.get(key)
+        version = _version(w)
+        if held is None or held[1] != version:
+            held = self._sums[key] = (w.detach(), version, checksum.sums_of(w))
+        return held[2]
+
+    def _where(self, func: Any, product: Product) -> str:
+        name = self._names.get(product.w.untyped_storage()._cdata, self.layer)
+        return f"{func} of {name}" if name else str(func)
+
+    # Transit.
+
+    def _verify(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if not self.look.transit or not len(self._transit):
+            return
+        done: set[int] = set()
+        for tensor in _tensors((args, tuple(kwargs.values())) if kwargs else args):
+            if tensor.layout is not torch.strided:
+                continue
+            held = self._transit.expected(tensor, done)
+            if held is None:
+                continue
+            expected, found = held
+            self.tally.checks += 1
+            if self._waiting:
+                self._flags.append(((expected != found).any(), "transit", str(func)))
+            elif not torch.equal(expected, found):
+                self._taint("transit", str(func), "an argument is not what its producer wrote")
+                self._transit.produced(tensor, found)
+
+    def _watch(self, result: Any, sums: list[Any] | None = None) -> Any:
+        """Digest a result that is fresh memory; ``sums`` are those of its tensors where they are known."""
+        if self.look.transit:
+            known = [one for one in sums if isinstance(one, Tensor)] if sums else None
+            for index, tensor in enumerate(_tensors((result,))):
+                if transit.watchable(tensor) and not self._transit.watched(tensor) and not self._known(tensor):
+                    self._transit.produced(tensor, known[index] if known else None)
+        return result
+
+    def _rewatch(self, tensors: Iterable[Tensor]) -> None:
+        """Memory that was just written by an announced change; a cache of rows has digests of its own."""
+        if not self.look.transit:
+            return
+        for tensor in tensors:
+            if self._transit.watched(tensor) and transit.watchable(tensor):
+                self._transit.produced(tensor)
+
+    def _known(self, tensor: Tensor) -> bool:
+        return tensor.untyped_storage()._cdata in self._names
+
+    # Verdicts.
+
+    def _flag(self, detector: Detector, func: Any, first: list[Any], second: list[Any]) -> None:
+        for one, two in zip(first, second, strict=True):
+            if isinstance(one, Tensor):
+                self._flags.append(((one != two).any(), detector, str(func)))
+
+    def _taint(self, detector: Detector, where: str, detail: str) -> None:
+        self.tainted = True
+        self._find(detector, "contained", where, detail)
+
+    def _find(self, detector: Detector, outcome: Outcome, where: str, detail: str) -> None:
+        self.tally.findings += 1
+        self._reported += 1
+        if self._reported <= FINDINGS_MAX:
+            self._report(Finding(detector=detector, outcome=outcome, where=where, detail=detail))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """Tensors among arguments or results, lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _digest(tensor: Tensor) -> Tensor:
+    """Digest of what a tensor shows, whatever else is in its storage."""
+    if transit.dense(tensor):
+        return transit.digest(tensor.untyped_storage())
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense() if tensor.layout is not torch.sparse_coo else tensor.coalesce().values()
+    return transit.digest(tensor.clone(memory_format=torch.contiguous_format).untyped_storage())
+
+
+def _fingerprint(result: Any) -> list[Any]:
+    """What two results are compared by: digests of tensors, and everything else as it is."""
+    values = result if isinstance(result, list | tuple) else (result,)
+    return [_digest(value) if isinstance(value, Tensor) else repr(value) for value in _flat(values)]
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _same(first: list[Any], second: list[Any]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
+        for one, two in zip(first, second, strict=True)
+    )
+
+
+def _shares(one: Tensor, other: Tensor) -> bool:
+    if one.layout is not torch.strided or other.layout is not torch.strided:
+        return True
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
+
+
+def _stored(func: Any, args: tuple[Any, ...]) -> Tensor:
+    """What a store has left: the elements an index names, or the whole target."""
+    target: Tensor = args[0]
+    if "index_put" not in func._schema.name:
+        return target
+    stored: Tensor = torch.ops.aten.index.Tensor(target, args[1])
+    return stored
+
+
+def _replaced(values: Any, copies: dict[int, Tensor]) -> Any:
+    if isinstance(values, dict):
+        return {key: _replaced(value, copies) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(_replaced(value, copies) for value in values)
+    return copies.get(id(values), values)
+
+
+def _put_back(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], None]:
+    """Puts the generator of a random operation back to where it stands now; nothing for others."""
+    if not operations.is_random(func):
+        return _nothing
+    generator = kwargs.get("generator")
+    if generator is None:
+        device = next((tensor.device for tensor in _tensors(args)), torch.device("cpu"))
+        generator = (
+            torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+        )
+    state = generator.get_state()
+
+    def put_back() -> None:
+        generator.set_state(state)
+
+    return put_back
+
+
+def _nothing() -> None:
+    """Nothing to put back."""
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _product_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Product:
+    match func._schema.name:
+        case "aten::linear":
+            bias = args[2] if len(args) > 2 else kwargs.get("bias")
+            return Product(args[0], args[1].t(), bias)
+        case "aten::addmm" | "aten::baddbmm":
+            return Product(args[1], args[2], args[0], kwargs.get("alpha", 1), kwargs.get("beta", 1))
+        case _:
+            return Product(args[0], args[1])
+
+
+def _wide(product: Product) -> Tensor:
+    """The product of half-precision operands in float32, not rounded."""
+    x, w = product.x, product.w
+    if x.is_cuda and x.dim() == w.dim():
+        overload = torch.ops.aten.mm.dtype if x.dim() == 2 else torch.ops.aten.bmm.dtype
+        y: Tensor = overload(x, w, torch.float32)
+    else:
+        y = torch.matmul(x.float(), w.float())
+    if product.alpha != 1:
+        y = y * product.alpha
+    if product.addend is not None and product.beta != 0:
+        y = y + product.addend.float() * product.beta
+    return y

@@ -1,0 +1,102 @@
+"""Transit: a result is digested by its producer and verified by every consumer.
+
+A check of arithmetic sees what an operation computed. What happens to the result afterwards, between the write of
+the producer and the read of a consumer that may come a whole backward pass later, is seen here. A digest belongs to
+a storage, so a view (a slice, a transposition) needs none of its own and costs nothing.
+
+*Digest.* The memory is read as 64-bit words in rows of ``COLUMNS``; the digest is the sum of the rows, modulo 2⁶⁴.
+A result of up to ``COLUMNS`` words is its own digest, and compared bit by bit. In a longer one any damage within a
+single word is seen, and any of several words of which one is alone in its column. ``COLUMNS`` is prime: a damage of
+regular stride (a lane, a bank, a line) puts two words into one column only at distances of a multiple of 8,168
+bytes, which no power of two is. A single sum would not do: two flips of the same bit cancel in half of all cases.
+
+Digests are dropped at the end of a pass. Memory is held by weak references: nothing lives longer for being watched.
+"""
+
+from typing import Any, Final
+
+import torch
+
+COLUMNS: Final = 1021
+"""Words of a row, prime."""
+WORD_BYTES: Final = 8
+
+
+def digest(storage: torch.UntypedStorage) -> torch.Tensor:
+    """Sums of the columns of a storage: int64 (at most ``COLUMNS`` + 1,), on its device."""
+    size = storage.nbytes()
+    count = size // WORD_BYTES
+    words = torch.empty(0, dtype=torch.int64, device=storage.device).set_(storage, 0, (count,), (1,))
+    if count <= COLUMNS:
+        sums = words.clone()
+    else:
+        rows = count // COLUMNS
+        whole = rows * COLUMNS
+        sums = words[:whole].view(rows, COLUMNS).sum(0)
+        if whole < count:
+            sums[: count - whole] += words[whole:]
+    if rest := size % WORD_BYTES:
+        tail = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, size - rest, (rest,), (1,))
+        sums = torch.cat((sums, tail.to(torch.int64)))
+    return sums
+
+
+def watchable(tensor: torch.Tensor) -> bool:
+    """Whether it has bytes of its own that can be summed."""
+    return dense(tensor) and tensor.device.type != "meta"
+
+
+def dense(tensor: torch.Tensor) -> bool:
+    """Whether it shows every byte of its storage, so that the storage's digest is its own."""
+    if tensor.layout is not torch.strided:
+        return False
+    size = tensor.numel() * tensor.element_size()
+    return size > 0 and size == tensor.untyped_storage().nbytes()
+
+
+class Transit:
+    """Digests of the results of one pass, by storage."""
+
+    def __init__(self) -> None:
+        self._digests: dict[int, tuple[Any, torch.Tensor]] = {}
+
+    def clear(self) -> None:
+        """Forget all: a pass begins or has ended."""
+        self._digests.clear()
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def produced(self, tensor: torch.Tensor, sums: torch.Tensor | None = None) -> None:
+        """Begin to watch a fresh result; ``sums`` when its digest is known already."""
+        storage = tensor.untyped_storage()
+        # While a weak reference is held, torch gives the handle to no other storage.
+        self._digests[storage._cdata] = (_Weak(storage), digest(storage) if sums is None else sums)
+
+    def watched(self, tensor: torch.Tensor) -> bool:
+        """Whether its storage has a digest."""
+        return tensor.untyped_storage()._cdata in self._digests
+
+    def expected(self, tensor: torch.Tensor, done: set[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Digest at production and digest now; None when nobody watches it, or its storage is ``done`` already."""
+        storage = tensor.untyped_storage()
+        handle = storage._cdata
+        held = self._digests.get(handle)
+        if held is None or handle in done:
+            return None
+        done.add(handle)
+        return held[1], digest(storage)
+
+    def forget(self, tensor: torch.Tensor) -> None:
+        """Watch it no longer: its contents have changed by an announced write."""
+        self._digests.pop(tensor.untyped_storage()._cdata, None)
+
+
+class _Weak:
+    """A weak reference to a storage's memory."""
+
+    def __init__(self, storage: torch.UntypedStorage) -> None:
+        self._handle = storage._weak_ref()  # type: ignore[attr-defined]
+
+    def __del__(self) -> None:
+        torch.UntypedStorage._free_weak_ref(self._handle)  # type: ignore[attr-defined]
