@@ -177,7 +177,7 @@ class Base:
 
 
 class Forward(Base):
-    """A module that maps a fixed batch to logits (…, classes); one pass, in inference mode."""
+    """A module that maps a fixed batch to logits (…, classes); one pass, without a graph."""
 
     def __init__(self, name: str, module: nn.Module, inputs: Tensor, targets: Tensor, dtype: torch.dtype) -> None:
         self._module = module.to(dtype).eval().requires_grad_(False)
@@ -185,7 +185,7 @@ class Forward(Base):
         subject = Subject(name=name, module=self._module, inputs=lambda: [("tokens", self._inputs)])
         super().__init__(subject, dtype_name(dtype))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def first_pass(self) -> None:
         """See ``Testee``."""
         self._logits()
@@ -195,7 +195,7 @@ class Forward(Base):
         logits: Tensor = found[0] if isinstance(found, tuple) else found
         return logits
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _run(self, around: Around) -> Observation:
         logits = self._pass(around, self._logits)
         loss = F.cross_entropy(logits.flatten(0, -2).float(), self._targets.flatten())

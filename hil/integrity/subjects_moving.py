@@ -28,7 +28,7 @@ HELD_TOKENS: Final = 4
 DECODED_TOKENS: Final = 8
 """Passes of a run."""
 TRAIN_ROWS: Final = 8
-STEPS: Final = 3
+STEPS: Final = 2
 """Optimiser steps of a run."""
 PAST_STEPS: Final = 30
 """Steps that filled the moments."""
@@ -46,7 +46,7 @@ class Decode(Base):
         self._used = PROMPT_TOKENS + HELD_TOKENS
         self._begin = windows(corpus, DECODE_ROWS, PROMPT_TOKENS, seed)
         self._twin_tokens: Tensor | None = None
-        with torch.inference_mode():
+        with torch.no_grad():
             self._begin = self._feed(self._begin, 0)
             for place in range(PROMPT_TOKENS, self._used):
                 self._begin = self._feed(self._begin, place)
@@ -62,7 +62,7 @@ class Decode(Base):
     def _all(self) -> list[tuple[str, Tensor]]:
         return [*super()._all(), *((f"cache {name}", tensor) for name, tensor in key_value_cache(self.cache))]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _feed(self, tokens: Tensor, place: int) -> Tensor:
         """Feed tokens (rows, T) at positions from ``place``; the next one of each row (rows, 1)."""
         return self._next(tokens, place).argmax(dim=-1, keepdim=True)
@@ -71,12 +71,12 @@ class Decode(Base):
         positions = torch.arange(place, place + tokens.shape[1]).expand(tokens.shape[0], -1)
         return self.model.forward_cached(tokens, self.cache, positions)[:, -1]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def first_pass(self) -> None:
         """See ``Testee``."""
         self._next(self._begin, self._used)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _run(self, around: Around) -> Observation:
         tokens, seen = self._begin, []
         for place in range(self._used, self._used + DECODED_TOKENS):
@@ -163,6 +163,6 @@ class Train(Base):
             norm = self._pass(around, partial(self._gradients, batch), partial(self._back, random))
             with around.updating():
                 update(self.optimiser, norm, LEARNING_RATE)
-        with torch.inference_mode():
+        with torch.no_grad():
             logits, loss = self.model(self._judged[:, :-1], self._judged[:, 1:])
         return observe(logits, float(loss))
