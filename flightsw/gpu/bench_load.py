@@ -31,7 +31,8 @@ from flightsw.gpu.protocol import TrainSpec
 from flightsw.gpu.workloads import corpus
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, Cache
 from flightsw.gpu.workloads.job import JobFault, pick_device
-from flightsw.gpu.workloads.trainer import NonFinite, Trainer, model_config
+from flightsw.gpu.workloads.recipe import model_config
+from flightsw.gpu.workloads.trainer import NonFinite, Trainer
 from flightsw.link import load
 from flightsw.link.load import Answer, Order
 

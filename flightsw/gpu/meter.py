@@ -35,10 +35,10 @@ class Meter:
         """Finished micro-batches."""
         return self._count[0]
 
-    def add(self, busy_s: float) -> None:
-        """One more micro-batch of ``busy_s`` seconds."""
+    def add(self, busy_s: float, micro_batches: int = 1) -> None:
+        """``busy_s`` more seconds, in which so many micro-batches were finished."""
         self._busy[0] += busy_s
-        self._count[0] = (self._count[0] + 1) % 2**64
+        self._count[0] = (self._count[0] + micro_batches) % 2**64
 
 
 def _mapped(path: str) -> mmap.mmap:

@@ -12,7 +12,7 @@ from flightsw.gpu.workloads import optimiser
 
 @pytest.mark.parametrize(("inner", "tolerance"), [(32, 0.0), (5, 6e-8)], ids=["whole vectors", "with a rest"])
 def test_it_takes_the_steps_of_torch_s_own_class(inner, tolerance):
-    """To the bit where a parameter is whole vectors; the rest of one is rounded otherwise by torch's scalar loop."""
+    """To the bit where a parameter is whole vectors; torch's scalar loop rounds the rest of one otherwise."""
 
     def model():
         torch.manual_seed(3)
@@ -41,31 +41,32 @@ def test_it_takes_the_steps_of_torch_s_own_class(inner, tolerance):
 def test_parameters_and_gradients_live_in_flat_memory_and_a_gradient_elsewhere_is_brought_there():
     model = nn.Sequential(nn.Linear(16, 5), nn.LayerNorm(5))
     own = optimiser.AdamW(model)
-    assert {p.untyped_storage().data_ptr() for p in model.parameters()} == {
-        own.weights.untyped_storage().data_ptr()
-    }
+    homes = {tensor.untyped_storage().data_ptr() for _, tensor in own.flat()}
+    assert {p.untyped_storage().data_ptr() for p in model.parameters()} < homes
     model.zero_grad()
     model(torch.ones(2, 16)).square().sum().backward()
-    assert own.gradients.abs().sum() == 0.0
+    assert all(gradients.abs().sum() == 0.0 for gradients in own.gradients())
     own.step(0.1)
-    torch.testing.assert_close(own.gradients.norm(), own.gradient_norm())
-    assert own.gradients.abs().sum() > 0.0
+    torch.testing.assert_close(torch.cat(own.gradients()).norm(), own.gradient_norm())
+    assert all(gradients.abs().sum() > 0.0 for gradients in own.gradients())
     own.zero_gradients()
+    model.zero_grad()
     with pytest.raises(AssertionError, match="a step needs a backward pass"):
-        model.zero_grad()
         own.step(0.1)
 
 
-def test_chunks_are_every_word_once_matrices_with_decay():
-    model = nn.Sequential(nn.Linear(900, 900), nn.LayerNorm(900))
-    own = optimiser.AdamW(model)
-    assert [(chunk.first, chunk.last) for chunk in own.chunks] == [(0, 8), (8, 13)]
-    parts = [part for chunk in own.chunks for part in chunk.parts]
-    assert sum(len(part.weights) for part in parts) == len(own.weights)
-    assert [part.decay for part in parts] == [optimiser.WEIGHT_DECAY, optimiser.WEIGHT_DECAY, 0.0]
-    for chunk in own.chunks:
-        words = sum(len(part.weights) for part in chunk.parts)
-        assert -(-words // optimiser.BLOCK_WORDS) == chunk.last - chunk.first
+def test_chunks_are_every_word_of_each_group_once():
+    own = optimiser.AdamW(nn.Sequential(nn.Linear(900, 900), nn.LayerNorm(900)))
+    assert [(group.name, group.decay) for group in own.groups] == [("matrices", 0.1), ("vectors", 0.0)]
+    assert [(chunk.group, chunk.first, chunk.last) for chunk in own.chunks] == [(0, 0, 8), (0, 8, 13), (1, 0, 1)]
+    for number, group in enumerate(own.groups):
+        words = sum(len(chunk.rows.weights) for chunk in own.chunks if chunk.group == number)
+        assert words == len(group.rows.weights)
+
+
+def test_a_model_without_vectors_has_one_group():
+    own = optimiser.AdamW(nn.Linear(8, 8, bias=False))
+    assert [group.name for group in own.groups] == ["matrices"]
 
 
 def test_moments_come_under_the_names_of_their_parameters():

@@ -17,7 +17,9 @@ from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.workloads import corpus, train
 from flightsw.gpu.workloads.gpt import PRESETS, GPTConfig, Preset
 from flightsw.gpu.workloads.job import Job, JobFault, pick_device
-from flightsw.gpu.workloads.trainer import NonFinite, Trainer, Unfit, learning_rate_factor
+from flightsw.gpu.workloads.recipe import learning_rate_factor
+from flightsw.gpu.workloads.session import ROLLBACKS_MAX, SLOW_MICRO_BATCHES
+from flightsw.gpu.workloads.trainer import NonFinite, Trainer, Unfit
 
 WAIT_S = 30.0
 
@@ -196,6 +198,7 @@ def test_a_step_that_is_not_finite_is_not_applied(spec):
 
 
 def test_a_non_finite_loss_goes_back_to_the_last_verified_generation(spec):
+    spec = replace(spec, integrity="off")  # Else the word is put right: test_training_integrity.
     straight = steps(train.prepare(spec), 9)
     with_a_checkpoint(spec, 5)
     daemon = Daemon()
@@ -213,6 +216,7 @@ def test_a_non_finite_loss_goes_back_to_the_last_verified_generation(spec):
 
 
 def test_without_a_checkpoint_it_goes_back_to_the_start(spec):
+    spec = replace(spec, integrity="off")  # Else the word is put right: test_training_integrity.
     straight = steps(train.prepare(spec), 3)
     daemon = Daemon()
     session = train.Session(spec, daemon.job)
@@ -225,6 +229,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_start(spec):
 
 
 def test_rollbacks_that_do_not_help_end_the_job(spec):
+    spec = replace(spec, integrity="off")  # Else the word is put right: test_training_integrity.
     daemon = Daemon()
     session = train.Session(spec, daemon.job)
 
@@ -232,11 +237,11 @@ def test_rollbacks_that_do_not_help_end_the_job(spec):
         session.trainer.live()["model.norm.weight"][0] = math.nan
         session.turn()
 
-    for _ in range(train.ROLLBACKS_MAX):
+    for _ in range(ROLLBACKS_MAX):
         damaged_turn()
     with pytest.raises(JobFault, match="3 rollbacks did not help"):
         damaged_turn()
-    assert len(daemon.all(protocol.Fault)) == train.ROLLBACKS_MAX
+    assert len(daemon.all(protocol.Fault)) == ROLLBACKS_MAX
     session.close()
 
 
@@ -331,7 +336,7 @@ def test_it_ends_at_max_steps_with_a_checkpoint_and_a_journal(spec, tmp_path):
 def test_slow_micro_batches_are_told_once(spec):
     daemon = Daemon()
     session = train.Session(replace(spec, micro_batch_max_s=1e-6), daemon.job)
-    for _ in range(3 * train.SLOW_MICRO_BATCHES):
+    for _ in range(3 * SLOW_MICRO_BATCHES):
         session.turn()
     (fault,) = daemon.all(protocol.Fault)
     assert fault.code == "micro_batch"

@@ -12,7 +12,7 @@ from flightsw.gpu import protocol
 from flightsw.gpu.integrity import training_guard
 from flightsw.gpu.integrity.training_guard import Config, Observed, State
 from flightsw.gpu.workloads import train
-from flightsw.gpu.workloads.trainer import learning_rate_factor
+from flightsw.gpu.workloads.recipe import learning_rate_factor
 
 CONFIG = Config()
 

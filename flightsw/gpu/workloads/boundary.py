@@ -1,9 +1,9 @@
 """What a training step begins with besides weights: random states and counters, each kept three ways.
 
 A generator's state is a few kilobytes, and a wrong bit in it changes every later step without any trace in the
-numbers. So the states at a boundary are held in two copies and under a digest (xxh3-128); any one of the three may
-be hit and the other two say what it was. The live generators are compared with what they were left as whenever work
-goes on, and a step that is run again starts from the good copy.
+numbers. So the states at a boundary are held in two copies and under a digest (xxh3-128); any one of the three
+may be hit and the other two say what it was. The live generators are compared with what they were left as
+whenever work goes on, and a step that is run again starts from the good copy.
 """
 
 from collections.abc import Mapping
@@ -52,9 +52,9 @@ class Boundary:
         return self._copies[0]
 
     def differing(self, states: Mapping[str, Tensor]) -> list[str]:
-        """Names under which ``states`` are not those of the boundary. Raises ``Lost``."""
+        """Names of those among ``states`` that are not as they were at the boundary. Raises ``Lost``."""
         good = self.states()
-        return [name for name in good if name not in states or not torch.equal(states[name], good[name])]
+        return [name for name, state in states.items() if not torch.equal(state, good[name])]
 
 
 def fingerprint(state: Tensor) -> str:

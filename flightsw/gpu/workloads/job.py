@@ -134,6 +134,17 @@ class Job:
         self.meter.add(busy_s)
         self.pacer.spent(busy_s)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Time a bounded piece of work that is no micro-batch and waits for no turn: verifying what is to be saved.
+        It counts as busy, for the meter and for the pacer."""
+        started_s = time.monotonic()
+        yield
+        busy_s = time.monotonic() - started_s
+        self.progress.busy_s += busy_s
+        self.meter.add(busy_s, micro_batches=0)
+        self.pacer.spent(busy_s)
+
     def _wake(self) -> None:
         self.pacer.wake()
         with self._arrived:

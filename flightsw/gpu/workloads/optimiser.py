@@ -4,21 +4,23 @@
 processor time on every start of a worker, which is every recovery. Here moments exist from the start under the
 names of their parameters, as a checkpoint wants them, and are only ever changed in place.
 
-*Flat.* Weights, gradients and both moments lie in one row of memory each, in the same order, matrices first. The
-model's parameters and their gradients are views of them. So a digest reads four regions where there would be four
-for every parameter, a snapshot is four copies, and an update goes through all of it chunk by chunk, four short
-pieces at a time that stay in the cache. A parameter begins at a multiple of ``ALIGNMENT_WORDS``, the padding is
-zero and stays so.
+*Flat.* There are two groups: matrices, which decay, and the rest, which does not. Weights, gradients and both
+moments of a group lie in one row of memory each, in the same order; the model's parameters and their gradients
+are views of them. So a digest reads eight regions where there would be four for every parameter, a snapshot is as
+many copies, and an update goes through all of it chunk by chunk, four short pieces at a time that stay in the
+cache. A parameter begins at a multiple of ``ALIGNMENT_WORDS``; the padding is zero and stays so.
 
 The update is elementwise, so where a chunk ends changes no bit as long as it is a multiple of a vector.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 import torch
 from torch import Tensor, nn
+
+from flightsw.gpu.integrity.digest import BLOCK_WORDS
 
 BETAS: Final = (0.9, 0.99)
 EPSILON: Final = 1e-8
@@ -27,77 +29,89 @@ WEIGHT_DECAY: Final = 0.1
 ALIGNMENT_WORDS: Final = 128
 """512 bytes: what CUDA's allocator gives a tensor of its own, and more than any processor's vector."""
 CHUNK_BLOCKS: Final = {"cpu": 8, "cuda": 256}
-"""Blocks of 2¹⁶ words that are updated at once: on a processor to stay in its cache, on a card to fill it."""
-BLOCK_WORDS: Final = 1 << 16
+"""Digest blocks that are updated at once: on a processor to stay in its cache, on a card to fill it."""
 
 
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """Views of some words of weights, gradients and moments that are updated by one call; ``decay`` is theirs."""
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights, gradients and moments of the same parameters: float32 (words,) each."""
 
     weights: Tensor
     gradients: Tensor
     averages: Tensor
     squares: Tensor
-    decay: float
+
+    @property
+    def state(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What an update changes."""
+        return self.weights, self.averages, self.squares
+
+    def cut(self, start: int, stop: int) -> "Rows":
+        """Views of some words."""
+        return Rows(
+            weights=self.weights[start:stop],
+            gradients=self.gradients[start:stop],
+            averages=self.averages[start:stop],
+            squares=self.squares[start:stop],
+        )
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Whole blocks, ``first`` to ``last`` (not included), in one part or two: with decay, without."""
+    """Words of a group that are updated at once: its digest blocks ``first`` to ``last`` (not included)."""
 
+    group: int
     first: int
     last: int
-    parts: tuple[Part, ...]
+    rows: Rows
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters with the same decay. ``count``, float32 0-d, is the number of their steps."""
+
+    name: str
+    decay: float
+    rows: Rows
+    count: Tensor
 
 
 class AdamW:
-    """Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101). Takes over the memory of the parameters.
-
-    ``weights``, ``gradients``, ``averages`` and ``squares`` are float32 (words,); ``counts`` float32 (parameters,).
-    """
+    """Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101). Takes over the memory of the parameters."""
 
     def __init__(self, model: nn.Module) -> None:
-        named = sorted(model.named_parameters(), key=lambda item: item[1].dim() < 2)  # Stable: matrices first.
-        device = named[0][1].device
+        named = list(model.named_parameters())
         assert all(parameter.dtype is torch.float32 for _, parameter in named), "master weights are float32"
-        places: list[int] = []
-        words = matrix_words = 0
-        for _, parameter in named:
-            places.append(words)
-            words += -(-parameter.numel() // ALIGNMENT_WORDS) * ALIGNMENT_WORDS
-            matrix_words = words if parameter.dim() >= 2 else matrix_words
-        self.weights, self.gradients, self.averages, self.squares = (
-            torch.zeros(words, dtype=torch.float32, device=device) for _ in range(4)
-        )
-        self.counts = torch.zeros(len(named), dtype=torch.float32, device=device)
-        """Steps of each parameter; they are the same for all."""
-        self._scaled = torch.empty(0, device=device)
+        matrices = [(name, parameter) for name, parameter in named if parameter.dim() >= 2]
+        vectors = [(name, parameter) for name, parameter in named if parameter.dim() < 2]
         self._own: list[tuple[nn.Parameter, Tensor]] = []
         self._state: dict[str, Tensor] = {}
-        for number, ((name, parameter), place) in enumerate(zip(named, places, strict=True)):
-            view = self.weights[place : place + parameter.numel()].view(parameter.shape)
-            view.copy_(parameter.detach())
-            parameter.data = view
-            self._own.append((parameter, self._view(self.gradients, place, parameter)))
-            self._state[f"{name}.exp_avg"] = self._view(self.averages, place, parameter)
-            self._state[f"{name}.exp_avg_sq"] = self._view(self.squares, place, parameter)
-            self._state[f"{name}.step"] = self.counts[number]
-        self.chunks = tuple(self._chunks(matrix_words, CHUNK_BLOCKS.get(device.type, 1)))
+        self._scaled = torch.empty(0, device=named[0][1].device)
+        self.groups = tuple(
+            self._group(name, decay, members)
+            for name, decay, members in (("matrices", WEIGHT_DECAY, matrices), ("vectors", 0.0, vectors))
+            if members
+        )
+        self.chunks = tuple(_chunks(self.groups, CHUNK_BLOCKS.get(named[0][1].device.type, 1)))
         self.zero_gradients()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Tensors beside the weights, named ``<parameter>.<moment>``: always the same objects."""
         yield from self._state.items()
 
-    def flat(self) -> tuple[tuple[str, Tensor], ...]:
-        """The rows of memory that are training state, by name."""
-        return (
-            ("weights", self.weights), ("exp_avg", self.averages), ("exp_avg_sq", self.squares),
-            ("step counts", self.counts),
-        )  # fmt: skip
+    def flat(self) -> Iterator[tuple[str, Tensor]]:
+        """All memory that is training state, by name."""
+        for group in self.groups:
+            yield f"weights of {group.name}", group.rows.weights
+            yield f"exp_avg of {group.name}", group.rows.averages
+            yield f"exp_avg_sq of {group.name}", group.rows.squares
+            yield f"step count of {group.name}", group.count
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """Memory of the gradients, float32 (words,) a group."""
+        return tuple(group.rows.gradients for group in self.groups)
 
     def zero_gradients(self) -> None:
         """Before the first backward pass of a step."""
-        self.gradients.zero_()
+        for gradients in self.gradients():
+            gradients.zero_()
         for parameter, view in self._own:
             parameter.grad = view
 
@@ -117,50 +131,61 @@ class AdamW:
     def step(self, learning_rate: float, scale: Tensor | None = None) -> None:
         """Apply the gradients, times ``scale`` (0-d), to every parameter."""
         self.gather()
-        count = self.next_count()
+        counts = self.next_counts()
         for chunk in self.chunks:
-            for part in chunk.parts:
-                self.update(part, part, count, learning_rate, scale)
-        self.counts.add_(1.0)
+            self.update(chunk, chunk.rows, counts, learning_rate, scale)
+        self.count_on()
 
-    def next_count(self) -> Tensor:
-        """Number of the step that comes, 0-d."""
-        return self.counts[0] + 1.0
+    def next_counts(self) -> tuple[Tensor, ...]:
+        """Number of the step that comes, 0-d for each group."""
+        return tuple(group.count + 1.0 for group in self.groups)
+
+    def count_on(self) -> None:
+        """The step is done."""
+        for group in self.groups:
+            group.count.add_(1.0)
 
     @torch.no_grad()
     def update(
-        self, target: Part, source: Part, count: Tensor, learning_rate: float, scale: Tensor | None = None
+        self, chunk: Chunk, target: Rows, counts: Sequence[Tensor], learning_rate: float, scale: Tensor | None
     ) -> None:
-        """Change weights and moments of ``target`` in place by the gradients of ``source``, which are only read."""
-        gradients = source.gradients
+        """Change weights and moments of ``target`` in place, by the gradients of ``chunk``, which are only read."""
+        gradients = chunk.rows.gradients
         if scale is not None:
             if len(self._scaled) < len(gradients):
                 self._scaled = torch.empty_like(gradients)
             gradients = torch.mul(gradients, scale, out=self._scaled[: len(gradients)])
         torch._fused_adamw_(
-            [target.weights], [gradients], [target.averages], [target.squares], [], [count],
-            lr=learning_rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=source.decay, eps=EPSILON,
-            amsgrad=False, maximize=False,
+            [target.weights], [gradients], [target.averages], [target.squares], [], [counts[chunk.group]],
+            lr=learning_rate, beta1=BETAS[0], beta2=BETAS[1], weight_decay=self.groups[chunk.group].decay,
+            eps=EPSILON, amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    @staticmethod
-    def _view(flat: Tensor, place: int, parameter: Tensor) -> Tensor:
-        return flat[place : place + parameter.numel()].view(parameter.shape)
+    def _group(self, name: str, decay: float, members: list[tuple[str, nn.Parameter]]) -> Group:
+        lengths = [-(-parameter.numel() // ALIGNMENT_WORDS) * ALIGNMENT_WORDS for _, parameter in members]
+        device = members[0][1].device
+        weights, gradients, averages, squares = (
+            torch.zeros(sum(lengths), dtype=torch.float32, device=device) for _ in range(4)
+        )
+        rows = Rows(weights=weights, gradients=gradients, averages=averages, squares=squares)
+        count = torch.zeros((), dtype=torch.float32, device=device)
+        place = 0
+        for (member, parameter), length in zip(members, lengths, strict=True):
+            own = rows.cut(place, place + parameter.numel())
+            shape = parameter.shape
+            own.weights.view(shape).copy_(parameter.detach())
+            parameter.data = own.weights.view(shape)
+            self._own.append((parameter, own.gradients.view(shape)))
+            self._state[f"{member}.exp_avg"] = own.averages.view(shape)
+            self._state[f"{member}.exp_avg_sq"] = own.squares.view(shape)
+            self._state[f"{member}.step"] = count
+            place += length
+        return Group(name=name, decay=decay, rows=rows, count=count)
 
-    def _chunks(self, matrix_words: int, blocks: int) -> Iterator[Chunk]:
-        words = len(self.weights)
+
+def _chunks(groups: Sequence[Group], blocks: int) -> Iterator[Chunk]:
+    for number, group in enumerate(groups):
+        words = len(group.rows.weights)
         for first in range(0, -(-words // BLOCK_WORDS), blocks):
-            start, stop = first * BLOCK_WORDS, min((first + blocks) * BLOCK_WORDS, words)
-            middle = min(max(start, matrix_words), stop)
-            parts = tuple(
-                Part(
-                    weights=self.weights[begin:end],
-                    gradients=self.gradients[begin:end],
-                    averages=self.averages[begin:end],
-                    squares=self.squares[begin:end],
-                    decay=decay,
-                )
-                for begin, end, decay in ((start, middle, WEIGHT_DECAY), (middle, stop, 0.0))
-                if begin < end
-            )
-            yield Chunk(first, -(-stop // BLOCK_WORDS), parts)
+            stop = min((first + blocks) * BLOCK_WORDS, words)
+            yield Chunk(number, first, -(-stop // BLOCK_WORDS), group.rows.cut(first * BLOCK_WORDS, stop))

@@ -15,7 +15,6 @@ A step whose loss or gradient is not finite is never applied: ``NonFinite`` leav
 """
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -29,14 +28,11 @@ from flightsw.gpu.checkpoint.format import Facts, Manifest
 from flightsw.gpu.protocol import TrainSpec
 from flightsw.gpu.workloads.batches import Batch, Batches
 from flightsw.gpu.workloads.corpus import Corpus
-from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
+from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.job import JobFault
 from flightsw.gpu.workloads.optimiser import AdamW
+from flightsw.gpu.workloads.recipe import clipping, learning_rate_factor, model_config
 
-WARMUP_STEPS: Final = 30
-DECAY_STEPS: Final = 1000
-"""Step from which the learning rate falls with 1/√step."""
-GRADIENT_NORM_MAX: Final = 1.0
 SPLIT_TRIALS: Final = 4
 """Passes that are timed for each split that is tried; the first one warms up."""
 SPLIT_MARGIN: Final = 0.7
@@ -51,33 +47,12 @@ class Unfit(Exception):
     """A whole, verified checkpoint that belongs to another job: other model, other corpus."""
 
 
-def make_deterministic(*, compiled: bool) -> None:
-    """Choose bit-reproducible kernels. Call before anything has touched CUDA: cuBLAS reads its variable once."""
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    if compiled:
-        torch.use_deterministic_algorithms(True)
-    else:
-        # The same switch for eager kernels. The call above loads the compiler: seconds at every start.
-        torch.set_deterministic_debug_mode("error")
-    torch.backends.cudnn.benchmark = False
-    # The memory-efficient attention kernel adds gradients in no fixed order; flash and math can do better.
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def model_config(preset: str) -> GPTConfig:
-    """Model of a preset; ``JobFault`` names the presets when there is none such."""
-    if preset not in PRESETS:
-        raise JobFault("spec", f'preset "{preset}" is unknown; there are {", ".join(PRESETS)}')
-    return PRESETS[preset].model
-
-
 class Trainer:
     """One model in training. ``step``, ``loss`` (of the last step, NaN before) and ``tokens`` are job totals.
 
-    ``micro_batch`` is all of it. Whoever looks between the parts of a step calls ``run_part`` until it says that the
-    gradients are there, then ``gradient_norm``, changes the weights, and ends the step with ``stepped``; until then
-    ``go_back`` returns to the boundary.
+    ``micro_batch`` is all of it. Whoever looks between the parts of a step calls ``run_part`` until it says that
+    the gradients are there, then ``gradient_norm``, changes the weights, and ends the step with ``stepped``; until
+    then ``go_back`` returns to the boundary.
     """
 
     def __init__(self, spec: TrainSpec, corpus: Corpus, device: torch.device) -> None:
@@ -322,13 +297,3 @@ class Trainer:
 
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype
-
-
-def learning_rate_factor(step: int) -> float:
-    """Share of the peak learning rate for the update after ``step`` finished steps: 0 to 1."""
-    return min((step + 1) / WARMUP_STEPS, math.sqrt(DECAY_STEPS / max(step, DECAY_STEPS)))
-
-
-def clipping(norm: Tensor) -> Tensor:
-    """Factor (0-d, at most 1) that brings gradients of this norm (0-d) under ``GRADIENT_NORM_MAX``, as torch has it."""
-    return torch.clamp(GRADIENT_NORM_MAX / (norm + 1e-6), max=1.0)
