@@ -1,9 +1,9 @@
 """The dispatch mode that sees a pass operation by operation, and checks each as its policy says.
 
-Whoever computes under it, a module, a functional call, the backward pass, gets the results of torch's own operators
-on the same operands: a check never changes a bit of a sound result. What is found wrong is done again from its
-operands; if the second result passes, it is handed on in place of the first (finding "recomputed"), else the pass is
-tainted: nothing that came of it may be used.
+Whoever computes under it, a module, a functional call, the backward pass, gets the results of torch's own
+operators on the same operands: a check never changes a bit of a sound result. What is found wrong is done again
+from its operands; if the second result passes, it is handed on in place of the first (finding "recomputed"), else
+the pass is tainted: nothing that came of it may be used.
 
 *Order of one operation.* Verify its arguments against the digests of their producers (transit), compute, check the
 arithmetic (checksum, repetition), digest the result. An alarm of transit has no second source to go back to and
@@ -74,11 +74,17 @@ class Product(msgspec.Struct, frozen=True):
     beta: float = 1.0
 
 
-class Checked(TorchDispatchMode):
+class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Enter it for a pass, between ``begin`` and ``finish``; ``settle`` says whether its results may be used."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: the wrapper would load torch's compiler at the first operation, seconds at every start of a worker.
+        What is compiled is not run under this mode."""
+        return False
+
     def __init__(self, report: Report, *, device: str = "cpu", deferred: bool = False, wide: bool = False) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.look = Look()
         self.tainted = False
         self.tally = Tally()
@@ -111,7 +117,11 @@ class Checked(TorchDispatchMode):
         self._waiting = self._deferred and not self._immediate_next
 
     def finish(self) -> None:
-        """The pass has ended; its digests are dropped, its verdicts may still be on the device."""
+        """The pass has ended: last look at what still lives. Verdicts may still be on the device."""
+        if self.look.transit:
+            with torch.no_grad():
+                for expected, found in self._transit.remaining():
+                    self._agree(expected, found, "the end of the pass")
         self._transit.clear()
 
     def settle(self) -> bool:
@@ -313,11 +323,11 @@ class Checked(TorchDispatchMode):
         compute: Callable[[], Tensor] = partial(func, *args, **kwargs)
         if self._wide and half:
             compute = partial(_wide, product)
-        if not self.look.checksum or product.x.dtype not in operations.FLOATS:
-            if self._wide and half:
-                self._verify(func, args, kwargs)
-                return self._watch(compute().to(product.x.dtype))
+        if product.x.dtype not in operations.FLOATS:
             return self._repeat(func, args, kwargs)
+        if not self.look.checksum:
+            self._verify(func, args, kwargs)
+            return self._watch(compute().to(product.x.dtype))
         self._verify(func, args, kwargs)
         y = compute()
         if y.numel() == 0 or product.x.shape[-1] == 0:
@@ -393,20 +403,21 @@ class Checked(TorchDispatchMode):
     def _verify(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if not self.look.transit or not len(self._transit):
             return
-        done: set[int] = set()
+        self._transit.tick()
         for tensor in _tensors((args, tuple(kwargs.values())) if kwargs else args):
-            if tensor.layout is not torch.strided:
-                continue
-            held = self._transit.expected(tensor, done)
-            if held is None:
-                continue
-            expected, found = held
-            self.tally.checks += 1
-            if self._waiting:
-                self._flags.append(((expected != found).any(), "transit", str(func)))
-            elif not torch.equal(expected, found):
-                self._taint("transit", str(func), "an argument is not what its producer wrote")
-                self._transit.produced(tensor, found)
+            if tensor.layout is torch.strided:
+                held = self._transit.expected(tensor)
+                if held is not None and not self._agree(*held, str(func)):
+                    self._transit.produced(tensor, held[1])
+
+    def _agree(self, expected: Tensor, found: Tensor, where: str) -> bool:
+        self.tally.checks += 1
+        if self._waiting:
+            self._flags.append(((expected != found).any(), "transit", where))
+        elif not torch.equal(expected, found):
+            self._taint("transit", where, "a result is not any more what its producer wrote")
+            return False
+        return True
 
     def _watch(self, result: Any, sums: list[Any] | None = None) -> Any:
         """Digest a result that is fresh memory; ``sums`` are those of its tensors where they are known."""
@@ -548,11 +559,13 @@ def _product_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pro
 def _wide(product: Product) -> Tensor:
     """The product of half-precision operands in float32, not rounded."""
     x, w = product.x, product.w
-    if x.is_cuda and x.dim() == w.dim():
-        overload = torch.ops.aten.mm.dtype if x.dim() == 2 else torch.ops.aten.bmm.dtype
-        y: Tensor = overload(x, w, torch.float32)
+    flat = x if w.dim() == 3 else x.reshape(-1, x.shape[-1])
+    y: Tensor
+    if x.is_cuda:
+        y = (torch.ops.aten.mm if w.dim() == 2 else torch.ops.aten.bmm).dtype(flat, w, torch.float32)
     else:
-        y = torch.matmul(x.float(), w.float())
+        y = (torch.mm if w.dim() == 2 else torch.bmm)(flat.float(), w.float())
+    y = y.view(*x.shape[:-1], w.shape[-1])
     if product.alpha != 1:
         y = y * product.alpha
     if product.addend is not None and product.beta != 0:

@@ -12,20 +12,21 @@ when w was good) or a damaged read of x moves one side as well.
 overflows its own float32 norm to infinity, and everything passes. With u the unit roundoff of the product,
 n = K + N, and ‖·‖ Euclidean norms, by Cauchy and Schwarz Σ_k |x_ik||w_kj| ≤ ‖x_i‖ ‖w_j‖:
 
-- *certain*: |Σ_j y_ij − x_i·s| ≤ u n ‖x_i‖ Σ_j ‖w_j‖ · 2 ≤ 2 u n √N ‖x_i‖ ‖w‖_F. Every sum of n terms, in whatever
-  order, errs by less than n u Σ|terms| (Higham, Accuracy and Stability, 3.1); one such on the left for y, its sum,
-  and one on the right. What is beyond it cannot be rounding.
+- *certain*: |Σ_j y_ij − x_i·s| ≤ u n ‖x_i‖ Σ_j ‖w_j‖ · 2 ≤ 2 u n √N ‖x_i‖ ‖w‖_F. Every sum of n terms, in
+  whatever order, errs by less than n u Σ|terms| (Higham, Accuracy and Stability, 3.1); one such on the left for y
+  and its sum, and one on the right. What is beyond it cannot be rounding.
 - *likely*: rounding errors that are independent add up like √n, and those of N elements like the norm of the row,
-  not like √N times it: λ u √n ‖x_i‖ (‖w‖_F + ‖s‖), λ = ``LIKELY`` (Higham and Mary, SIAM J. Sci. Comput. 41, 2019, have
-  λ of 2 to 6 for failure rates of 10⁻¹ to 10⁻⁷). Measured residuals on random operands stay below a twentieth of it.
+  not like √N times it: λ u √n ‖x_i‖ (‖w‖_F + ‖s‖), λ = ``LIKELY`` (the √n law is that of Higham and Mary, SIAM J.
+  Sci. Comput. 41, 2019).
 
-The likely bound raises the alarm and has the product done again. Where operands are far from random (all equal, say)
-errors are correlated and a clean product can cross it: two equal results then say that it was no transient fault,
-and only the certain bound condemns it. So alarms can be sharp and findings sure.
+The likely bound raises the alarm and has the product done again. Where operands are far from random (all equal,
+say) errors are correlated and a clean product can cross it: two equal results then say that it was no transient
+fault, and only the certain bound condemns it. So alarms can be sharp and findings sure.
 
-A bias or addend c adds u n ‖c_i‖ to both. Nothing else is non-finite in a sound pass: a margin that is not a number,
-or infinite because a norm has overflowed, counts as an alarm. Sums are formed in the product's own precision
-(float32, or float64 for float64): n of the bound includes their rounding.
+A bias or addend c adds u n √N ‖c_i‖ to both. A result that was rounded to half precision before the check adds that
+unit roundoff. A margin that is not a number, or infinite because a norm has overflowed, counts as an alarm: nothing
+is ever compared with infinity and passes. Sums are formed in the product's own precision (float32, or float64 for
+float64); n of the bound includes their rounding.
 """
 
 import math
@@ -38,7 +39,11 @@ from torch import Tensor
 LIKELY: Final = 4.0
 """λ of the likely bound."""
 TINY: Final = 1e-30
-"""Floor of a bound, absolute: rounding below the smallest normal numbers is not relative."""
+"""Floor of a bound, absolute, but for float16 results: half of their smallest number for each of a row."""
+SMALL: Final = {torch.float64: 2.0**-510, torch.float32: 2.0**-62}
+"""Elements below this may be missing in a norm, as their squares underflow."""
+PIECE_ELEMENTS: Final = 1 << 18
+"""Elements that are squared at a time: 1 MiB of float32 stays in a core's own cache."""
 ONES_MAX: Final = 256
 """Columns of ones that are kept."""
 UNIT: Final = {
@@ -67,6 +72,8 @@ class Bounds(msgspec.Struct, frozen=True):
     likely: float
     certain: float
     addend: float
+    floor: float
+    """Of a row, absolute: rounding of numbers below the smallest normal one is not relative."""
 
 
 def precision(dtype: torch.dtype) -> torch.dtype:
@@ -83,6 +90,7 @@ def bounds(inner: int, columns: int, dtype: torch.dtype) -> Bounds:
         likely=LIKELY * (unit * math.sqrt(terms) + rounding),
         certain=2.0 * math.sqrt(columns) * (unit * terms + rounding),
         addend=math.sqrt(columns) * (unit * terms + rounding),
+        floor=columns * 2.0**-25 if dtype is torch.float16 else TINY,
     )
 
 
@@ -91,12 +99,37 @@ def sums_of(w: Tensor) -> Sums:
     w = w.to(precision(w.dtype))
     rows = row_sums(w)
     norm = torch.linalg.vector_norm(w, dim=(-2, -1), keepdim=True)
+    norm += math.sqrt(w.shape[-1] * w.shape[-2]) * SMALL[w.dtype]
     return Sums(rows, norm + torch.linalg.vector_norm(rows, dim=(-2, -1), keepdim=True), norm)
 
 
 def row_sums(matrix: Tensor) -> Tensor:
     """Σ over the last dimension (…, 1): a product with ones, which reads at the memory's speed."""
-    return torch.matmul(matrix, _ones(matrix.shape[-1], matrix.dtype, matrix.device))
+    sums: Tensor = torch.matmul(matrix, _ones(matrix.shape[-1], matrix.dtype, matrix.device))
+    return sums
+
+
+def row_norms(x: Tensor) -> Tensor:
+    """‖x_i‖₂ (…, M, 1), not less than it: with what squares of small elements lose by underflow.
+
+    A matrix whose rows are strided in memory (a transposed gradient) is squared piece by piece and summed by a
+    product with ones: torch's own norm along a strided dimension is thirty times slower.
+    """
+    lost = math.sqrt(x.shape[-1]) * SMALL[x.dtype]
+    if x.dim() != 2 or x.stride(1) == 1 or x.stride(0) != 1:
+        direct: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).add_(lost)
+        return direct
+    memory = x.t()  # (K, M), its rows in one piece.
+    rows = max(1, PIECE_ELEMENTS // memory.shape[1])
+    squares = _scratch(rows * memory.shape[1], x.dtype, x.device).view(rows, memory.shape[1])
+    total = torch.zeros((memory.shape[1], 1), dtype=x.dtype, device=x.device)
+    ones = _ones(rows, x.dtype, x.device)
+    for start in range(0, len(memory), rows):
+        piece = memory[start : start + rows]
+        square = torch.mul(piece, piece, out=squares[: len(piece)])
+        total.addmm_(square.t(), ones[: len(piece)])
+    norms: Tensor = total.sqrt_().add_(lost)
+    return norms
 
 
 class Residual(msgspec.Struct, frozen=True):
@@ -118,11 +151,11 @@ def residual(
     x = x.to(dtype)
     expected = torch.matmul(x, sums.rows)
     difference = row_sums(y.to(dtype))
-    scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    scale = row_norms(x)
     if alpha != 1.0:
         expected, scale = expected * alpha, scale * abs(alpha)
     difference = difference.sub_(expected)
-    floor: Tensor | float = TINY
+    floor: Tensor | float = limits.floor
     if addend is not None and beta != 0.0:
         whole = addend.to(dtype)
         columns = y.shape[-1]
@@ -130,7 +163,7 @@ def residual(
             whole = whole.unsqueeze(-1) if whole.dim() == 0 else whole
             whole = whole.expand(*whole.shape[:-1], columns)
         difference = difference.sub_(row_sums(whole), alpha=beta)
-        floor = torch.linalg.vector_norm(whole, dim=-1, keepdim=True) * (abs(beta) * limits.addend) + TINY
+        floor = torch.linalg.vector_norm(whole, dim=-1, keepdim=True) * (abs(beta) * limits.addend) + limits.floor
     return Residual(difference.abs_(), scale, floor)
 
 
@@ -142,6 +175,19 @@ def margin(found: Residual, factor: Tensor | float) -> Tensor:
 def sound(low: float, high: float) -> bool:
     """Whether a margin passes: not negative, and finite; a norm that is not a number or has overflowed does not."""
     return low >= 0.0 and high < math.inf
+
+
+_SCRATCH: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+
+
+def _scratch(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory (size,) for a moment."""
+    key = (dtype, device)
+    held = _SCRATCH.get(key)
+    if held is None or held.numel() < size:
+        with torch.inference_mode(mode=False):
+            held = _SCRATCH[key] = torch.empty(max(size, PIECE_ELEMENTS), dtype=dtype, device=device)
+    return held[:size]
 
 
 _ONES: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}

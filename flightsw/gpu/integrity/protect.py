@@ -7,18 +7,18 @@
         optimiser.step()             # verifies the state before, takes new digests after
     print(guard.coverage())
 
-Calls of ``module(x)`` outside of ``running()`` are passes by themselves (their backward pass is not: it begins after
-the call has ended), and ``step`` of a torch optimiser verifies and adopts by itself. What is looked at in which
-pass follows the level (``levels``), which may be set at any time and changes no bit of any result. A pass that is
-not looked at is not touched: the dispatch mode is not entered.
+Calls of ``module(x)`` outside of ``running()`` are passes by themselves (their backward pass is not: it begins
+after the call has ended), and ``step`` of a torch optimiser verifies and adopts by itself. What is looked at in
+which pass follows the level (``levels``), which may be set at any time and changes no bit of any result. A pass
+that is not looked at is not touched: the dispatch mode is not entered.
 
 *Half precision.* A bf16 product that is checked before it is rounded is computed in float32 and then rounded, which
-may differ in the last bit from what torch's bf16 kernel gives. So this form belongs to the job and not to the level:
-with ``wide`` every pass, looked at or not, computes so. Without it bf16 results are checked after rounding.
+may differ in the last bit from what torch's bf16 kernel gives. So this form belongs to the job and not to the
+level: with ``wide`` every pass, looked at or not, computes so. Without it bf16 results are checked after rounding.
 
 *Compiled modules, captured graphs.* Their operations are not seen one by one. A module that is compiled, or has
-compiled parts, is guarded in memory only, which ``coverage`` says; ``running`` refuses to begin while a CUDA graph is
-being captured, as the capture would hold checks that nobody reads.
+compiled parts, is guarded in memory only, which ``coverage`` says; ``running`` refuses to begin while a CUDA graph
+is being captured, as the capture would hold checks that nobody reads.
 """
 
 import functools
@@ -201,7 +201,7 @@ class Guard:
     def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from weights(self.module)
         if self._optimiser is not None:
-            names = {parameter: name for name, parameter in self.module.named_parameters()}
+            names: dict[torch.Tensor, str] = {parameter: name for name, parameter in self.module.named_parameters()}
             yield from optimiser_state(self._optimiser, names)
 
     def _hook(self, module: nn.Module, optimiser: torch.optim.Optimizer | None) -> None:

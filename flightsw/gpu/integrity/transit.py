@@ -1,4 +1,4 @@
-"""Transit: a result is digested by its producer and verified by every consumer.
+"""Transit: a result is digested by its producer and verified by its consumers, and once more when the pass ends.
 
 A check of arithmetic sees what an operation computed. What happens to the result afterwards, between the write of
 the producer and the read of a consumer that may come a whole backward pass later, is seen here. A digest belongs to
@@ -7,22 +7,30 @@ a storage, so a view (a slice, a transposition) needs none of its own and costs 
 *Digest.* The memory is read as 64-bit words in rows of ``COLUMNS``; the digest is the sum of the rows, modulo 2⁶⁴.
 A result of up to ``COLUMNS`` words is its own digest, and compared bit by bit. In a longer one any damage within a
 single word is seen, and any of several words of which one is alone in its column. ``COLUMNS`` is prime: a damage of
-regular stride (a lane, a bank, a line) puts two words into one column only at distances of a multiple of 8,168
+regular stride (a lane, a bank, a line) puts two words into one column only at distances of a multiple of 32,744
 bytes, which no power of two is. A single sum would not do: two flips of the same bit cancel in half of all cases.
+
+*When.* The first consumer verifies, and every later one unless another did so within the last ``FRESH_OPERATIONS``:
+a gradient that three products read one after the other is read once. What is damaged after such a look, and before
+a neighbour's read that is not looked at, is seen by the next look. What still lives at the end of the pass (the
+answer, the gradients) is verified there.
 
 Digests are dropped at the end of a pass. Memory is held by weak references: nothing lives longer for being watched.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
 
-COLUMNS: Final = 1021
+COLUMNS: Final = 4093
 """Words of a row, prime."""
 WORD_BYTES: Final = 8
+FRESH_OPERATIONS: Final = 6
+"""Operations for which a look at a digest counts as the look of the next consumer, too."""
 
 
-def digest(storage: torch.UntypedStorage) -> torch.Tensor:
+def digest(storage: Any) -> torch.Tensor:
     """Sums of the columns of a storage: int64 (at most ``COLUMNS`` + 1,), on its device."""
     size = storage.nbytes()
     count = size // WORD_BYTES
@@ -58,45 +66,67 @@ class Transit:
     """Digests of the results of one pass, by storage."""
 
     def __init__(self) -> None:
-        self._digests: dict[int, tuple[Any, torch.Tensor]] = {}
+        self._watched: dict[int, _Watched] = {}
+        self._now = 0
 
     def clear(self) -> None:
         """Forget all: a pass begins or has ended."""
-        self._digests.clear()
+        self._watched.clear()
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._watched)
 
     def produced(self, tensor: torch.Tensor, sums: torch.Tensor | None = None) -> None:
         """Begin to watch a fresh result; ``sums`` when its digest is known already."""
         storage = tensor.untyped_storage()
         # While a weak reference is held, torch gives the handle to no other storage.
-        self._digests[storage._cdata] = (_Weak(storage), digest(storage) if sums is None else sums)
+        self._watched[storage._cdata] = _Watched(storage, digest(storage) if sums is None else sums)
 
     def watched(self, tensor: torch.Tensor) -> bool:
         """Whether its storage has a digest."""
-        return tensor.untyped_storage()._cdata in self._digests
+        return tensor.untyped_storage()._cdata in self._watched
 
-    def expected(self, tensor: torch.Tensor, done: set[int]) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Digest at production and digest now; None when nobody watches it, or its storage is ``done`` already."""
+    def tick(self) -> None:
+        """The next operation."""
+        self._now += 1
+
+    def expected(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Digest at production and digest now; None when nobody watches it, or its last look is fresh."""
         storage = tensor.untyped_storage()
-        handle = storage._cdata
-        held = self._digests.get(handle)
-        if held is None or handle in done:
+        held = self._watched.get(storage._cdata)
+        if held is None or self._now <= held.fresh_until:
             return None
-        done.add(handle)
-        return held[1], digest(storage)
+        held.fresh_until = self._now + FRESH_OPERATIONS
+        return held.sums, digest(storage)
+
+    def remaining(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Digests at production and now of all that still lives and has no fresh look."""
+        for held in self._watched.values():
+            storage = held.storage()
+            if storage is not None and self._now > held.fresh_until:
+                yield held.sums, digest(storage)
 
     def forget(self, tensor: torch.Tensor) -> None:
         """Watch it no longer: its contents have changed by an announced write."""
-        self._digests.pop(tensor.untyped_storage()._cdata, None)
+        self._watched.pop(tensor.untyped_storage()._cdata, None)
 
 
-class _Weak:
-    """A weak reference to a storage's memory."""
+class _Watched:
+    """A digest, and a weak reference to the memory it is of."""
 
-    def __init__(self, storage: torch.UntypedStorage) -> None:
-        self._handle = storage._weak_ref()  # type: ignore[attr-defined]
+    __slots__ = ("_handle", "fresh_until", "sums")
+
+    def __init__(self, storage: Any, sums: torch.Tensor) -> None:
+        self._handle: int = storage._weak_ref()
+        self.sums = sums
+        self.fresh_until = -1
+
+    def storage(self) -> Any:
+        """The memory; None when nobody holds it any more."""
+        return _STORAGE._new_with_weak_ptr(self._handle)
 
     def __del__(self) -> None:
-        torch.UntypedStorage._free_weak_ref(self._handle)  # type: ignore[attr-defined]
+        _STORAGE._free_weak_ref(self._handle)
+
+
+_STORAGE: Any = torch.UntypedStorage
