@@ -15,9 +15,11 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from .answers import compare_answers
 from .devices import Instrument, SimulatedCard, model_of, open_card
 from .display import Display
 from .evidence import Evidence, read_onboard
@@ -94,7 +96,18 @@ class Flight:
             instrument=self._far.instrument,
             channel=self._far.channel,
         )
+        if self._plan.scenario.invariants.answers_twin and not self._interrupts:
+            self._compare_answers()
         return self._evidence
+
+    def _compare_answers(self) -> None:
+        """Ask an undisturbed worker what was asked on board, after the flight."""
+        folder = self._plan.folder
+        ring = folder / "state" / "checkpoints" / TRAIN
+        jobs = self._plan.jobs({name: Path() for name in (TRAIN, INFER)})
+        self._evidence.answers, self._evidence.answers_detail = compare_answers(
+            self._evidence.archived.replies, jobs[-1], ring, folder / "answers", self._display.announce
+        )
 
     def _start(self, stack: contextlib.ExitStack) -> None:
         plan, folder = self._plan, self._plan.folder

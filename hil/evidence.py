@@ -93,6 +93,18 @@ class ReplyRecord(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     generation: int
     finish: str
+    arguments: dict[str, Any] = {}
+    """Those of the telecommand that asked for it."""
+
+
+class AnswerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A released answer beside the one that an undisturbed worker gives to the same request on the same weights."""
+
+    request: int
+    world_s: float
+    generation: int
+    text: str
+    twin_text: str
 
 
 class TwinRecord(msgspec.Struct, kw_only=True):
@@ -176,6 +188,9 @@ class Evidence(msgspec.Struct, kw_only=True):
     interrupted: bool = False
     daemon_died: str = ""
     meter_resets: int = 0
+    answers: list[AnswerRecord] = []
+    answers_detail: str = ""
+    """Why not every released answer could be compared; empty when all were."""
 
     def column(self, name: str) -> list[float]:
         """One column of the plant's truth."""

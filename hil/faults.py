@@ -26,7 +26,10 @@ from flightsw.link.errors import LinkError
 from .channel import Channel
 from .evidence import FaultRecord
 from .instruments.card_health import CardHealth
+from .mission import TRAIN
+from .process_memory import MemoryDenied
 from .scenario import FaultPlan
+from .served_weights import ServedWeights
 
 ARMED_MAX_S: Final = 20.0
 GONE_MAX_S: Final = 5.0
@@ -360,6 +363,76 @@ class CardFault(Fault):
         return f"fault {plan.id}: {said}"
 
 
+class WeightFlip(Fault):
+    """Flip one bit of a weight in the memory of a running inference worker; fired when it was read back flipped.
+
+    The search takes some ticks. Afterwards the bench looks on: whether, and when, the old value is there again is
+    its own observation, beside whatever the worker reports.
+    """
+
+    _weights: ServedWeights | None = None
+    _world_s: float = 0.0
+
+    def tick(self, world_s: float, now_s: float) -> str:
+        self._world_s = world_s
+        return super().tick(world_s, now_s)
+
+    def act(self, world_s: float, now_s: float) -> str:
+        try:
+            return self._search(world_s)
+        except (ValueError, MemoryDenied) as error:
+            self.record.detail = str(error)
+            self.restore()
+            return ""
+
+    def _search(self, world_s: float) -> str:
+        if self._weights is None:
+            pid = self.around.worker_pid(self.plan.job)
+            if pid is None:
+                self.record.detail = f"no worker of job {self.plan.job} was alive"
+                return ""
+            # The weights that are served are those of the training job's checkpoints.
+            self._weights = ServedWeights(pid, self.around.checkpoints / TRAIN, self.rng, self.plan.bit)
+            self.record.evidence.update(job=self.plan.job, pid=pid)
+        if not self._weights.step():
+            return ""
+        seen = self._weights.flip()
+        if seen is None:
+            self.record.detail = (
+                f"no generation's weights were found in {self._weights.searched_bytes >> 20} MiB of the worker's "
+                "memory (nothing served yet, or on a GPU, which cannot be reached from outside)"
+            )
+            self.restore()
+            return ""
+        self.record.evidence.update(seen)
+        if not seen["read_back"]:
+            self.record.detail = "the flipped bit was not read back"
+            self.restore()
+            return ""
+        self.record.detail = ""
+        self.active = True
+        self.fire(world_s)
+        return (
+            f"fault {self.plan.id}: bit {seen['bit']} of {seen['tensor']}[{seen['element']}] flipped in the memory "
+            f"of worker {self.plan.job} (generation {seen['generation']}, {len(seen['addresses'])} copies)"
+        )
+
+    def watch(self) -> None:
+        if self._weights is None or "restored_s" in self.record.evidence:
+            return
+        try:
+            restored = self._weights.restored()
+        except MemoryDenied:
+            return  # The worker is gone, and what was damaged with it.
+        if restored:
+            self.record.evidence["restored_s"] = self._world_s
+
+    def restore(self) -> None:
+        if self._weights is not None:
+            self._weights.close()
+            self._weights = None
+
+
 CLASSES: Final[dict[str, type[Fault]]] = {
     "worker_kill": WorkerKill,
     "checkpoint_flip": CheckpointFlip,
@@ -368,6 +441,7 @@ CLASSES: Final[dict[str, type[Fault]]] = {
     "battery_bias": PlantFault,
     "gpu_ecc": CardFault,
     "gpu_xid": CardFault,
+    "weight_flip": WeightFlip,
 }
 
 

@@ -202,6 +202,38 @@ def _replies(evidence: Evidence) -> Iterator[Check]:
     )
 
 
+def _answers(evidence: Evidence) -> Iterator[Check]:
+    if not evidence.scenario.invariants.answers_twin:
+        return
+    text = "Every released answer is the one that an undisturbed worker gives on the same weights"
+    wrong = [answer for answer in evidence.answers if answer.text != answer.twin_text]
+    released = answered(evidence)
+    if wrong:
+        outcome = Outcome.FAIL
+        detail = (
+            f"request {wrong[0].request}: {wrong[0].text[:40]!r} on board, {wrong[0].twin_text[:40]!r} in the twin"
+        )
+    elif evidence.answers_detail or len(evidence.answers) < released:
+        outcome = Outcome.INCONCLUSIVE
+        detail = evidence.answers_detail or f"{len(evidence.answers)} of {released} answers were compared"
+    elif not evidence.passes:
+        outcome, detail = Outcome.NOT_APPLICABLE, "no pass in this run, so no request could be sent"
+    elif not released:
+        outcome, detail = Outcome.INCONCLUSIVE, "no answer was released: nothing was put to the test"
+    else:
+        outcome, detail = Outcome.PASS, f"{len(evidence.answers)} answers equal letter for letter"
+    yield Check(
+        id="answers_twin",
+        requirement=text,
+        outcome=outcome,
+        value=float(len(wrong)),
+        limit=0.0,
+        margin=0.0 - len(wrong),
+        unit="answers",
+        detail=detail,
+    )
+
+
 def answered(evidence: Evidence) -> int:
     """Requests whose answer is in the archive; a failed one is no answer."""
     return sum(reply.finish != "failed" for reply in evidence.archived.replies)
@@ -252,6 +284,7 @@ RULES: Final[tuple[Callable[[Evidence], Iterator[Check]], ...]] = (
     _twin,
     _throttling,
     _replies,
+    _answers,
     judge_faults,
     _daemon,
     _bench,

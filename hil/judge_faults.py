@@ -16,6 +16,10 @@ WAITING: Final = "waiting"
 PLAYBACK_CHANCE_S: Final = 60.0
 """Contact after an outage, mission seconds, from which on its packets must have been played back."""
 
+REPAIRED_EVENT: Final = "INTEGRITY_REPAIRED"
+DAMAGE_EVENTS: Final = (REPAIRED_EVENT, "INTEGRITY_RECOMPUTED", "INTEGRITY_CONTAINED", "INTEGRITY_OPEN")
+"""Events by which the daemon tells that a worker found damage."""
+
 # What a fault must have led to, by its kind.
 EXPECTED_OUTCOME: Final = {
     "worker_kill": "recovered",
@@ -25,6 +29,7 @@ EXPECTED_OUTCOME: Final = {
     "battery_bias": "contained",
     "gpu_ecc": "reported",
     "gpu_xid": "reported",
+    "weight_flip": "repaired",
 }
 
 
@@ -150,6 +155,28 @@ def _ecc_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
     return outcome, f"{found} of {wanted} {kind} errors reported by {name}"
 
 
+def _weight_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
+    """The daemon must report a repair of this job, and the bench must have seen the old value in memory again."""
+    job, since_s = fault.evidence.get("job"), fault.fired_s or 0.0
+    noticed = [
+        event
+        for event in evidence.onboard.events
+        if event.name in DAMAGE_EVENTS and event.fields.get("job") == job and event.world_s >= since_s
+    ]
+    if not noticed:
+        return "unnoticed", f"no {', '.join(DAMAGE_EVENTS)} of job {job} after the flip"
+    repaired = next((event for event in noticed if event.name == REPAIRED_EVENT), None)
+    restored_s = fault.evidence.get("restored_s")
+    if repaired is None:
+        return "detected", f"{noticed[0].name} {noticed[0].world_s - since_s:.0f} mission s later, no repair"
+    if restored_s is None:
+        return "claimed", f"{REPAIRED_EVENT} was reported, but no damaged copy held its old value again"
+    return "repaired", (
+        f"{REPAIRED_EVENT} by {repaired.fields.get('detector')} in {repaired.fields.get('where')}; the old value "
+        f"was in memory again {restored_s - since_s:.0f} mission s after the flip"
+    )
+
+
 OUTCOME_OF: Final[dict[str, Callable[[FaultRecord, Evidence], tuple[str, str]]]] = {
     "worker_kill": _kill_outcome,
     "checkpoint_flip": _flip_outcome,
@@ -158,4 +185,5 @@ OUTCOME_OF: Final[dict[str, Callable[[FaultRecord, Evidence], tuple[str, str]]]]
     "battery_bias": _contained_outcome,
     "gpu_ecc": _ecc_outcome,
     "gpu_xid": _xid_outcome,
+    "weight_flip": _weight_outcome,
 }

@@ -117,7 +117,7 @@ def committed_checkpoints(events: list[EventRecord]) -> list[tuple[int, int, str
 
 def read_archive(reader: ArchiveReader) -> Archived:
     """The ground's archive as evidence, through its public reader."""
-    prompts = {row.id: str(row.arguments.get("prompt", "")) for row in reader.commands()}
+    asked = {row.id: dict(row.arguments) for row in reader.commands()}
     archived = Archived(live=set(), playback=set(), events=[], replies=[])
     for boot, apid, sequence, playback in reader.identities():
         (archived.playback if playback else archived.live).add((boot, apid, sequence))
@@ -137,11 +137,12 @@ def read_archive(reader: ArchiveReader) -> Archived:
         ReplyRecord(
             world_s=row.world_s,
             request=row.request,
-            prompt=prompts.get(row.command, ""),
+            prompt=str(asked.get(row.command, {}).get("prompt", "")),
             text=row.text,
             tokens=row.tokens,
             generation=row.generation,
             finish=row.finish,
+            arguments=asked.get(row.command, {}),
         )
         for row in reader.replies()
         if row.complete

@@ -22,6 +22,7 @@ from flightsw.shell.typed_toml import Complaint, examine
 
 from .channel import ChannelConfig
 from .instruments.card_health import XID_MAX, EccKind
+from .mission import INFER
 from .randomness import stream
 from .wires import LinkKind
 
@@ -35,6 +36,7 @@ FaultKind = Literal[
     "battery_bias",
     "gpu_ecc",
     "gpu_xid",
+    "weight_flip",
 ]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 Anchor = Literal["run", "pass", "each_pass", "eclipse"]
@@ -93,7 +95,7 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     duration_s: Annotated[float, Meta(ge=0.0, le=1_000_000.0)] = 0.0
     """How long it lasts, mission seconds; 0 is to the end of the run. Kills and flips are instants."""
     job: ItemId = "train"
-    """Job that is hit by ``worker_kill`` and ``checkpoint_flip``."""
+    """Job that is hit by ``worker_kill``, ``checkpoint_flip`` and ``weight_flip``."""
     magnitude: Annotated[float, Meta(ge=-1.0, le=1.0)] = 0.0
     """``radiator_degrade``: lost share of the radiating area. ``battery_bias``: added to the SoC reading."""
     ecc: EccKind = "uncorrected"
@@ -102,6 +104,8 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """``gpu_ecc``: how many errors the card counts."""
     xid: Annotated[int, Meta(ge=0, le=XID_MAX)] = 0
     """``gpu_xid``: number that the driver reports; 79 takes the card off the bus until its power is cycled."""
+    bit: Annotated[int, Meta(ge=-1, le=63)] = -1
+    """``weight_flip``: bit of the weight, from the least significant; −1 draws one."""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -134,6 +138,8 @@ class Invariants(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Inference replies that must be in the ground's archive, where the orbit has a pass."""
     twin: bool = True
     """Fly an undisturbed twin of the training run and compare every committed checkpoint with it."""
+    answers_twin: bool = False
+    """Every released answer must be the one that an undisturbed worker gives on the same weights."""
     throttling: bool = False
     """The GPU must draw visibly less in eclipse than in sunlight, where the orbit has an eclipse."""
 
@@ -281,13 +287,20 @@ def _check(scenario: Scenario, source: str) -> None:
         allowed = MAGNITUDES.get(fault.kind)
         if allowed is None and fault.magnitude:
             raise ScenarioError(f"{source}: faults[{index}].magnitude = {fault.magnitude:g}: {fault.kind} has none")
-        for key, kind, unset in (("ecc", "gpu_ecc", "uncorrected"), ("count", "gpu_ecc", 1), ("xid", "gpu_xid", 0)):
+        for key, kind, unset in OF_ONE_KIND:
             if fault.kind != kind and getattr(fault, key) != unset:
                 raise ScenarioError(
                     f"{source}: faults[{index}].{key} = {getattr(fault, key)}: {fault.kind} has none, only {kind}"
                 )
         if fault.kind == "gpu_xid" and not fault.xid:
             raise ScenarioError(f"{source}: faults[{index}].xid: gpu_xid needs one, 1 to {XID_MAX}")
+        if fault.kind == "weight_flip" and fault.job != INFER:
+            raise ScenarioError(
+                f"{source}: faults[{index}].job = {fault.job!r}: weight_flip finds weights by their content, and "
+                f"those of a training job move with every step; only {INFER!r} can be hit from outside"
+            )
+        if fault.kind == "weight_flip" and not scenario.payload.infer:
+            raise ScenarioError(f"{source}: faults[{index}]: weight_flip needs payload.infer = true")
         if allowed and not allowed[0] <= fault.magnitude <= allowed[1]:
             raise ScenarioError(
                 f"{source}: faults[{index}].magnitude = {fault.magnitude:g}: "
@@ -300,6 +313,14 @@ LISTS: Final[dict[str, type[FaultPlan] | type[TelecommandPlan]]] = {
     "faults": FaultPlan,
     "telecommands": TelecommandPlan,
 }
+
+# Keys that belong to one kind, and their value where they are not given.
+OF_ONE_KIND: Final = (
+    ("ecc", "gpu_ecc", "uncorrected"),
+    ("count", "gpu_ecc", 1),
+    ("xid", "gpu_xid", 0),
+    ("bit", "weight_flip", -1),
+)
 
 # Allowed magnitude by kind; a kind that is not here takes none.
 MAGNITUDES: Final[dict[str, Interval]] = {"radiator_degrade": (0.01, 0.90), "battery_bias": (-0.2, 0.2)}

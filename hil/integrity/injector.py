@@ -33,6 +33,7 @@ from .operations import (
     ROUNDED,
     Watch,
     accumulated,
+    is_composite,
     is_product,
     name_of,
     new_results,
@@ -68,6 +69,8 @@ class Shot:
         self._count = 0
         self._armed_for = 0
         """Elements of the result that the lower mode waits for; −1 any, 0 when it is not armed."""
+        self._parts = False
+        """Whether the operation it waits for may come as the parts that torch makes it of."""
         self._both: ExitStack | None = None
         if self._reach not in ("above", "below"):
             self._look_up()
@@ -187,6 +190,7 @@ class Shot:
         if chosen and self._reach == "below":
             with _disable_current_modes():
                 self._armed_for = result_elements(func, args, kwargs, self._output)
+                self._parts = is_composite(func)
         try:
             out = func(*args, **kwargs)
         finally:
@@ -210,7 +214,7 @@ class Shot:
         if not self._armed_for or self.fired is not None:
             return out
         name = name_of(func)
-        alike = is_product(name) if is_product(self._operation) else name == self._operation
+        alike = name == self._operation or (is_product(name) if is_product(self._operation) else self._parts)
         result = dict(new_results(func, args, kwargs, out)).get(self._output) if alike else None
         if result is None or self._armed_for not in (-1, result.numel()):
             return out
@@ -219,8 +223,9 @@ class Shot:
                 self.fired = hit(result, self.injection, self._where())
             elif result.dtype in ROUNDED and self.injection.dtype == "float32":
                 # Hit the sum that this result was rounded from, and round again.
-                sums = accumulated(func, args, kwargs)
-                self.fired = hit(sums, self.injection, self._where())
+                product = accumulated(func, args, kwargs)
+                self.fired = hit(product.sums, self.injection, self._where())
+                rounded = product.rounded(result.dtype)
                 for element in self.fired.elements:
-                    write(result, element, read(sums.to(result.dtype), element))
+                    write(result, element, read(rounded, element))
         return out

@@ -3,19 +3,20 @@
 A result counts when it is a tensor with memory of its own: views, in-place operations and what only sets memory
 aside are none. Matrix products are told apart, because they alone are rounded once at the end: on a device the sum
 of a bfloat16 product is a float32, and damage to it is finer than the result can show. ``accumulated`` gives that
-sum for a product that the program asked for in bfloat16 or float16.
+sum for a product that the program asked for in bfloat16 or float16; what is added after it, a bias, comes later.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+import msgspec
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .shapes import FORMATS
 
-PRODUCTS: Final = frozenset({"mm", "addmm", "bmm", "baddbmm", "addbmm", "linear", "matmul", "mv", "addmv", "dot"})
+PRODUCTS: Final = frozenset({"mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "mv", "addmv", "dot"})
 """Matrix products: alike for an injection, because a protection may take one for another."""
 SETS_MEMORY_ASIDE: Final = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 ROUNDED: Final = frozenset({torch.bfloat16, torch.float16})
@@ -85,18 +86,45 @@ def new_results(func: Any, args: Any, kwargs: Any, out: Any) -> list[tuple[int, 
     ]
 
 
-def accumulated(func: Any, args: Any, kwargs: Any) -> Tensor:
-    """The float32 sum of a product in bfloat16 or float16: the same operation on operands that are float32.
+def is_composite(func: Any) -> bool:
+    """Whether torch itself writes it in terms of others; in inference mode a mode sees it whole."""
+    key = "CompositeImplicitAutograd"
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key))
 
-    The products of two such values are exact in float32, so this differs from what a device accumulates only in the
-    order of summation.
+
+class Accumulated(msgspec.Struct, frozen=True):
+    """A product before rounding: ``sums`` (float32) of its terms, and what ``rounded`` makes of them."""
+
+    sums: Tensor
+    addend: Tensor | None
+    alpha: float
+    beta: float
+
+    def rounded(self, dtype: torch.dtype) -> Tensor:
+        """The result: alpha · sums + beta · addend, rounded once."""
+        total = self.sums if self.alpha == 1 else self.sums * self.alpha
+        if self.addend is not None and self.beta != 0:
+            total = total + self.addend.float() * self.beta
+        return total.to(dtype)
+
+
+def accumulated(func: Any, args: Any, kwargs: Any) -> Accumulated:
+    """The float32 sums of a product in bfloat16 or float16, its bias apart.
+
+    Products of two such values are exact in float32, so these sums differ from a device's only in the order of
+    summation.
     """
-
-    def widen(value: Any) -> Any:
-        return value.float() if isinstance(value, Tensor) and value.dtype in ROUNDED else value
-
-    result: Tensor = func(*map(widen, args), **{key: widen(value) for key, value in kwargs.items()})
-    return result
+    addend: Tensor | None = None
+    match func.overloadpacket.__name__:
+        case "linear":
+            addend = args[2] if len(args) > 2 else kwargs.get("bias")
+            one, other = args[0], args[1].t()
+        case "addmm" | "baddbmm" | "addmv":
+            addend, one, other = args[:3]
+        case _:
+            one, other = args[:2]
+    sums = torch.matmul(one.float(), other.float())
+    return Accumulated(sums, addend, kwargs.get("alpha", 1), kwargs.get("beta", 1))
 
 
 def result_elements(func: Any, args: Any, kwargs: Any, output: int) -> int:

@@ -1,8 +1,8 @@
 """What can be hit in a subject: one clean pass, watched operation by operation.
 
 Memory is listed as it is after that pass, so that caches and optimiser state exist. Of every operation each result
-with memory of its own is a site, under the module that ran it; in a backward pass, under the module whose tensor it
-works on. Results in bfloat16 or float16 of a product are listed once more with their float32 sum.
+with memory of its own is a site, under the module that ran it; in a backward pass, under the module whose weight it
+works on, else under the one that made an operand. Before rounding, a bfloat16 product is a site of its float32 sum.
 """
 
 from collections.abc import Callable, Iterator
@@ -61,11 +61,13 @@ class _Watcher:
         self.running: list[str] = []
         self.sites: list[Site] = []
         self.operations = 0
-        self._owner: dict[int, str] = {}
-        """Module by storage: of its weights, then of whatever it made. Only ever for the name in a report."""
+        self._weights: dict[int, str] = {}
+        """Module by the storage of a weight."""
+        self._made: dict[int, str] = {}
+        """Module by the storage of a result, the latest that had it."""
         if subject.module is not None:
             for name, parameter in subject.module.named_parameters():
-                self._owner[_storage(parameter)] = name.rpartition(".")[0] or ROOT
+                self._weights[_storage(parameter)] = name.rpartition(".")[0] or ROOT
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         """One operation of the pass."""
@@ -76,10 +78,11 @@ class _Watcher:
         name = name_of(func)
         layer = self.running[-1] if self.running else ROOT
         if name.startswith(BACKWARD):
-            owners = [self._owner.get(_storage(tensor)) for tensor in tensors_in((args, kwargs)) if tensor.numel()]
-            layer = next((owner for owner in owners if owner), ROOT)
+            given = [_storage(tensor) for tensor in tensors_in((args, kwargs)) if tensor.numel()]
+            owners = [known[key] for known in (self._weights, self._made) for key in given if key in known]
+            layer = owners[0] if owners else ROOT
         for output, result in results:
-            self._owner[_storage(result)] = layer
+            self._made[_storage(result)] = layer
             operation = with_output(name, output)
             for target in _targets_of(operation):
                 site = _site(target, layer, result, operation, self.operations)

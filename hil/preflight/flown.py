@@ -33,8 +33,8 @@ SAMPLES_MIN: Final = 10
 SAMPLE_S: Final = 10.0
 """Spacing of the samples of a flight in virtual time."""
 WORKING_MODES: Final = frozenset({"COMPUTE", "DOWNLINK"})
-HARMLESS_FAULTS: Final = frozenset({"radio_outage"})
-"""They cost telemetry, no work."""
+HARMLESS_FAULTS: Final = frozenset({"radio_outage", "weight_flip"})
+"""They cost telemetry, or an answer that is made again, and no training."""
 INSTANTS: Final = frozenset({"worker_kill", "checkpoint_flip", "gpu_ecc", "gpu_xid"})
 """They last until a worker is ready again."""
 SPAN_S_MIN: Final = 600.0

@@ -2,6 +2,7 @@
 
 from hil.evidence import (
     TRUTH_COLUMNS,
+    AnswerRecord,
     Archived,
     BenchHealth,
     CommandRecord,
@@ -43,10 +44,15 @@ count = 3
 id = "xid"
 kind = "gpu_xid"
 xid = 48
+[[faults]]
+id = "weight"
+kind = "weight_flip"
+job = "infer"
 [invariants]
 checkpoints_min = 2
 replies_min = 1
 throttling = true
+answers_twin = true
 """
 END_S = 5700.0
 
@@ -99,6 +105,7 @@ def faults() -> list[FaultRecord]:
         fired("gauge", "battery_bias", 100.0, magnitude=0.01),
         fired("ecc", "gpu_ecc", 400.0, ecc="uncorrected", count=3),
         fired("xid", "gpu_xid", 500.0, xid=48),
+        fired("weight", "weight_flip", 600.0, job="infer", pid=9, generation=2, bit=30, restored_s=620.0),
     ]  # fmt: skip
 
 
@@ -139,6 +146,7 @@ def evidence() -> Evidence:
                 event(410.0, "GPU_ECC", 3, count=1, total=1),
                 event(420.0, "GPU_ECC", 3, count=2, total=3),
                 event(510.0, "GPU_XID", 3, xid=48, meaning="double bit ECC error"),
+                event(625.0, "INTEGRITY_REPAIRED", 2, job="infer", count=1, detector="digest", where="weight norm"),
                 event(1001.0, "WORKER_DIED", 3, job="train"),
                 event(1250.0, "WORKER_READY", job="train", generation=2, step=40),
                 event(3010.0, "CHECKPOINT_REJECTED", 2, job="train", generation=5, reason="digest"),
@@ -164,6 +172,7 @@ def evidence() -> Evidence:
                 )
             ],
         ),
+        answers=[AnswerRecord(request=1, world_s=900.0, generation=2, text="f(x):\n", twin_text="f(x):\n")],
         health=BenchHealth(slip_s=0.0, late_max_s=0.01, ticks=2500, faults=[]),
         channel={
             "down": {"offered": 130, "delivered": 125, "lost_outage": 2, "lost_noise": 3, "dropped_queue_full": 0}

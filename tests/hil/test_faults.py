@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from flightsw.link.codec import pack_housekeeping
@@ -34,6 +35,21 @@ file = open(sys.argv[2], "r+b")
 held = mmap.mmap(file.fileno(), 16)
 print("up", flush=True)
 time.sleep(600)
+"""
+
+
+# One that holds what it serves: the bytes of a file, in memory of its own; a line on standard input shows them.
+SERVER = """
+import mmap, sys
+file = open(sys.argv[2], "r+b")
+held = mmap.mmap(file.fileno(), 16)
+served = bytearray(open(sys.argv[3], "rb").read())
+print("up", flush=True)
+for line in sys.stdin:
+    if line != "?\\n":
+        place, value = map(int, line.split())
+        served[place] = value
+    print(served.hex(), flush=True)
 """
 
 
@@ -95,6 +111,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 def test_a_worker_is_found_by_what_the_kernel_says(rig: Rig) -> None:
@@ -248,3 +266,94 @@ def test_a_card_that_cannot_be_injected_into_makes_no_fault(rig: Rig, real: bool
     assert "did not fire" in said
     assert why in said
     assert (fault.record.fired, rig.card.xid_count) == (False, 0)
+
+
+class Server:
+    """A stand-in for an inference worker whose weights can be looked at."""
+
+    def __init__(self, rig: Rig, weights: bytes) -> None:
+        path = rig.folder / "weights"
+        path.write_bytes(weights)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, "flightsw.gpu.worker", str(rig.meters["infer"]), str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        rig.processes.append(self.process)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"up\n"
+
+    def held(self, line: str = "?") -> bytes:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+        return bytes.fromhex(self.process.stdout.readline().decode())
+
+
+def weights_on_disk(rig: Rig, weights: bytes) -> None:
+    ring = rig.folder / "checkpoints" / "train"
+    ring.mkdir(parents=True)
+    entry = {"name": "model.w", "dtype": "float32", "shape": [len(weights) // 4], "digest": "0" * 32}
+    manifest = msgspec.json.encode({"tensors": [entry]})
+    head = b"GPUSATCK" + (1).to_bytes(4, "little") + len(manifest).to_bytes(4, "little") + bytes(16)
+    (ring / "gen-00000002.ckpt").write_bytes(head + manifest + weights)
+
+
+def test_a_weight_flips_in_the_memory_of_the_worker_and_is_watched(rig: Rig, eventually: Eventually) -> None:
+    weights = random.Random(9).randbytes(4000)
+    server = Server(rig, weights)
+    weights_on_disk(rig, weights)
+    fault = rig.fault("weight_flip", job="infer", bit=30)
+    eventually(lambda: fault.tick(100.0, 0.0), 20, "the flip")
+    seen = fault.record.evidence
+    assert fault.record.fired
+    assert (seen["pid"], seen["generation"], seen["tensor"], seen["bit"]) == (server.process.pid, 2, "w", 30)
+    damaged = server.held()
+    (place,) = [at for at, (a, b) in enumerate(zip(weights, damaged, strict=True)) if a != b]
+    assert place == seen["element"] * 4 + 3
+    assert damaged[place] ^ weights[place] == 0x40
+    fault.tick(130.0, 1.0)
+    assert "restored_s" not in seen
+    server.held(f"{place} {weights[place]}")
+    fault.tick(140.0, 2.0)
+    assert seen["restored_s"] == 140.0
+    fault.tick(150.0, 3.0)
+    fault.finish(160.0)
+    assert (seen["restored_s"], fault.record.ended_s, fault.over) == (140.0, 160.0, True)
+
+
+@pytest.mark.parametrize(
+    ("served", "stored", "says"),
+    [
+        (None, b"\1", "no worker of job infer was alive"),
+        (b"\1", None, "no generation is in train yet"),
+        (b"\1", b"\2", "no generation's weights were found in"),
+    ],
+)
+def test_a_weight_that_cannot_be_found_never_fires(
+    rig: Rig, eventually: Eventually, served: bytes | None, stored: bytes | None, says: str
+) -> None:
+    if served:
+        Server(rig, random.Random(served[0]).randbytes(4000))
+    if stored:
+        weights_on_disk(rig, random.Random(stored[0]).randbytes(4000))
+    fault = rig.fault("weight_flip", job="infer")
+    eventually(lambda: fault.tick(100.0, 0.0) or says in fault.record.detail, 20, "the reason")
+    assert "did not fire" in fault.tick(101.0, ARMED_MAX_S + 1.0)
+    assert says in fault.record.detail
+    assert not fault.record.fired
+
+
+def test_a_worker_that_died_after_the_flip_is_no_repair(rig: Rig, eventually: Eventually) -> None:
+    weights = random.Random(9).randbytes(4000)
+    server = Server(rig, weights)
+    weights_on_disk(rig, weights)
+    fault = rig.fault("weight_flip", job="infer")
+    eventually(lambda: fault.tick(100.0, 0.0), 20, "the flip")
+    server.process.kill()
+    server.process.wait()
+    fault.tick(130.0, 1.0)
+    fault.finish(140.0)
+    assert "restored_s" not in fault.record.evidence
+    assert fault.record.fired

@@ -146,6 +146,43 @@ def outage_not_played_back(e: Evidence) -> None:
     e.faults[2].evidence["lost"].append((1, 0x21, 5000))
 
 
+def repair_not_told(e: Evidence) -> None:
+    e.onboard.events = [x for x in e.onboard.events if x.name != "INTEGRITY_REPAIRED"]
+
+
+def repair_of_another_job(e: Evidence) -> None:
+    next(x for x in e.onboard.events if x.name == "INTEGRITY_REPAIRED").fields["job"] = "train"
+
+
+def repair_before_the_flip(e: Evidence) -> None:
+    e.faults[7].fired_s = 700.0
+
+
+def repair_not_seen(e: Evidence) -> None:
+    del e.faults[7].evidence["restored_s"]
+
+
+def damage_not_repaired(e: Evidence) -> None:
+    repair_not_told(e)
+    e.onboard.events.append(event(640.0, "INTEGRITY_OPEN", 3, job="infer", count=1, detector="digest", where="x"))
+
+
+def weight_did_not_fire(e: Evidence) -> None:
+    e.faults[7].fired = False
+
+
+def another_answer(e: Evidence) -> None:
+    e.answers[0] = msgspec.structs.replace(e.answers[0], text="g(x):\n")
+
+
+def answer_not_compared(e: Evidence) -> None:
+    e.answers.clear()
+
+
+def answer_without_a_twin(e: Evidence) -> None:
+    e.answers_detail = "generation 2 is no longer in the ring"
+
+
 CASES = [
     ("soc_floor", spoil_soc, FAIL),
     ("soc_floor", nan_soc, INCONCLUSIVE),
@@ -180,6 +217,15 @@ CASES = [
     ("fault.gauge", spoil_soc, FAIL),
     ("fault.ecc", lose_an_ecc_report, FAIL),
     ("fault.xid", report_another_xid, FAIL),
+    ("fault.weight", repair_not_told, FAIL),
+    ("fault.weight", repair_of_another_job, FAIL),
+    ("fault.weight", repair_before_the_flip, FAIL),
+    ("fault.weight", repair_not_seen, FAIL),
+    ("fault.weight", damage_not_repaired, FAIL),
+    ("fault.weight", weight_did_not_fire, INVALID),
+    ("answers_twin", another_answer, FAIL),
+    ("answers_twin", answer_not_compared, INCONCLUSIVE),
+    ("answers_twin", answer_without_a_twin, INCONCLUSIVE),
 ]
 
 
@@ -207,7 +253,7 @@ def test_an_orbit_without_eclipse_and_passes_is_not_a_failure() -> None:
     run = evidence()
     run.passes, run.eclipses = [], []
     run.onboard.acknowledged = set()
-    run.archived.replies = []
+    run.archived.replies, run.answers = [], []
     for record in run.faults:
         record.not_applicable = "needs pass 1, this run has 0 passes"
     verdict = judge(run)
@@ -215,7 +261,7 @@ def test_an_orbit_without_eclipse_and_passes_is_not_a_failure() -> None:
     assert {id for id, outcome in outcomes.items() if outcome is NOT_APPLICABLE} == {
         "acknowledged_loss", "throttling", "inference_replies",
         "fault.kill", "fault.flip", "fault.outage", "fault.radiator", "fault.gauge",
-            "fault.ecc", "fault.xid",
+            "fault.ecc", "fault.xid", "fault.weight", "answers_twin",
     }  # fmt: skip
     assert verdict.outcome is PASS
     assert {record.outcome for record in run.faults} == {"not_applicable"}
@@ -252,6 +298,7 @@ def test_outcomes_of_faults_are_words_of_the_summary() -> None:
     assert {record.id: record.outcome for record in run.faults} == {
         "kill": "recovered", "flip": "rejected", "outage": "played_back",
         "radiator": "contained", "gauge": "contained", "ecc": "reported", "xid": "reported",
+        "weight": "repaired",
     }  # fmt: skip
 
 

@@ -33,7 +33,11 @@ def test_defaults_make_a_scenario_of_a_name_and_a_title() -> None:
     assert (made.warp, made.link, made.invariants.soc_floor) == (48.0, "pty", 0.70)
 
 
+FLIP = '[[faults]]\nid = "f"\nkind = "weight_flip"\n'
 COMPLAINTS = [
+    (FLIP, ["faults[0].job = 'train'", "those of a training job move with every step", "'infer'"]),
+    (FLIP + 'job = "infer"\n[payload]\ninfer = false', ["weight_flip needs payload.infer = true"]),
+    (FAULT + "bit = 3", ["faults[0].bit = 3: worker_kill has none, only weight_flip"]),
     ("warp = 1000", ["x.toml: warp: 1000", "from 1 to 100"]),
     ('warp = "fast"', ['warp: "fast"', "a number"]),
     ('link = "usb"', ['link: "usb"', '"pty", "udp"']),
