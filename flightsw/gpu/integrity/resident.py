@@ -28,37 +28,25 @@ while damaged.
 then it stays; whoever keeps the ``Regions`` that were given keeps it for ever.
 """
 
-import bisect
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
 import msgspec
 import torch
 
-from flightsw.gpu.integrity.digest import BLOCK_BYTES, Damage, block_count, digest, located, repair
-from flightsw.gpu.integrity.finding import Finding, Outcome, Report
+from flightsw.gpu.integrity.closer import look_closer
+from flightsw.gpu.integrity.digest import BLOCK_BYTES, Damage, digest, digest_all, repair
+from flightsw.gpu.integrity.finding import Finding, Report
+from flightsw.gpu.integrity.layout import DeviceSums, Layout
+from flightsw.gpu.integrity.owner import alive, fate, versions_of, written
 from flightsw.gpu.integrity.regions import Region, Regions, regions_of
-from flightsw.gpu.integrity.sums import Sums
 
-READINGS_MAX: Final = 8
-"""Readings of one damaged block in one look: memory that changes faster than it is read is not chased."""
 FINDINGS_MAX: Final = 64
 """Findings of one look; what comes after is one more that says so."""
-_OWN_HOLDS: Final = 2
-"""References to a storage that are ours: the region's memory, and the object through which we ask."""
 _REPLACED: Final = "its owner gave it other memory; not verified until adopt()"
 _CHANGED: Final = "changed by the program, which did not announce it; not verified until adopt()"
 _FREED: Final = "its owner has let go of it; what the job reads in its place is not guarded"
 _INHERITED: Final = "updated while it was damaged; not verified until adopt()"
-
-
-class _Device:
-    """The blocks of all regions on one device, numbered from ``first`` on, and their sums."""
-
-    def __init__(self, first: int, blocks: int, device: torch.device) -> None:
-        self.first = first
-        self.stop = first + blocks
-        self.sums = Sums(blocks, device)
 
 
 class Resident:
@@ -80,31 +68,20 @@ class Resident:
 
     def _lay_out(self, regions: tuple[Region, ...]) -> None:
         self._regions = regions
-        self._memory: list[torch.Tensor | None] = [region.memory for region in regions]
-        self._blocks = [block_count(region.size_bytes) for region in regions]
+        self._layout = Layout(regions)
         self._by_address = {region.memory.data_ptr(): index for index, region in enumerate(regions)}
         self._versions: list[list[int | None]] = [[]] * len(regions)
-        self._first = [0] * len(regions)
-        """First block of each region."""
-        self._devices: list[_Device] = []
-        self._order: list[int] = []
-        """Regions in order of their blocks."""
-        by_device: dict[torch.device, list[int]] = {}
-        for index, region in enumerate(regions):
-            by_device.setdefault(region.memory.device, []).append(index)
-        self.blocks = 0
-        for device, indices in by_device.items():
-            first = self.blocks
-            for index in indices:
-                self._first[index] = self.blocks
-                self.blocks += self._blocks[index]
-            self._devices.append(_Device(first, self.blocks - first, device))
-            self._order += indices
-        self._bounds = [self._first[index] for index in self._order]
-        self._open: dict[int, list[int]] = {}
+        self._open: dict[int, tuple[int, ...]] = {}
         """Blocks that are not good, and the sums found there when it was reported."""
         self._refused: dict[int, str] = {}
         """Regions that are not looked at before they are adopted again, and why."""
+        self._dropped: set[int] = set()
+        """Those of them whose memory was let go of."""
+
+    @property
+    def blocks(self) -> int:
+        """How many there are in all."""
+        return self._layout.blocks
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -119,32 +96,31 @@ class Resident:
     @property
     def size_bytes(self) -> int:
         """Bytes that are looked at."""
-        return sum(memory.numel() for memory in self._memory if memory is not None)
+        return sum(region.size_bytes for region in self._regions)
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
         """Where the regions are."""
-        return tuple(device.sums.first.device for device in self._devices)
+        return tuple(device.sums.first.device for device in self._layout.devices)
 
     @property
     def damaged(self) -> frozenset[str]:
         """Names of the regions that are not good; all of them before the first ``adopt``."""
         if not self._adopted:
             return frozenset(region.name for region in self._regions)
-        bad = {self._region_at(block) for block in self._open} | self._refused.keys()
+        bad = {self._layout.region_at(block) for block in self._open} | self._refused.keys()
         return frozenset(self._regions[index].name for index in bad)
 
     def digests(self, index: int) -> torch.Tensor:
         """Sums of region ``index``, int64 (blocks, 3), the very memory in which they are kept. A kernel that writes
         them calls ``adopt_emitted`` afterwards. Ask anew when ``regions`` is another tuple."""
-        first = self._first[index]
-        device = self._device_at(index)
-        return device.sums.first[first - device.first :][: self._blocks[index]]
+        sums, row, count = self._layout.rows_of(index)
+        return sums.first[row : row + count]
 
     def index_of(self, tensor: torch.Tensor) -> int | None:
         """Region in whose storage a tensor lies; None when it is not guarded."""
         index = self._by_address.get(tensor.untyped_storage().data_ptr())
-        return None if index is None or self._memory[index] is None else index
+        return None if index in self._dropped else index
 
     def adopt(self, regions: Regions | None = None) -> None:
         """Everything is good as it is: digests of all, from the memory that the owners' tensors have now.
@@ -175,9 +151,9 @@ class Resident:
             return
         self.generation += 1
         for index in self._updated(regions):
-            device = self._device_at(index)
-            device.sums.seal(self._first[index] - device.first, self._blocks[index])
-            self._versions[index] = _versions_of(self._regions[index])
+            sums, row, count = self._layout.rows_of(index)
+            sums.seal(row, count)
+            self._versions[index] = versions_of(self._regions[index])
 
     def verify(self, first_block: int = 0, count: int | None = None) -> bool:
         """Look at ``count`` blocks from ``first_block`` (to the end when None), repair what can be repaired.
@@ -188,14 +164,14 @@ class Resident:
         if not self._adopted:
             return False
         self._findings = 0
-        for device in self._devices:
+        for device in self._layout.devices:
             for start, found in self._found(max(first_block, device.first), min(stop, device.stop)):
                 self._compare(device, start, found)
         if any(first_block <= block < stop for block in self._open):
             return False
-        return not any(index in self._refused for index, _, _ in self._pieces(first_block, stop))
+        return not any(index in self._refused for index, _, _ in self._layout.pieces(first_block, stop))
 
-    def _compare(self, device: _Device, start: int, found: torch.Tensor) -> None:
+    def _compare(self, device: DeviceSums, start: int, found: torch.Tensor) -> None:
         row = start - device.first
         wrong = [] if device.sums.agree(row, found) else device.sums.differing(row, found)
         for block in [block for block in self._open if start <= block < start + len(found)]:
@@ -204,90 +180,76 @@ class Resident:
         for place in wrong:
             self._look_closer(device, start + place, found[place])
 
-    def _look_closer(self, device: _Device, block: int, before: torch.Tensor | None) -> None:
-        """One block that did not match, ``before`` (3,): what happened to it, and what becomes of it.
-
-        Memory is touched only when two readings in a row say the same, so that a hit of the check repairs nothing.
-        """
-        index = self._region_at(block)
-        memory, own = self._memory[index], block - self._first[index]
-        if memory is None or index in self._refused:
+    def _look_closer(self, device: DeviceSums, block: int, before: torch.Tensor) -> None:
+        """One block that did not match, and gave ``before`` (3,)."""
+        index = self._layout.region_at(block)
+        if index in self._refused:
             return
-        name, repaired, why = self._regions[index].name, "", "no two readings of it agree"
-        sums: list[int] = []
-        for _ in range(READINGS_MAX):
-            found = digest(memory[own * BLOCK_BYTES : (own + 1) * BLOCK_BYTES])[0]
-            verdict, difference = device.sums.judge(block - device.first, found)
-            if verdict in ("good", "mended"):
-                self._settle(block, name, repaired, mended=verdict == "mended")
-                return
-            if before is None or not torch.equal(found, before):
-                before = found
-                continue
-            if self._written(index):
-                self.hits += 1
-                self._refuse(index, _CHANGED)
-                return
-            sums = found.tolist()
-            damage = located(own, difference) if verdict == "hit" else None
-            if damage is None or not _repaired(memory, damage):
-                why = "more than one word was hit" if verdict == "hit" else "memory and its digest were both hit"
-                break
-            repaired, before = f"word {damage.word} was off by {damage.error}", None
-        if self._open.get(block) != sums:
-            self._open[block] = sums
+        own = block - self._layout.firsts[index]
+        part = self._regions[index].memory[own * BLOCK_BYTES : (own + 1) * BLOCK_BYTES]
+        look = look_closer(
+            device.sums,
+            block - device.first,
+            before,
+            read=lambda: digest(part)[0],
+            put_right=lambda damage: _put_right(part, damage),
+            changed=lambda: written(self._versions[index], self._regions[index]),
+        )
+        if look.state == "changed":
             self.hits += 1
-            self._find("open", name, f"block {own}: {why}")
-
-    def _settle(self, block: int, name: str, repaired: str, mended: bool) -> None:
-        """A block that did not match is good; say what it was."""
+            self._refuse(index, _CHANGED)
+            return
+        if look.state == "open" and self._open.get(block) == look.sums:
+            return
         self._open.pop(block, None)
-        if repaired:
-            self.hits += 1
-            self.repairs += 1
-            self._find("repaired", name, repaired)
-        if mended:
-            self._find("repaired", f"digest of {name}", "the digest itself was hit, memory was not")
-        elif not repaired:
-            self._find("recomputed", f"digest of {name}", "one reading was wrong, the next was right")
+        if look.state == "open":
+            self._open[block] = look.sums
+        self.hits += look.hit
+        self.repairs += look.hit and look.state == "good"
+        name, count = self._regions[index].name, self._layout.counts[index]
+        for finding in look.findings(name if count == 1 else f"{name}, block {own}"):
+            self._find(finding)
 
     def _refuse(self, index: int, reason: str) -> None:
         if index not in self._refused:
             self._refused[index] = reason
-            self._find("open", self._regions[index].name, reason)
+            where = self._regions[index].name
+            self._find(Finding(detector="digest", outcome="open", where=where, detail=reason))
 
-    def _find(self, outcome: Outcome, where: str, detail: str) -> None:
+    def _find(self, finding: Finding) -> None:
         self._findings += 1
         if self._findings == FINDINGS_MAX + 1:
-            where, detail = (
-                "resident state",
-                f"more than {FINDINGS_MAX} findings in one look; the rest is not listed",
-            )
+            detail = f"more than {FINDINGS_MAX} findings in one look; the rest is not listed"
+            finding = Finding(detector="digest", outcome="open", where="resident state", detail=detail)
         if self._findings <= FINDINGS_MAX + 1:
-            self._report(Finding(detector="digest", outcome=outcome, where=where, detail=detail))
+            self._report(finding)
 
     def _take(self, regions: Iterable[int]) -> None:
         """Digests from memory, which is good."""
         self.generation += 1
-        for index in regions:
-            memory = self._memory[index]
-            if memory is not None and self._present(index):
-                device = self._device_at(index)
-                device.sums.write(self._first[index] - device.first, digest(memory))
-                self._versions[index] = _versions_of(self._regions[index])
+        chosen = [index for index in regions if self._present(index)]
+        for device, indices in self._layout.by_device(chosen):
+            sums, at = digest_all([self._regions[index].memory for index in indices]), 0
+            for start, count in self._layout.runs(indices):
+                device.sums.write(start - device.first, sums[at : at + count])
+                at += count
+        for index in chosen:
+            self._versions[index] = versions_of(self._regions[index])
 
     def _updated(self, regions: Iterable[int] | None) -> list[int]:
         """Regions that may be adopted after an update; damage is inherited."""
-        bad = {self._region_at(block) for block in self._open}
+        bad = {self._layout.region_at(block) for block in self._open}
         chosen = list(range(len(self._regions)) if regions is None else regions)
         for index in bad.intersection(chosen):
             self._refused[index] = _INHERITED
-        self._open = {block: found for block, found in self._open.items() if self._region_at(block) not in chosen}
-        return [index for index in chosen if self._memory[index] is not None and index not in self._refused]
+        self._open = {
+            block: found for block, found in self._open.items() if self._layout.region_at(block) not in chosen
+        }
+        return [index for index in chosen if index not in self._refused]
 
     def _find_again(self) -> None:
         """Regions anew, from the memory that the tensors have now."""
-        found = regions_of((name, tensor) for region in self._regions for name, tensor in _alive(region))
+        found = regions_of((name, tensor) for region in self._regions for name, tensor in alive(region))
         known = {region.memory.data_ptr() for region in found.regions}
         # Regions without a tensor that we know of, but held by somebody.
         others = tuple(
@@ -302,97 +264,41 @@ class Resident:
         self._lay_out(found.regions + others)
 
     def _fate(self, index: int) -> Literal["here", "replaced", "freed"]:
-        """Whether a region's memory is still what its owner reads."""
-        memory, tensors = self._memory[index], list(_alive(self._regions[index]))
-        if memory is None:
-            return "replaced" if tensors else "freed"
-        address = memory.data_ptr()
-        if any(tensor.untyped_storage().data_ptr() != address for _, tensor in tensors) or not _whole(memory):
-            return "replaced"
-        return "here" if tensors or _held(memory) else "freed"
+        region = self._regions[index]
+        if index not in self._dropped:
+            return fate(region)
+        return "replaced" if any(alive(region)) else "freed"
 
     def _present(self, index: int) -> bool:
         """Whether a region can be looked at; one that cannot is let go of, and said so."""
-        fate = self._fate(index)
-        if fate == "here":
+        found = self._fate(index)
+        if found == "here":
             return True
-        self._refuse(index, _REPLACED if fate == "replaced" else _FREED)
-        self._memory[index] = None
+        self._refuse(index, _REPLACED if found == "replaced" else _FREED)
+        self._dropped.add(index)
         bare = msgspec.structs.replace(self._regions[index], memory=torch.empty(0, dtype=torch.uint8))
         self._regions = (*self._regions[:index], bare, *self._regions[index + 1 :])
         return False
-
-    def _written(self, index: int) -> bool:
-        """Whether the version of one of a region's tensors moved since it was adopted."""
-        now = _versions_of(self._regions[index])
-        return any(
-            version is not None and version != before
-            for version, before in zip(now, self._versions[index], strict=True)
-        )
 
     def _found(self, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
         """First block and sums (n, 3) of the runs of blocks in a range, of one device, that can be looked at."""
         run: list[torch.Tensor] = []
         begin = start
-        for index, first, last in self._pieces(start, stop):
-            memory = self._memory[index]
-            if index in self._refused or memory is None or not self._present(index):
+        for index, first, last in self._layout.pieces(start, stop):
+            if index in self._refused or not self._present(index):
                 if run:
-                    yield begin, torch.cat(run)
-                run, begin = [], self._first[index] + last
+                    yield begin, digest_all(run)
+                run, begin = [], self._layout.firsts[index] + last
                 continue
-            run.append(digest(memory[first * BLOCK_BYTES : last * BLOCK_BYTES]))
+            run.append(self._regions[index].memory[first * BLOCK_BYTES : last * BLOCK_BYTES])
         if run:
-            yield begin, torch.cat(run)
-
-    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Region and its own blocks, first and last + 1, in a range of all blocks."""
-        place = max(bisect.bisect_right(self._bounds, start) - 1, 0)
-        while start < stop and place < len(self._order):
-            index = self._order[place]
-            first = self._first[index]
-            last = min(stop - first, self._blocks[index])
-            yield index, start - first, last
-            start = first + last
-            place += 1
-
-    def _region_at(self, block: int) -> int:
-        return self._order[bisect.bisect_right(self._bounds, block) - 1]
-
-    def _device_at(self, index: int) -> _Device:
-        first = self._first[index]
-        return next(device for device in self._devices if device.first <= first < device.stop)
+            yield begin, digest_all(run)
 
 
-def _repaired(memory: torch.Tensor, damage: Damage) -> bool:
+def _put_right(memory: torch.Tensor, damage: Damage) -> bool:
     """Put a single word right; False when there is more to it."""
-    if not damage.repairable:
-        return False
     try:
         repair(memory, damage)
     except ValueError:
         return False
     return True
-
-
-def _alive(region: Region) -> Iterator[tuple[str, torch.Tensor]]:
-    """A region's tensors that somebody still has."""
-    for name, reference in region.tensors:
-        if (tensor := reference()) is not None:
-            yield name, tensor
-
-
-def _versions_of(region: Region) -> list[int | None]:
-    """Versions of a region's tensors; those that are gone, or were made in inference mode, have none."""
-    tensors = [reference() for _, reference in region.tensors]
-    return [None if tensor is None or tensor.is_inference() else tensor._version for tensor in tensors]
-
-
-def _whole(memory: torch.Tensor) -> bool:
-    """Whether the storage still has the size it had; a smaller one must not be read."""
-    return memory.untyped_storage().nbytes() == memory.numel()
-
-
-def _held(memory: torch.Tensor) -> bool:
-    """Whether anybody but us holds the storage."""
-    return int(torch._C._storage_Use_Count(memory.untyped_storage()._cdata)) > _OWN_HOLDS

@@ -44,10 +44,10 @@ class Sums:
         self.first.index_add_(0, rows, sums)
         self._complement.index_add_(0, rows, sums, alpha=-1)
 
-    def clear(self, rows: torch.Tensor) -> None:
-        """Sums of nothing in the rows of these indices, int64 (n,)."""
-        self.first[rows] = 0
-        self._complement[rows] = -1
+    def clear(self, start: int, count: int) -> None:
+        """Sums of nothing."""
+        self.first[start : start + count] = 0
+        self._complement[start : start + count] = -1
 
     def agree(self, start: int, found: torch.Tensor) -> bool:
         """Whether both copies say ``found`` int64 (n, 3). On a GPU this waits for the result."""

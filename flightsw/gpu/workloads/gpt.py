@@ -8,7 +8,7 @@ sequences of different lengths decode in one batch and a row can be given to a n
 Shapes: B rows, T tokens, H heads, D = width / H, C = context.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 import msgspec
 import torch
@@ -61,11 +61,26 @@ PRESETS: Final[dict[str, Preset]] = {
 }
 
 
+class Observer(Protocol):
+    """Is told what one ``forward_cached`` writes, as it is written; ``integrity.kv`` takes digests of it."""
+
+    def begin(self, rows: Tensor, positions: Tensor) -> None:
+        """Rows (B,) and positions (B, T), ``PADDING`` included."""
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Keys and values (B, H, T, D) in the type of the cache."""
+
+    def end(self) -> None:
+        """All layers have written."""
+
+
 class Cache:
     """Keys and values of a batch of sequences: per layer two tensors (rows, H, C + 1, D).
 
     The last slot takes what padding tokens write and is never read by a real one.
     """
+
+    observer: Observer | None = None
 
     def __init__(
         self, config: GPTConfig, rows: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -89,16 +104,22 @@ class _View:
         self.rows = torch.arange(cache.rows, device=positions.device) if rows is None else rows
         self.whole_batch = rows is None
         self.slots = torch.where(positions < 0, cache.context, positions)
+        if cache.observer is not None:
+            cache.observer.begin(self.rows, positions)
         slots = torch.arange(max(self.used, 1), device=positions.device)
         self.mask = (slots[None, None, :] <= self.slots[:, :, None])[:, None]  # (B, 1, T, used)
 
     def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store (B, H, T, D) of the new tokens and give back all that is in use, (B, H, used, D)."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        new = (key.to(keys.dtype), value.to(values.dtype))
+        if self.cache.observer is not None:
+            self.cache.observer.write(layer, *new)
         found = []
-        for store, new in ((self.cache.keys[layer], key), (self.cache.values[layer], value)):
-            store[self.rows[:, None], :, self.slots] = new.transpose(1, 2).to(store.dtype)
+        for store, part in zip((keys, values), new, strict=True):
+            store[self.rows[:, None], :, self.slots] = part.transpose(1, 2)
             rows = store if self.whole_batch else store[self.rows]
-            found.append(rows[:, :, : max(self.used, 1)].to(new.dtype))
+            found.append(rows[:, :, : max(self.used, 1)].to(key.dtype))
         return found[0], found[1]
 
 
@@ -194,7 +215,10 @@ class GPT(nn.Module):
         below the context.
         """
         view = _View(cache, positions, rows)
-        return self._run(idx, positions.clamp(min=0), view)
+        logits = self._run(idx, positions.clamp(min=0), view)
+        if cache.observer is not None:
+            cache.observer.end()
+        return logits
 
     def _run(self, idx: Tensor, positions: Tensor, view: _View | None) -> Tensor:
         x = self.dropout(self.tokens(idx) + self.positions(positions))

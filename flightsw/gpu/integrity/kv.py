@@ -1,0 +1,365 @@
+"""The key-value cache under digests: what is written is summed on its way in, and a row is verified against that.
+
+The cache grows with every token, so there is no moment at which it could be read and believed. Its sums are added
+to instead, slot by slot, from the keys and values that the model hands over; live memory is only ever compared.
+
+**Layout.** A row is one sequence. Per row, layer and kind (keys, values), slots are taken in chunks of at most
+``CHUNK_SLOTS_MAX`` slots and 2¹⁶ words. Word w of slot s of a chunk has the index i = s · W + w, where a slot's W
+words are its heads one after the other, filled up with zero bytes. Of each chunk the three sums of ``digest`` are
+kept, twice (``sums``), so two hit words are always seen and one is put right. A slot counts by its place *in its
+sequence*, not in memory: so nothing has to be taken anew when rows are gathered, padded, cut or moved to another
+batch, and damage on that way is seen like any other.
+
+**Order.** A pass continues each of its rows, or starts it anew at slot 0. A pass that is run again with the same
+rows and slots takes back what its first run added. Anything else (a gap, a pass that broke off, slots written while
+nobody watched) leaves the row *unknown* until it starts anew: it does not verify. Padding is no slot.
+
+**Verdict.** A row verifies if all its slots hold what was written. A word that had to be put right means that
+tokens may have been computed with the wrong one: such a row never verifies, until it starts anew.
+
+The values are held until the pass ends, or ``PENDING_WORDS_MAX`` have come together, and summed at once. In that
+time (one pass) a hit of them goes into the cache or into the sums, and shows; before they are written they are the
+business of the checks of the compute path.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from flightsw.gpu.integrity.closer import look_closer
+from flightsw.gpu.integrity.digest import BLOCK_WORDS, WORD_BYTES, Damage, repair
+from flightsw.gpu.integrity.finding import Finding, Outcome, Report
+from flightsw.gpu.integrity.sums import Sums
+from flightsw.gpu.workloads.gpt import Cache
+
+CHUNK_SLOTS_MAX: Final = 256
+PENDING_WORDS_MAX: Final = 1 << 21
+"""Words that wait to be summed, or are read at once: 8 MiB."""
+EXACT_WORDS: Final = 128
+"""Words of one float64 product, which is exact: 2³¹ · 128·129·257/6 < 2⁵³."""
+SHAPES_MAX: Final = 64
+"""Shapes of slots whose weights are kept."""
+KINDS: Final = ("keys", "values")
+
+
+class Place(NamedTuple):
+    """Where a row is now: keys and values (batch, heads, slots, width) of each layer, its place in the batch, and
+    the slot of its first token."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    row: int
+    first: int
+
+
+Locate = Callable[[int], Place | None]
+
+
+class _Group:
+    """Layers and kinds whose slots have the same number of words, and their sums: by row, member and chunk."""
+
+    def __init__(self, words: int, members_max: int, rows: int, slots: int, device: torch.device) -> None:
+        self.words = words
+        self.chunk_slots = min(CHUNK_SLOTS_MAX, 1 << (BLOCK_WORDS // words).bit_length() - 1)
+        self.chunks = -(-slots // self.chunk_slots)
+        self.members: list[int] = []
+        """Numbers 2 · layer + kind."""
+        self.members_max = members_max
+        self.sums = Sums(rows * members_max * self.chunks, device)
+
+    def member(self, number: int) -> int:
+        """The place of layer and kind among the members."""
+        if number not in self.members:
+            self.members.append(number)
+        return self.members.index(number)
+
+    def base(self, row: int, member: int = 0) -> int:
+        """First row of the sums of a row of the cache."""
+        return (row * self.members_max + member) * self.chunks
+
+
+class Rows:
+    """Digests of the rows of one cache. ``locate`` says where a row is when it is verified.
+
+    ``begin``, ``write`` for every layer, ``end`` make one pass; ``gpt_rows`` and ``watch`` see to that.
+    """
+
+    def __init__(self, rows: int, slots: int, layers: int, locate: Locate, report: Report) -> None:
+        self.watching = True
+        """Whether what is written is added to the digests. Rows that go on while it is not become unknown."""
+        self.hits = 0
+        """How often memory was found changed, repaired or not."""
+        self._rows = rows
+        self._slots = slots
+        self._layers = layers
+        self._locate = locate
+        self._report = report
+        self._groups: dict[int, _Group] = {}
+        self._lengths = [0] * rows
+        self._unknown: set[int] = set()
+        self._hit: set[int] = set()
+        self._pass: list[tuple[int, int, int]] = []
+        """Row, first slot and number of slots of the pass that runs."""
+        self._real: list[tuple[int, int, int]] = []
+        """Row, slot, and place in the flattened (B · T) of each token of it that is no padding."""
+        self._tokens = 0
+        self._pending: list[tuple[int, Tensor]] = []
+        self._pending_words = 0
+        self._last: tuple[list[int], list[list[int]]] | None = None
+        self._added: list[tuple[_Group, Tensor, Tensor]] = []
+        """What the last pass added."""
+
+    def begin(self, rows: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
+        """A pass begins that writes slots ``positions`` (B, T) of ``rows`` (B,); negative ones are padding."""
+        self._abandon()
+        fed = [[position for position in slots if position >= 0] for slots in positions]
+        self._pass = [(row, slots[0], len(slots)) for row, slots in zip(rows, fed, strict=True) if slots]
+        if not self.watching:
+            self._unknown.update(row for row, _, _ in self._pass)
+            self._pass, self._last = [], None
+            return
+        now = (list(rows), [list(slots) for slots in positions])
+        if now == self._last:
+            with _disable_current_modes():
+                for group, index, sums in self._added:
+                    group.sums.add(index, -sums)
+            for row, first, _ in self._pass:
+                self._lengths[row] = first
+        self._last, self._added = now, []
+        for row, slots in zip(rows, fed, strict=True):
+            if not slots:
+                continue
+            if slots[0] == 0:
+                self.reset(row)
+            first = self._lengths[row]
+            if slots != list(range(first, first + len(slots))) or slots[-1] >= self._slots:
+                self._unknown.add(row)
+        self._tokens = sum(len(slots) for slots in positions)
+        width = len(positions[0]) if positions else 0
+        self._real = [
+            (row, slot, width * line + place)
+            for line, (row, slots) in enumerate(zip(rows, positions, strict=True))
+            for place, slot in enumerate(slots)
+            if 0 <= slot < self._slots
+        ]
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Keys and values (B, H, T, D) of a layer as they are stored, in the type in which they are stored."""
+        if not self._pass:
+            return
+        for kind, values in enumerate((key, value)):
+            self._pending.append((2 * layer + kind, values))
+            self._pending_words += values.numel() * values.element_size() // WORD_BYTES
+        if self._pending_words >= PENDING_WORDS_MAX:
+            self._flush()
+
+    def end(self) -> None:
+        """The pass is complete."""
+        self._flush()
+        for row, first, count in self._pass:
+            self._lengths[row] = first + count
+        self._pass = []
+
+    def reset(self, row: int) -> None:
+        """The row holds nothing; whatever was known of it is forgotten."""
+        self._lengths[row] = 0
+        self._unknown.discard(row)
+        self._hit.discard(row)
+        with _disable_current_modes():
+            for group in self._groups.values():
+                group.sums.clear(group.base(row), group.members_max * group.chunks)
+
+    def verify(self, row: int, length: int) -> bool:
+        """Whether the row's first ``length`` slots, which are all of it, hold what was written, and always did as
+        far as was seen. Damage of single words is put right. Findings go to the report."""
+        name = f"key-value cache, row {row}"
+        if self._pass:
+            self._abandon()
+        if row in self._unknown or self._lengths[row] != length:
+            self._find("open", name, "not all of it was written under watch, in order; nothing is known of it")
+            return False
+        place = self._locate(row) if length else None
+        if not length:
+            return row not in self._hit
+        if place is None:
+            self._find("open", name, "it is not in the cache")
+            return False
+        with _disable_current_modes():
+            for group in self._groups.values():
+                found = self._read(group, place, range(len(group.members)), length)
+                base = group.base(row)
+                if not group.sums.agree(base, found):
+                    for at in group.sums.differing(base, found):
+                        self._look_closer(group, place, row, length, at, found[at])
+        return row not in self._hit
+
+    def _abandon(self) -> None:
+        """A pass that did not come to its end: its rows are unknown."""
+        self._unknown.update(row for row, _, _ in self._pass)
+        if self._pass:
+            self._last = None
+        self._pass, self._pending, self._pending_words = [], [], 0
+
+    def _flush(self) -> None:
+        pending, self._pending, self._pending_words = self._pending, [], 0
+        by_words: dict[int, list[tuple[int, Tensor]]] = {}
+        for number, values in pending:
+            words = -(-values.shape[1] * values.shape[3] * values.element_size() // WORD_BYTES)
+            by_words.setdefault(words, []).append((number, values))
+        with _disable_current_modes():
+            for words, members in by_words.items():
+                self._add(words, members)
+
+    def _add(self, words: int, members: Sequence[tuple[int, Tensor]]) -> None:
+        device = members[0][1].device
+        if words not in self._groups:
+            self._groups[words] = _Group(words, 2 * self._layers, self._rows, self._slots, device)
+        group = self._groups[words]
+        if not self._real:
+            return
+        packed = torch.stack([values.transpose(1, 2) for _, values in members]).flatten(3).flatten(1, 2)
+        if len(self._real) < self._tokens:
+            packed = packed[:, torch.tensor([at for _, _, at in self._real], device=device)]
+        slots = torch.tensor([slot % group.chunk_slots for _, slot, _ in self._real], device=device)
+        sums = _slot_sums(packed, slots * words).flatten(0, 1)
+        place = [group.base(row) + slot // group.chunk_slots for row, slot, _ in self._real]
+        member = [group.member(number) * group.chunks for number, _ in members]
+        index = torch.tensor(member, device=device)[:, None] + torch.tensor(place, device=device)
+        group.sums.add(index.flatten(), sums)
+        self._added.append((group, index.flatten(), sums))
+
+    def _read(self, group: _Group, place: Place, members: Iterable[int], length: int, first: int = 0) -> Tensor:
+        """Sums (members · chunks, 3) of slots ``first`` to ``length`` − 1 as they are in memory now."""
+        device = group.sums.first.device
+        found = torch.zeros((group.members_max, group.chunks, 3), dtype=torch.int64, device=device)
+        slots = torch.arange(first, length, device=device)
+        chunk, start = slots // group.chunk_slots, slots % group.chunk_slots * group.words
+        chosen = list(members)
+        step = max(PENDING_WORDS_MAX // (len(slots) * group.words), 1)
+        for at in range(0, len(chosen), step):
+            some = chosen[at : at + step]
+            packed = torch.stack([_row(group, place, member)[first:length] for member in some]).flatten(2)
+            found[some] = found[some].index_add_(1, chunk, _slot_sums(packed, start))
+        return found.flatten(0, 1)
+
+    def _look_closer(self, group: _Group, place: Place, row: int, length: int, at: int, before: Tensor) -> None:
+        member, chunk = divmod(at, group.chunks)
+        first = chunk * group.chunk_slots
+        last = min(first + group.chunk_slots, length)
+
+        def read() -> Tensor:
+            if member >= len(group.members) or first >= last:
+                return torch.zeros_like(before)  # Sums of nothing: only the digest can have been hit.
+            return self._read(group, place, (member,), last, first)[at]
+
+        def put_right(damage: Damage) -> bool:
+            assert damage.word is not None, "a word is put right only where it was located"
+            slot, word = divmod(damage.word, group.words)
+            if member >= len(group.members) or first + slot >= last:
+                return False
+            return _mend(_row(group, place, member)[first + slot], word, damage)
+
+        look = look_closer(group.sums, group.base(row) + at, before, read, put_right)
+        where = "key-value cache"
+        if member < len(group.members):
+            layer, kind = divmod(group.members[member], 2)
+            where = f"{KINDS[kind]} of layer {layer}, row {row}, slots {first} to {max(last - 1, first)}"
+        self.hits += look.hit
+        if look.hit:
+            self._hit.add(row)
+        for finding in look.findings(where):
+            self._report(finding)
+
+    def _find(self, outcome: Outcome, where: str, detail: str) -> None:
+        self._report(Finding(detector="digest", outcome=outcome, where=where, detail=detail))
+
+
+def gpt_rows(cache: Cache, report: Report) -> Rows:
+    """Digests of a ``gpt.Cache``, which from now on tells them what is written. Row i is row i of the cache."""
+
+    def locate(row: int) -> Place:
+        return Place(list(zip(cache.keys, cache.values, strict=True)), row, 0)
+
+    rows = Rows(cache.rows, cache.context, len(cache.keys), locate, report)
+    cache.observer = _Observer(rows)
+    return rows
+
+
+class _Observer:
+    """``gpt.Observer``: brings tensors of indices to the host."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def begin(self, rows: Tensor, positions: Tensor) -> None:
+        self._rows.begin(rows.tolist(), positions.tolist())
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        self._rows.write(layer, key, value)
+
+    def end(self) -> None:
+        self._rows.end()
+
+
+def watch(cache: Any, rows: Rows) -> Any:
+    """Let a transformers ``DynamicCache`` tell ``rows`` what is added to it; gives the same cache back.
+
+    Its owner calls ``rows.begin`` with the rows of the batch and their slots before the forward pass, and
+    ``rows.end`` after it. To be called on every new cache object, *after* it was filled from an older one.
+    """
+    update = cache.update
+
+    def watched(key_states: Tensor, value_states: Tensor, layer_idx: int, *more: Any, **named: Any) -> Any:
+        rows.write(layer_idx, key_states, value_states)
+        return update(key_states, value_states, layer_idx, *more, **named)
+
+    cache.update = watched
+    return cache
+
+
+def _row(group: _Group, place: Place, member: int) -> Tensor:
+    """Slots (slots, heads, width) of one row, layer and kind, from its first token on; shares memory."""
+    layer, kind = divmod(group.members[member], 2)
+    return place.layers[layer][kind][place.row].transpose(0, 1)[place.first :]
+
+
+def _mend(slot: Tensor, word: int, damage: Damage) -> bool:
+    """Take the error off one word of a slot (heads, width), in place."""
+    raw = slot.contiguous().view(torch.uint8).flatten().clone()
+    try:
+        repair(raw, Damage(0, word, damage.error))
+    except ValueError:
+        return False
+    # As whole numbers: a copy of floats may turn one NaN into another.
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[slot.element_size()]
+    slot.view(whole).copy_(raw.view(whole).view(slot.shape))
+    return True
+
+
+def _slot_sums(values: Tensor, starts: Tensor) -> Tensor:
+    """Sums of slots (…, n, elements), the first word of slot k with index ``starts[k]``: int64 (…, n, 3), exact."""
+    raw = values.contiguous().view(torch.uint8)
+    if left := raw.shape[-1] % WORD_BYTES:
+        raw = torch.nn.functional.pad(raw, (0, WORD_BYTES - left))
+    words = raw.view(torch.int32)
+    weights, offsets = _weights(words.shape[-1], values.device)
+    pieces = (words.view(*words.shape[:-1], len(offsets), len(weights)).to(torch.float64) @ weights).to(torch.int64)
+    plain, linear, square = pieces.unbind(dim=-1)
+    # Index within the piece, 1 and more, to index within the chunk; modulo 2⁶⁴.
+    at = starts[:, None] + offsets
+    shifted = at * plain
+    return torch.stack((plain, shifted + linear, at * (shifted + 2 * linear) + square), dim=-1).sum(dim=-2)
+
+
+@functools.lru_cache(maxsize=SHAPES_MAX)
+def _weights(words: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For slots of so many words in pieces of equal length: weights (length, 3) along a piece, float64, and the
+    first word of each piece, int64."""
+    length = next(size for size in range(min(words, EXACT_WORDS), 0, -1) if words % size == 0)
+    with torch.inference_mode(False):
+        place = torch.arange(1, length + 1, dtype=torch.float64, device=device)
+        weights = torch.stack((torch.ones_like(place), place, place * place), dim=1)
+        return weights, torch.arange(words // length, device=device) * length
