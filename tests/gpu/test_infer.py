@@ -15,12 +15,14 @@ from flightsw.gpu.protocol import (
     Generate,
     Heartbeat,
     InferSpec,
+    IntegrityReport,
     Pace,
     Ready,
     Rejected,
     Reply,
     Stop,
     Swapped,
+    Vigilance,
 )
 from flightsw.gpu.workloads import infer
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
@@ -53,6 +55,9 @@ class Shelf:
 
     def newer(self) -> Model | None:
         return self.models.pop(0) if self.models else None
+
+    def again(self) -> Model | None:
+        return self.newer()
 
     def close(self) -> None:
         pass
@@ -91,7 +96,7 @@ def model(generation: int, rows: int = 2) -> Model:
 
 
 def test_every_request_gets_one_reply_and_is_counted(monkeypatch) -> None:
-    bench = Bench(monkeypatch, Shelf(model(1)))
+    bench = Bench(monkeypatch, Shelf(model(1)), integrity="off")
     for number in range(5):
         bench.job.post(request(number))
     bench.until(lambda: len(bench.replies()) == 5)
@@ -126,7 +131,7 @@ def test_hot_swap_waits_for_running_answers(monkeypatch) -> None:
     bench.turns(2)
     bench.job.post(request(1))
     bench.until(lambda: len(bench.replies()) == 2)
-    kinds = [type(message) for message in bench.sent]
+    kinds = [type(message) for message in bench.sent if not isinstance(message, IntegrityReport)]
     assert kinds == [Ready, Reply, Swapped, Reply]
     assert {number: reply.generation for number, reply in bench.replies().items()} == {0: 1, 1: 2}
     alone = Bench(monkeypatch, Shelf(model(1)))
@@ -281,6 +286,28 @@ def test_damage_never_turns_the_served_model_back(trained: Trained, source: Ring
     assert set(seen) == {None}, f"generation {first} verifies, but is older than what is served"
 
 
+def test_a_model_is_held_against_its_checkpoint_and_loaded_again(trained: Trained, source: RingSource) -> None:
+    trained.commit(1)
+    newest = trained.commit(2)
+    first = source.first()
+    assert first.flaw() == ""
+    with torch.no_grad():
+        first.engine.module.norm.weight[3] += 1.0
+    assert first.flaw() == f"norm.weight in memory is not what generation {newest} has"
+    again = source.again()
+    assert (again.generation, again.flaw()) == (newest, "")
+    assert source.newer() is None
+
+
+def test_an_older_checkpoint_serves_when_the_newest_is_gone_at_a_reload(trained: Trained, source: RingSource) -> None:
+    older, newest = trained.commit(1), trained.commit(2)
+    assert source.first().generation == newest
+    trained.flip(newest)
+    assert source.again().generation == older
+    trained.flip(older)
+    assert source.again() is None
+
+
 def test_a_checkpoint_of_something_else_is_rejected(trained: Trained, source: RingSource) -> None:
     trained.commit(1, gpt="")
     assert source.first() is None
@@ -310,6 +337,8 @@ def test_worker_serves_swaps_rejects_and_stops(trained: Trained) -> None:
         assert worker.expect(Swapped).generation == second
         worker.send(request(2))
         assert worker.expect(Reply).finish == "length"
+        worker.send(Vigilance(level="storm"))
+        assert worker.expect(IntegrityReport, lambda report: report.level == "storm").detected == 0
         half = trained.ring.folder / "half"
         half.write_bytes(trained.ring.path(second).read_bytes()[:-7])
         half.rename(trained.ring.path(second + 1))

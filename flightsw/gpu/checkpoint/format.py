@@ -86,6 +86,11 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
 
 
+def tensor_digest(tensor: Tensor) -> str:
+    """xxh3-128 of a tensor's bytes as an entry holds it, of any device."""
+    return xxhash.xxh3_128_hexdigest(tensor_bytes(tensor.detach().cpu().contiguous()))
+
+
 def describe(tensors: Mapping[str, Tensor]) -> tuple[TensorEntry, ...]:
     """Entries of host tensors in name order, digests computed now."""
     return tuple(

@@ -112,6 +112,11 @@ class Rows:
         self._added: list[tuple[_Group, Tensor, Tensor]] = []
         """What the last pass added."""
 
+    @property
+    def written(self) -> tuple[Tensor, ...]:
+        """Sums of what the last pass wrote; two runs of one pass that wrote the same have the same."""
+        return tuple(sums for _, _, sums in self._added)
+
     def begin(self, rows: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
         """A pass begins that writes slots ``positions`` (B, T) of ``rows`` (B,); negative ones are padding."""
         self._abandon()

@@ -15,21 +15,31 @@ its last ``context // 2`` tokens, fed again from position 0; a prompt that does 
 window thus depends on the length of the sequence only, and feeding again costs one pass per half context.
 
 **Non-finite logits** mean that weights or arithmetic are broken. Such an answer is not released: it fails, whole.
+
+**Watched passes.** A pass is the forward pass and the draws that follow it, as one function of what is fed: the random
+numbers are drawn before it, and nothing is changed by it but the cache. So a ``Watch`` may run it under its guard, take
+it back and run it again. A sequence of which a pass, its row of the cache or its own tokens were damaged leaves the
+batch with ``damage`` set; what becomes of it is ``release``'s matter.
 """
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Final, Protocol
 
+import msgspec
 import torch
 from torch import Tensor
 
 from flightsw.gpu.protocol import Generate
+from flightsw.gpu.workloads import seal
+from flightsw.gpu.workloads.release import Ticket
 
 FILL_TOKENS_MAX: Final = 64
 """Prompt tokens fed per row in one micro-batch."""
 REQUEST_TOKENS_MAX: Final = 4096
 SEED_MAX: Final = 2**63 - 1
+REQUEST_DAMAGED: Final = "the request itself changed in host memory; send it again"
 
 
 class Engine(Protocol):
@@ -55,65 +65,176 @@ class Engine(Protocol):
     def step(self, rows: Many[int], positions: Many[int], tokens: Many[int]) -> Tensor:
         """Feed one token to each of these rows, which are all that are in use and filled. Logits after it."""
 
+    def undo(self) -> None:
+        """Take the last ``fill`` or ``step`` back: the same call gives the same again."""
+
     def release(self, row: int) -> None:
         """The row is free."""
+
+
+class Drawn(msgspec.Struct, frozen=True):
+    """What one pass gave. ``tokens`` has None where the window is not complete yet, or the logits not finite."""
+
+    logits: Tensor
+    """float32 (rows fed, vocabulary), on the host."""
+    finite: list[bool]
+    tokens: list[int | None]
+
+
+class Watch(Protocol):
+    """Who looks at passes and rows. A reason that is not empty spoils what it is given for."""
+
+    @property
+    def watching(self) -> bool:
+        """Whether answers are checked at all."""
+
+    def passed(
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
+    ) -> tuple[Drawn, str]:
+        """Run a pass, once or more, with ``undo`` before it is run again; its result and what was wrong with it.
+
+        ``decode`` says that it is a step of one token a row, not a chunk of prompts.
+        """
+
+    def row(self, row: int, length: int) -> str:
+        """What is wrong with the first ``length`` slots of a cache row; empty when nothing is."""
+
+
+class Unwatched:
+    """Nobody looks."""
+
+    watching = False
+
+    def passed(
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
+    ) -> tuple[Drawn, str]:
+        """Once, as it is."""
+        return run(), ""
+
+    def row(self, row: int, length: int) -> str:
+        """Nothing is known."""
+        return ""
 
 
 class Sequence:
     """One request on its way: all tokens so far, and how much of its window the engine has seen."""
 
-    def __init__(self, request: Generate, prompt: list[int], context: int, arrived_s: float) -> None:
+    def __init__(
+        self,
+        request: Generate,
+        prompt: list[int],
+        context: int,
+        arrived_s: float,
+        ticket: Ticket | None = None,
+        request_seal: int | None = None,
+    ) -> None:
         self.request = request
         self.arrived_s = arrived_s
+        self.ticket = ticket or Ticket()
+        self.request_seal = seal.of_request(request) if request_seal is None else request_seal
         self.generated: list[int] = []
         self.finish = ""
         """Empty while it runs; then "length", "stop" or "failed"."""
         self.failure = ""
+        self.damage = ""
+        """Why it cannot be used as it is; empty while nothing is known against it."""
         self._context = context
-        self._generator = torch.Generator().manual_seed(request.seed)
-        self._window = prompt if len(prompt) <= context else prompt[-(context // 2) :]
+        self.generator = torch.Generator().manual_seed(request.seed)
+        self.window = list(prompt if len(prompt) <= context else prompt[-(context // 2) :])
         self.fed = 0
+        self._uniforms: list[float] = []
+        self._tokens_seal = seal.EMPTY
+        self._fed_seal = seal.EMPTY
 
     @property
     def chunk(self) -> list[int]:
         """The next tokens of the window to feed."""
-        return self._window[self.fed : self.fed + FILL_TOKENS_MAX]
+        return self.window[self.fed : self.fed + FILL_TOKENS_MAX]
 
     @property
     def filling(self) -> bool:
         """Whether more than the token drawn last must be fed before another can be drawn."""
-        return self.fed == 0 or len(self._window) - self.fed > 1
+        return self.fed == 0 or len(self.window) - self.fed > 1
 
-    def feed(self, count: int, logits: Tensor, finite: bool, stop_tokens: frozenset[int]) -> None:
-        """``count`` tokens were fed, ``logits`` (vocabulary,) followed; draw when the window is complete."""
-        self.fed += count
-        if self.fed < len(self._window):
+    @property
+    def overfull(self) -> bool:
+        """Whether the window has outgrown the context, so that it must start anew."""
+        return not self.finish and len(self.window) > self._context
+
+    def number(self, fed: int) -> float | None:
+        """The random number for the token after ``fed`` more tokens; None when none is drawn then."""
+        if self.fed + fed < len(self.window):
+            return None
+        number = uniform(self.request.temperature, self.generator)
+        if number is None:
+            return 0.0
+        self._uniforms.append(number)
+        return number
+
+    def feed(self, chunk: list[int], token: int | None, finite: bool, stop_tokens: frozenset[int]) -> None:
+        """``chunk`` was fed; ``token`` followed when that completed the window."""
+        self.fed += len(chunk)
+        self._fed_seal = seal.grown(self._fed_seal, chunk)
+        if self.fed < len(self.window):
             return
-        if not finite:
+        if token is None or not finite:
             self.fail("the model gave logits that are not finite; no answer is released")
             return
-        token = draw(logits, self.request.temperature, self.request.top_k, self._generator)
         if token in stop_tokens:
             self.finish = "stop"
             return
         self.generated.append(token)
-        self._window.append(token)
+        self._tokens_seal = seal.grown(self._tokens_seal, (token,))
+        self.window.append(token)
         if len(self.generated) >= self.request.max_tokens:
             self.finish = "length"
-        elif len(self._window) > self._context:
-            self._window = self._window[-(self._context // 2) :]
-            self.fed = 0
+
+    def restart(self) -> None:
+        """A new window with the last half context, to be fed from position 0."""
+        self.window = self.window[-(self._context // 2) :]
+        self.fed = 0
+        self._fed_seal = seal.EMPTY
 
     def fail(self, reason: str) -> None:
         """End it without an answer."""
         self.finish, self.failure = "failed", reason
 
+    def flaw(self, prompt: list[int]) -> str:
+        """What in host memory is not as it was made; ``prompt`` is the request's prompt, encoded once more.
+
+        The window must be the end of prompt and answer, and what was fed must be the window: so a damaged window,
+        a token that was fed twice or left out and a damaged prompt all show.
+        """
+        if self.request_flaw:
+            return self.request_flaw
+        if self.tokens_flaw:
+            return self.tokens_flaw
+        whole = [*prompt, *self.generated]
+        window = whole[-len(self.window) :]
+        if window != self.window or seal.grown(seal.EMPTY, window[: self.fed]) != self._fed_seal:
+            return "tokens changed in host memory on their way to the model"
+        if self._uniforms != seal.uniforms(self.request.seed, len(self._uniforms)):
+            return "the random generator changed"
+        return ""
+
+    @property
+    def tokens_flaw(self) -> str:
+        """Whether the answer's tokens are not those that were drawn."""
+        good = seal.grown(seal.EMPTY, self.generated) == self._tokens_seal
+        return "" if good else "tokens of the answer changed in host memory"
+
+    @property
+    def request_flaw(self) -> str:
+        """Whether the request is another one than came; then it cannot be done again, either."""
+        return "" if seal.of_request(self.request) == self.request_seal else REQUEST_DAMAGED
+
 
 class Batch:
     """The rows of one engine. ``admit`` while ``free``, then ``advance`` once per micro-batch."""
 
-    def __init__(self, engine: Engine, rows: int) -> None:
+    def __init__(self, engine: Engine, rows: int, watch: Watch | None = None) -> None:
         self.engine = engine
+        self._watch = watch or Unwatched()
         self._rows: list[Sequence | None] = [None] * rows
 
     @property
@@ -124,49 +245,90 @@ class Batch:
     @property
     def running(self) -> int:
         """Sequences on their way."""
-        return len(self._rows) - self.free
+        return len(self.sequences)
 
-    def admit(self, request: Generate, arrived_s: float) -> None:
+    @property
+    def sequences(self) -> list[Sequence]:
+        """Those on their way, in order of their rows."""
+        return [sequence for sequence in self._rows if sequence is not None]
+
+    def admit(
+        self,
+        request: Generate,
+        arrived_s: float,
+        ticket: Ticket | None = None,
+        request_seal: int | None = None,
+    ) -> None:
         """Give the request a row; there must be a free one."""
         prompt = self.engine.encode(request.prompt)
-        self._rows[self._rows.index(None)] = Sequence(request, prompt, self.engine.context, arrived_s)
+        sequence = Sequence(request, prompt, self.engine.context, arrived_s, ticket, request_seal)
+        self._rows[self._rows.index(None)] = sequence
 
     def advance(self) -> tuple[int, list[Sequence]]:
-        """One micro-batch: the number of tokens drawn, and the sequences that are finished."""
+        """One micro-batch: the number of tokens drawn, and the sequences that are finished or damaged."""
         used = [(row, sequence) for row, sequence in enumerate(self._rows) if sequence is not None]
         filling = [(row, sequence) for row, sequence in used if sequence.filling][: self.engine.fill_rows_max]
         turn = filling or used
         if not turn:
             return 0, []
+        sequences = [sequence for _, sequence in turn]
         rows = [row for row, _ in turn]
-        starts = [sequence.fed for _, sequence in turn]
-        chunks = [sequence.chunk for _, sequence in turn]
-        if filling:
-            logits = self.engine.fill(rows, starts, chunks)
-        else:
-            logits = self.engine.step(rows, starts, [chunk[0] for chunk in chunks])
-        before = sum(len(sequence.generated) for _, sequence in turn)
-        finite = torch.isfinite(logits).all(dim=1).tolist()
-        for (_, sequence), chunk, row_logits, row_finite in zip(turn, chunks, logits, finite, strict=True):
-            sequence.feed(len(chunk), row_logits, row_finite, self.engine.stop_tokens)
-        drawn = sum(len(sequence.generated) for _, sequence in turn) - before
-        return drawn, self._reap()
+        starts = [sequence.fed for sequence in sequences]
+        chunks = [sequence.chunk for sequence in sequences]
+        numbers = [sequence.number(len(chunk)) for sequence, chunk in zip(sequences, chunks, strict=True)]
 
-    def drop_all(self, reason: str) -> list[Sequence]:
-        """Fail whatever runs and return it."""
-        for sequence in self._rows:
-            if sequence is not None:
-                sequence.fail(reason)
-        return self._reap()
+        def run() -> Drawn:
+            if filling:
+                logits = self.engine.fill(rows, starts, chunks)
+            else:
+                logits = self.engine.step(rows, starts, [chunk[0] for chunk in chunks])
+            finite = torch.isfinite(logits).all(dim=1).tolist()
+            tokens = [
+                pick(row_logits, sequence.request.temperature, sequence.request.top_k, number)
+                if number is not None and row_finite
+                else None
+                for sequence, row_logits, row_finite, number in zip(
+                    sequences, logits, finite, numbers, strict=True
+                )
+            ]
+            return Drawn(logits, finite, tokens)
+
+        drawn, damage = self._watch.passed(run, lambda: self.engine.undo(), decode=not filling)
+        before = sum(len(sequence.generated) for sequence in sequences)
+        for sequence, chunk, token, finite in zip(sequences, chunks, drawn.tokens, drawn.finite, strict=True):
+            sequence.damage = damage
+            sequence.feed(chunk, token, finite, self.engine.stop_tokens)
+        count = sum(len(sequence.generated) for sequence in sequences) - before
+        for row, sequence in turn:
+            if sequence.overfull:
+                self._check(row, sequence)
+                sequence.restart()
+        return count, self._reap()
+
+    def recall(self) -> list[Sequence]:
+        """Take whatever runs out of the batch, unfinished."""
+        return self._take(lambda sequence: True)
+
+    def _check(self, row: int, sequence: Sequence) -> None:
+        """Row, tokens and random numbers, before the row is given away."""
+        if self._watch.watching and not sequence.damage:
+            prompt = self.engine.encode(sequence.request.prompt)
+            sequence.damage = self._watch.row(row, sequence.fed) or sequence.flaw(prompt)
 
     def _reap(self) -> list[Sequence]:
-        finished = []
         for row, sequence in enumerate(self._rows):
-            if sequence is not None and sequence.finish:
-                finished.append(sequence)
+            if sequence is not None and sequence.finish in ("length", "stop"):
+                self._check(row, sequence)
+        return self._take(lambda sequence: bool(sequence.finish or sequence.damage))
+
+    def _take(self, leaves: Callable[[Sequence], bool]) -> list[Sequence]:
+        taken = []
+        for row, sequence in enumerate(self._rows):
+            if sequence is not None and leaves(sequence):
+                taken.append(sequence)
                 self.engine.release(row)
                 self._rows[row] = None
-        return finished
+        return taken
 
 
 def draw(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
@@ -175,6 +337,18 @@ def draw(logits: Tensor, temperature: float, top_k: int, generator: torch.Genera
     Inverse transform sampling in float64, one uniform number per token, so that equal seeds give equal texts on
     every device. ``top_k`` 0 is the whole vocabulary.
     """
+    return pick(logits, temperature, top_k, uniform(temperature, generator) or 0.0)
+
+
+def uniform(temperature: float, generator: torch.Generator) -> float | None:
+    """The number in [0, 1) that the next draw needs; None when it needs none, at temperature 0."""
+    if temperature <= 0.0:
+        return None
+    return float(torch.rand((), dtype=torch.float64, generator=generator))
+
+
+def pick(logits: Tensor, temperature: float, top_k: int, number: float) -> int:
+    """The token that ``draw`` gives for this random number. It has no state, so it can be done again."""
     if temperature <= 0.0:
         return int(logits.argmax())
     indices = None
@@ -182,7 +356,7 @@ def draw(logits: Tensor, temperature: float, top_k: int, generator: torch.Genera
         logits, indices = logits.topk(top_k)
     logits = logits.double()
     weights = torch.exp((logits - logits.max()) / temperature).cumsum(0)
-    threshold = torch.rand((), dtype=torch.float64, generator=generator) * weights[-1]
+    threshold = number * weights[-1]
     place = min(int(torch.searchsorted(weights, threshold, right=True)), weights.numel() - 1)
     return place if indices is None else int(indices[place])
 

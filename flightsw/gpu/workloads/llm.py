@@ -24,11 +24,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from flightsw.gpu.checkpoint.format import tensor_digest
+from flightsw.gpu.integrity.finding import Report
+from flightsw.gpu.integrity.kv import Place, Rows, watch
 from flightsw.gpu.workloads.job import JobFault
 from flightsw.gpu.workloads.served import Model
 
 CONTEXT_MAX: Final = 2048
 """Longest window in tokens, whatever the model could; it bounds the memory of a row."""
+ROWS_MAX: Final = 256
+"""Rows of an engine whose owner says nothing; the largest batch that a specification may ask for."""
 FAULT_MODEL: Final = "model"
 FAULT_EXTRA: Final = "llm_extra"
 
@@ -47,24 +52,43 @@ PACKAGES: Final[dict[str, Callable[[], Path]]] = {"gemma3-270m": _gemma3_270m}
 
 
 class LlmSource:
-    """One model, loaded once; it never changes, so it carries no generation."""
+    """One model, loaded once; it never changes, so it carries no generation.
+
+    A model directory has no digests of its own. The first load is believed; every later one must equal it.
+    """
 
     def __init__(self, name: str, rows: int, device: torch.device) -> None:
         self._name = name
+        self._rows = rows
         self._device = device
+        self._digests: dict[str, str] = {}
 
     def first(self) -> Model:
         """Load the model. Raises ``JobFault``."""
-        return Model(load(self._name, self._device), generation=-1, step=0)
+        engine = load(self._name, self._device, self._rows)
+        self._digests = self._digests or _digests(engine)
+        return Model(engine, generation=-1, step=0, flaw=lambda: self._flaw(engine))
 
     def newer(self) -> None:
         """There is no newer one."""
 
+    def again(self) -> Model:
+        """Load it again. Raises ``JobFault``."""
+        return self.first()
+
     def close(self) -> None:
         """Nothing is held open."""
 
+    def _flaw(self, engine: "LlmEngine") -> str:
+        changed = [name for name, digest in _digests(engine).items() if self._digests.get(name) != digest]
+        return f"{changed[0]} in memory is not what was loaded first" if changed else ""
 
-def load(name: str, device: torch.device) -> "LlmEngine":
+
+def _digests(engine: "LlmEngine") -> dict[str, str]:
+    return {name: tensor_digest(tensor) for name, tensor in engine.module.state_dict().items()}
+
+
+def load(name: str, device: torch.device, rows: int = ROWS_MAX) -> "LlmEngine":
     """The engine for what stands after ``hf:``. Raises ``JobFault`` with one line that says what to do."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TRANSFORMERS_OFFLINE"] = "1"
@@ -103,7 +127,7 @@ def load(name: str, device: torch.device) -> "LlmEngine":
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         line = " ".join(str(error).split())[:300]
         raise JobFault(FAULT_MODEL, f'model "hf:{name}" cannot be loaded: {line}') from None
-    return LlmEngine(model.to(device).eval(), tokenizer, device)
+    return LlmEngine(model.to(device).eval(), tokenizer, device, rows)
 
 
 @contextmanager
@@ -144,11 +168,12 @@ class LlmEngine:
 
     fill_rows_max = 1
 
-    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device, rows: int = ROWS_MAX) -> None:
         config = model.config.get_text_config()
         self.context = min(int(getattr(config, "max_position_embeddings", CONTEXT_MAX)), CONTEXT_MAX)
         self.stop_tokens = _stop_tokens(model, tokenizer)
-        self._model = model
+        self.module = model
+        self._rows = rows
         self._tokenizer = tokenizer
         self._device = device
         self._filling: dict[int, Any] = {}
@@ -156,7 +181,16 @@ class LlmEngine:
         self._joined: list[int] = []
         """Rows of the common cache, in its order."""
         self._cache: Any = None
-        self._mask = torch.zeros((0, 0), dtype=torch.long, device=device)
+        self._lengths: list[int] = []
+        """Real tokens of the rows of the common cache; the mask is made of them for every step."""
+        self._undo: Callable[[], None] = lambda: None
+        self._row_digests: Rows | None = None
+
+    def watch_rows(self, report: Report) -> Rows:
+        """Digests of the caches, from now on; a row is found wherever it is."""
+        layers = int(self.module.config.get_text_config().num_hidden_layers)
+        self._row_digests = Rows(self._rows, self.context, layers, self._place, report)
+        return self._row_digests
 
     def encode(self, text: str) -> list[int]:
         """Tokens with the model's own beginning, through its chat template where it has one."""
@@ -178,10 +212,14 @@ class LlmEngine:
         (row,), (start,), (chunk,) = rows, starts, chunks
         if start == 0:
             self.release(row)
-            self._filling[row] = _empty_cache()
+            self._filling[row] = self._observed(_empty_cache())
+        cache = self._filling[row]
+        self._undo = lambda: self._filling.update({row: self._observed(_cut(cache, start))})
         positions = torch.arange(start, start + len(chunk), device=self._device)[None]
         mask = torch.ones((1, start + len(chunk)), dtype=torch.long, device=self._device)
-        return self._forward(torch.tensor([chunk], device=self._device), mask, positions, self._filling[row])
+        idx = torch.tensor([chunk], device=self._device)
+        with self._told([row], [range(start, start + len(chunk))]):
+            return self._forward(idx, mask, positions, cache)
 
     @torch.inference_mode()
     def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
@@ -192,8 +230,15 @@ class LlmEngine:
         order = [rows.index(row) for row in self._joined]
         idx = torch.tensor([[tokens[place]] for place in order], device=self._device)
         at = torch.tensor([[positions[place]] for place in order], device=self._device)
-        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
-        return self._forward(idx, self._mask, at, self._cache)[places]
+        before = list(self._lengths)
+        self._undo = lambda: self._take_back(before)
+        self._lengths = [length + 1 for length in before]
+        with self._told(self._joined, at.tolist()):
+            return self._forward(idx, self._mask(), at, self._cache)[places]
+
+    def undo(self) -> None:
+        """Cut the tokens of the last pass off; rows that joined for it stay joined."""
+        self._undo()
 
     def release(self, row: int) -> None:
         """Cut the row out of the common cache, and the padding that no other row needs."""
@@ -202,23 +247,21 @@ class LlmEngine:
             return
         keep = [place for place, other in enumerate(self._joined) if other != row]
         self._joined.remove(row)
-        mask = self._mask[keep]
-        first = int(mask.any(dim=0).int().argmax()) if keep else self._mask.shape[1]
-        self._mask = mask[:, first:]
+        longest = max(self._lengths)
+        self._lengths = [self._lengths[place] for place in keep]
+        first = longest - max(self._lengths, default=longest)
         layers = [(keys[keep, :, first:], values[keep, :, first:]) for keys, values in _layers(self._cache)]
-        self._cache = _cache_of(layers) if keep else None
+        self._cache = self._observed(_cache_of(layers)) if keep else None
 
     def _join(self, rows: Sequence[int]) -> None:
         if not rows:
             return
         parts = [_layers(self._filling.pop(row)) for row in rows]
-        masks = [torch.ones((1, part[0][0].shape[-2]), dtype=torch.long, device=self._device) for part in parts]
+        self._lengths += [part[0][0].shape[-2] for part in parts]
         if self._joined:
             parts.insert(0, _layers(self._cache))
-            masks.insert(0, self._mask)
-        length = max(mask.shape[1] for mask in masks)
-        self._mask = torch.cat([_padded(mask, length, dim=1) for mask in masks])
-        self._cache = _cache_of(
+        length = max(self._lengths)
+        cache = _cache_of(
             [
                 (
                     torch.cat([_padded(part[layer][0], length, dim=2) for part in parts]),
@@ -227,10 +270,44 @@ class LlmEngine:
                 for layer in range(len(parts[0]))
             ]
         )
+        self._cache = self._observed(cache)
         self._joined += rows
 
+    def _mask(self) -> Tensor:
+        """1 where a row of the common cache has a token, 0 for the padding in front of it: (rows, longest)."""
+        longest = max(self._lengths)
+        padding = torch.tensor([[longest - length] for length in self._lengths], device=self._device)
+        return (torch.arange(longest, device=self._device) >= padding).long()
+
+    def _take_back(self, lengths: list[int]) -> None:
+        self._lengths = lengths
+        self._cache = self._observed(_cut(self._cache, max(lengths)))
+
+    def _observed(self, cache: Any) -> Any:
+        """The same cache, telling the digests what is added to it."""
+        return cache if self._row_digests is None else watch(cache, self._row_digests)
+
+    @contextmanager
+    def _told(self, rows: Sequence[int], slots: Sequence[Sequence[int]]) -> Iterator[None]:
+        """Tell the digests which rows and slots a forward pass writes."""
+        if self._row_digests is None:
+            yield
+            return
+        self._row_digests.begin(rows, [list(some) for some in slots])
+        yield
+        self._row_digests.end()
+
+    def _place(self, row: int) -> Place | None:
+        """Where a row is in memory; None when it is in no cache."""
+        if row in self._filling:
+            return Place(_layers(self._filling[row]), 0, 0)
+        if row not in self._joined:
+            return None
+        index = self._joined.index(row)
+        return Place(_layers(self._cache), index, max(self._lengths) - self._lengths[index])
+
     def _forward(self, idx: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        out = self._model(
+        out = self.module(
             input_ids=idx,
             attention_mask=mask,
             position_ids=positions,
@@ -266,6 +343,13 @@ def _cache_of(layers: Sequence[tuple[Tensor, Tensor]]) -> Any:
 def _layers(cache: Any) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (rows, heads, tokens, width) of every layer."""
     return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _cut(cache: Any, length: int) -> Any:
+    """The same cache with the first ``length`` tokens only."""
+    if not length:
+        return _empty_cache()
+    return _cache_of([(keys[:, :, :length], values[:, :, :length]) for keys, values in _layers(cache)])
 
 
 def _padded(tensor: Tensor, length: int, dim: int) -> Tensor:

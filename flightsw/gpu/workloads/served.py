@@ -10,6 +10,7 @@ never mapped: a flip on disk after verification changes nothing.
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,9 +18,11 @@ import msgspec
 import torch
 from torch import Tensor
 
-from flightsw.gpu.checkpoint.format import Manifest
+from flightsw.gpu.checkpoint.format import Manifest, tensor_digest
 from flightsw.gpu.checkpoint.ring import Pointer, Rejection, Ring
-from flightsw.gpu.workloads.generation import Engine
+from flightsw.gpu.integrity.finding import Report
+from flightsw.gpu.integrity.kv import Rows, gpt_rows
+from flightsw.gpu.workloads.model_watch import WatchedEngine
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
 
 WEIGHTS: Final = "model."
@@ -27,12 +30,19 @@ RETRY_S: Final = 10.0
 """While nothing can be served, an unchanged ring is read again after this time: an input/output error may pass."""
 
 
+def no_flaw() -> str:
+    """Nothing to compare with."""
+    return ""
+
+
 class Model(msgspec.Struct, frozen=True):
     """An engine and what it was loaded from; generation −1 is a model without checkpoints."""
 
-    engine: Engine
+    engine: WatchedEngine
     generation: int
     step: int
+    flaw: Callable[[], str] = no_flaw
+    """Holds the weights in memory against their source once more; empty when they agree."""
 
 
 class Misfit(Exception):
@@ -47,10 +57,14 @@ class GptEngine:
     def __init__(self, model: GPT, rows: int, device: torch.device) -> None:
         self.context = model.config.context
         self.fill_rows_max = rows
-        self._model = model.to(device).eval()
-        self._cache = Cache(model.config, rows, device)
+        self.module = model.to(device).eval()
+        self.cache = Cache(model.config, rows, device)
         self._rows = list(range(rows))
         self._device = device
+
+    def watch_rows(self, report: Report) -> Rows:
+        """Digests of the cache, from now on."""
+        return gpt_rows(self.cache, report)
 
     def encode(self, text: str) -> list[int]:
         """UTF-8 bytes."""
@@ -72,9 +86,9 @@ class GptEngine:
         ]
         # All rows in order need no gathering of the cache.
         chosen = None if list(rows) == self._rows else torch.tensor(rows, device=self._device)
-        logits = self._model.forward_cached(
+        logits = self.module.forward_cached(
             torch.tensor(idx, device=self._device),
-            self._cache,
+            self.cache,
             torch.tensor(positions, device=self._device),
             chosen,
         )
@@ -84,6 +98,9 @@ class GptEngine:
     def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """One token per row."""
         return self.fill(rows, positions, [[token] for token in tokens])
+
+    def undo(self) -> None:
+        """Nothing to take back: the same call writes the same values into the same slots."""
 
     def release(self, row: int) -> None:
         """Nothing to free: a new sequence overwrites the row from position 0."""
@@ -125,6 +142,14 @@ class RingSource:
             self._reading = self._pool.submit(self._read)
         return None
 
+    def again(self) -> Model | None:
+        """The newest model that verifies, also when it is not newer: what a restart of the job would serve."""
+        if self._reading is not None:
+            self._reading.result()
+            self._reading = None
+        self._generation = -1
+        return self.first()
+
     def close(self) -> None:
         """Wait for a reading in progress and end its thread."""
         self._pool.shutdown(wait=True, cancel_futures=True)
@@ -140,7 +165,9 @@ class RingSource:
         if manifest is not None and manifest.generation > self._generation:
             try:
                 gpt = rebuild(manifest, restored.tensors)
-                found = Model(GptEngine(gpt, self._rows, self._device), manifest.generation, manifest.step)
+                engine = GptEngine(gpt, self._rows, self._device)
+                flaw = partial(_flaw, gpt, manifest)
+                found = Model(engine, manifest.generation, manifest.step, flaw)
                 self._generation = manifest.generation
             except (Misfit, torch.OutOfMemoryError) as error:
                 rejected.add(Rejection(manifest.generation, str(error).splitlines()[0]))
@@ -148,6 +175,16 @@ class RingSource:
             self._report(rejection)
         self._told = frozenset(rejected)
         return found
+
+
+def _flaw(model: GPT, manifest: Manifest) -> str:
+    """Which weight in memory is not as the manifest has it; empty when all are."""
+    held = model.state_dict()
+    for entry in manifest.tensors:
+        name = entry.name.removeprefix(WEIGHTS)
+        if entry.name.startswith(WEIGHTS) and tensor_digest(held[name]) != entry.digest:
+            return f"{name} in memory is not what generation {manifest.generation} has"
+    return ""
 
 
 def rebuild(manifest: Manifest, tensors: dict[str, Tensor]) -> GPT:
