@@ -3,9 +3,9 @@
     survey of a subject ──► SubjectInfo ──draw(seed, index, …)──► Injection ──inject──► Fired
 
 A *site* is something that can be hit: a tensor in memory, or the result of one operation of a pass. ``call`` counts
-the operations of a pass that give a new tensor, from 0, as the program sees them: the checks that a protection
-adds are not counted, so an injection means the same protected and unprotected. The place within the tensor is a
-fraction, so that it stays meaningful for a cache that grows.
+the operations of one name in a pass, from 0, as the program sees them: the checks that a protection adds are not
+counted, so an injection means the same protected and unprotected. The place within the tensor is a fraction, so
+that it stays meaningful for a cache that grows.
 
 Within a target sites are drawn by their size in bytes: a particle does not know where one tensor ends. Targets are
 drawn alike, because no published figure divides events between them; ``SubjectInfo.only`` narrows a draw to a part.
@@ -50,7 +50,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     operation: str = ""
     """Operation whose result it is; empty for memory."""
     call: int = -1
-    """Which of the operations of a pass; −1 for memory, which is hit at any."""
+    """Which of the operations of that name in a pass; −1 for memory, which is hit before any operation."""
 
     @property
     def size_bytes(self) -> int:
@@ -112,7 +112,8 @@ class Injection(msgspec.Struct, frozen=True, kw_only=True):
     layer: str
     operation: str
     call: int
-    """Operation of the pass whose result is hit, or before which memory is."""
+    """Which of the operations of that name in the pass gives the result that is hit; of memory, which operation of
+    all in the pass it is hit before."""
     occasion: int
     """Which pass of the run is hit, from 0."""
     dtype: str

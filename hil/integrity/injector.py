@@ -18,6 +18,7 @@ chosen pass (at the latest at the pass's end), or at once by ``strike``. Gradien
 soon as backward has left them. A fault that never fired proves nothing: ``evidence`` raises ``NeverFired``.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -66,7 +67,8 @@ class Shot:
         self._reach = TARGETS[injection.target].reach
         self._operation, self._output = split_output(injection.operation)
         self._passes = 0
-        self._count = 0
+        self._ran: Counter[str] = Counter()
+        """Operations of the pass so far, by name."""
         self._armed_for = 0
         """Elements of the result that the lower mode waits for; −1 any, 0 when it is not armed."""
         self._parts = False
@@ -88,10 +90,16 @@ class Shot:
         if occasion != self.injection.occasion or self.fired is not None:
             yield
             return
-        self._count = 0
-        self._missed = f"the pass ended before operation {self.injection.call}"
+        self._ran.clear()
         with self._gradient_hook(), Watch(self._seen_above):
             yield
+        if (
+            self.fired is None
+            and self._reach in ("above", "below")
+            and self._ran[self._operation] <= (self.injection.call)
+        ):
+            times, call = self._ran[self._operation], self.injection.call
+            self._missed = f"the pass ran {self._operation} {times} times, number {call} is to be hit"
         if self._in_memory and self.fired is None:
             self.strike()  # The pass was shorter than the one that was surveyed.
 
@@ -181,12 +189,12 @@ class Shot:
 
     def _seen_above(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation of the program: count it; hit memory before it, its result after, or arm the lower mode."""
-        due = self.fired is None and self._count == self.injection.call and self._reach != "gradient"
-        if due and self._in_memory:
-            self.strike()
-            due = False
         name = name_of(func)
-        chosen = due and name == self._operation
+        number = self._ran[name]
+        self._ran[name] += 1
+        if self.fired is None and self._in_memory and self._ran.total() > self.injection.call:
+            self.strike()
+        chosen = self.fired is None and name == self._operation and number == self.injection.call
         if chosen and self._reach == "below":
             with _disable_current_modes():
                 self._armed_for = result_elements(func, args, kwargs, self._output)
@@ -195,16 +203,14 @@ class Shot:
             out = func(*args, **kwargs)
         finally:
             self._armed_for = 0
-        results = dict(new_results(func, args, kwargs, out))
-        if not results:
+        if not chosen:
             return out
-        self._count += 1
-        if due and not chosen:
-            self._missed = f"operation {self.injection.call} of the pass was {name}, not {self._operation}"
-        elif chosen and self._reach == "above" and self._output in results:
-            with _disable_current_modes():
-                self.fired = hit(results[self._output], self.injection, self._where())
-        elif chosen and self.fired is None:
+        if self._reach == "above":
+            result = dict(new_results(func, args, kwargs, out)).get(self._output)
+            if result is not None:
+                with _disable_current_modes():
+                    self.fired = hit(result, self.injection, self._where())
+        if self.fired is None:
             self._missed = f"{name} gave no new tensor number {self._output} of {self.injection.dtype} that fits"
         return out
 

@@ -53,7 +53,11 @@ COLUMNS: Final = (
     Column("target", "text", "what was hit", TARGET_NAMES),
     Column("layer", "text", "tensor, or module that ran the operation"),
     Column("operation", "text", "operation whose result was hit; empty for memory"),
-    Column("call", "integer", "operation of the pass, from 0: its result was hit, or memory before it"),
+    Column(
+        "call",
+        "integer",
+        "which of the operations of that name in the pass, from 0; of memory, before which of all it was hit",
+    ),
     Column("occasion", "integer", "pass of the run, from 0"),
     Column("dtype", "text", "of the elements that were hit; before rounding the accumulator's", tuple(DTYPES)),
     Column("shape", "text", "shape of the fault", SHAPES),

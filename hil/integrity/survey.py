@@ -5,6 +5,7 @@ with memory of its own is a site, under the module that ran it; in a backward pa
 works on, else under the one that made an operand. Before rounding, a bfloat16 product is a site of its float32 sum.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
@@ -28,10 +29,10 @@ def survey(subject: Subject, run_pass: Callable[[], object], passes: int = 1) ->
     watcher = _Watcher(subject)
     with _layers(subject.module, watcher.running), Watch(watcher.seen):
         run_pass()
-    if not watcher.operations:
+    if not watcher.sites:
         raise ValueError(f"subject {subject.name}: its pass ran no operation that torch shows (a compiled graph?)")
     sites = [*_memory_sites(subject), *watcher.sites]
-    return SubjectInfo(name=subject.name, sites=tuple(sites), passes=passes, calls=watcher.operations)
+    return SubjectInfo(name=subject.name, sites=tuple(sites), passes=passes, calls=watcher.ran.total())
 
 
 def _memory_sites(subject: Subject) -> Iterator[Site]:
@@ -60,7 +61,8 @@ class _Watcher:
     def __init__(self, subject: Subject) -> None:
         self.running: list[str] = []
         self.sites: list[Site] = []
-        self.operations = 0
+        self.ran: Counter[str] = Counter()
+        """Operations so far, by name."""
         self._weights: dict[int, str] = {}
         """Module by the storage of a weight."""
         self._made: dict[int, str] = {}
@@ -71,11 +73,13 @@ class _Watcher:
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
         """One operation of the pass."""
+        name = name_of(func)
+        number = self.ran[name]
+        self.ran[name] += 1
         out = func(*args, **kwargs)
         results = new_results(func, args, kwargs, out)
         if not results:
             return out
-        name = name_of(func)
         layer = self.running[-1] if self.running else ROOT
         if name.startswith(BACKWARD):
             given = [_storage(tensor) for tensor in tensors_in((args, kwargs)) if tensor.numel()]
@@ -85,7 +89,7 @@ class _Watcher:
             self._made[_storage(result)] = layer
             operation = with_output(name, output)
             for target in _targets_of(operation):
-                site = _site(target, layer, result, operation, self.operations)
+                site = _site(target, layer, result, operation, number)
                 if target == "output_before_rounding" and result.dtype in ROUNDED:
                     site = Site(
                         target=target,
@@ -93,10 +97,9 @@ class _Watcher:
                         dtype="float32",
                         elements=site.elements,
                         operation=operation,
-                        call=self.operations,
+                        call=number,
                     )
                 self.sites.append(site)
-        self.operations += 1
         return out
 
 

@@ -235,7 +235,7 @@ def test_memory_is_hit_before_the_chosen_operation() -> None:
     subject, x, info = linear(torch.float32)
     clean = subject.module(x)
     state = {name: value.clone() for name, value in subject.module.state_dict().items()}
-    for call, same in ((0, False), (1, True), (99, True)):
+    for call, same in ((0, False), (2, True), (99, True)):
         injection = plan(
             info.only(target="weights", layer="0.weight"), **{**FLIP, "shape": "nan"}, call=call, bits=()
         )
@@ -251,8 +251,8 @@ def test_memory_is_hit_before_the_chosen_operation() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"call": 99}, "the pass ended before operation 99"),
-        ({"call": 0}, "operation 0 of the pass was addmm, not gelu"),
+        ({"call": 1}, "the pass ran gelu 1 times, number 1 is to be hit"),
+        ({"operation": "relu"}, "the pass ran relu 0 times, number 0 is to be hit"),
         ({"occasion": 5}, "pass 5 of the run was never begun"),
         ({"operation": "gelu#1"}, "gave no new tensor number 1"),
     ],
