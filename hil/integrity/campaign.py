@@ -16,9 +16,9 @@ import msgspec
 
 from hil.yardstick.records import digest_of
 
-from . import compute_part, state_part
+from . import answers_part, compute_part, state_part
 from .alone import Alone
-from .injection import Fired, Injection, draw
+from .injection import Fired, Injection, SubjectInfo, draw
 from .judging import harmful
 from .ledger import Ledger, read
 from .ledger_table import End
@@ -28,20 +28,27 @@ from .testees import Testees
 ABOUT: Final = "campaign.json"
 SOURCES: Final = ("flightsw/gpu/integrity", "hil/integrity")
 """What a result depends on; a ledger of other sources is not gone on with."""
-PARTS: Final[tuple[Part, ...]] = ("state", "compute")
+PARTS: Final[tuple[Part, ...]] = ("state", "compute", "answers")
 
 
 class Trial(Protocol):
     """One testee with what protects it."""
 
+    info: SubjectInfo
+    """What can be hit in it."""
+
     def one(self, injection: Injection) -> tuple[Fired, End]:
         """Inject, judge, leave everything as it was."""
 
-    def alone(self, injection: Injection) -> tuple[str, ...]:
-        """Which detectors notice the same fault when they are alone."""
+    def alone(self, injection: Injection) -> tuple[str, ...] | None:
+        """Which detectors notice the same fault when they are alone; None where they cannot be."""
 
 
-TRIALS: Final[dict[Part, Callable[..., Trial]]] = {"state": state_part.Trial, "compute": compute_part.Trial}
+TRIALS: Final[dict[Part, Callable[..., Trial]]] = {
+    "state": state_part.Trial,
+    "compute": compute_part.Trial,
+    "answers": answers_part.Trial,
+}
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,17 +114,15 @@ class Campaign:
     def replay(self, injection_id: str) -> tuple[Injection, Fired, End, tuple[str, ...]]:
         """One injection again, exactly. Raises ``ValueError`` for an id that is none, ``NoSuchTarget``."""
         drawn = origin(injection_id)
-        known = self._of(drawn.part).named(drawn.subject)
-        injection = draw(drawn.seed, drawn.index, drawn.narrowed(known.info), drawn.prior)
         trial = self._trial(drawn.part, drawn.subject)
-        return injection, *trial.one(injection), trial.alone(injection)
+        injection = draw(drawn.seed, drawn.index, drawn.narrowed(trial.info), drawn.prior)
+        return injection, *trial.one(injection), trial.alone(injection) or ()
 
     def _group(
         self, group: Group, ledger: Ledger, alone: Alone, known: dict[str, tuple[str, bool]]
     ) -> Iterator[Progress]:
-        found = self._of(group.part).named(group.subject)
-        info, prior = group.narrowed(found.info), prior_named(group.prior)
         trial = self._trial(group.part, group.subject)
+        info, prior = group.narrowed(trial.info), prior_named(group.prior)
         count = uncaught = 0
         for index in range(group.tries_max):
             if count >= group.quota:
@@ -128,8 +133,8 @@ class Campaign:
             else:
                 ledger.begin(injection)
                 fired, end = trial.one(injection)
-                if harmful(end.effect):
-                    alone.add(injection.id, trial.alone(injection))
+                if harmful(end.effect) and (noticed := trial.alone(injection)) is not None:
+                    alone.add(injection.id, noticed)
                 ledger.end(injection, fired, end)
                 effect, released = end.effect, end.released
             count += effect != "masked"
@@ -147,7 +152,7 @@ class Campaign:
 
     def _trial(self, part: Part, subject: str) -> Trial:
         if (part, subject) not in self._trials:
-            self._trials[part, subject] = self._makers[part](self._of(part).named(subject))
+            self._trials[part, subject] = self._makers[part](self._of(part), subject)
         return self._trials[part, subject]
 
     def _claim(self, folder: Path) -> None:

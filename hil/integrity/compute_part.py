@@ -25,7 +25,7 @@ from .judging import Observation
 from .ledger_table import End
 from .plan import PlanError
 from .subjects import Around
-from .testees import Known
+from .testees import Testees
 
 LEVEL: Final = Level.STORM
 ALONE: Final = {
@@ -43,8 +43,9 @@ PROGRAM: Final = "finite"
 class Trial:
     """One testee under a guard, and what that said last."""
 
-    def __init__(self, known: Known, make: Callable[..., Guard] = protect) -> None:
-        self._known = known
+    def __init__(self, testees: Testees, subject: str, make: Callable[..., Guard] = protect) -> None:
+        known = self._known = testees.named(subject)
+        self.info = known.info
         self._findings: list[Finding] = []
         module = known.testee.subject.module
         assert module is not None, "every testee has one"

@@ -6,7 +6,8 @@ rare. Injections of a group are numbered from 0 and drawn by number, so an inter
 one injection is replayed from its id alone.
 
 ``state`` faults hit memory between two passes, in 1 to 2 words, and are the digest's business. ``compute`` faults hit
-the results of operations within a pass, and are that of the checks around operations.
+the results of operations within a pass, and are that of the checks around operations. ``answers`` are faults of both
+kinds while the flight's own server answers requests.
 
 Quotas: 3,838 harmful faults without a miss show 99.9 %, 381 show 99 % (``intervals``). A quick plan has a tenth.
 """
@@ -22,7 +23,7 @@ from .intervals import trials_for
 from .shapes import EVEN, PRIORS, PUBLISHED, SHAPES, UNIFORM_BIT, Prior
 from .streams import origin_of
 
-Part = Literal["state", "compute"]
+Part = Literal["state", "compute", "answers"]
 WORDS_MAX: Final = 2
 """Words of a state fault: what the digest guarantees."""
 STATE_HARMFUL: Final = trials_for(0.999)
@@ -30,6 +31,7 @@ COMPUTE_HARMFUL: Final = trials_for(0.99)
 TRIES_PER_HARMFUL: Final = 60
 """A group ends after so many injections for each harmful one that it wants."""
 BETWEEN: Final = "between"
+SERVED: Final = "serve-"
 
 
 class PlanError(ValueError):
@@ -97,10 +99,14 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(part="compute", subject="gpt-bfloat16", target="*output*", prior=PUBLISHED.name, quota=40),
     Group(part="compute", subject="gpt-bfloat16", target="*output*", prior=UNIFORM_BIT.name, quota=40),
     Group(part="compute", subject="decode-bfloat16", target="*output*", prior=EVEN.name, quota=30),
-    Group(part="compute", subject="train-mixed", target="gradients", prior=EVEN.name, quota=40),
     Group(part="compute", subject="train-mixed", target="*output*", prior=EVEN.name, quota=40),
     Group(part="compute", subject="train-mixed", target="activations", prior=EVEN.name, quota=20),
     Group(part="compute", subject="gpt-float32", target="*output*", prior=EVEN.name, quota=40),
+    # Answers of the real server.
+    Group(part="answers", subject="serve-float32", target="weights", prior=EVEN.name, quota=15),
+    Group(part="answers", subject="serve-float32", target="kv_cache", prior=EVEN.name, quota=10),
+    Group(part="answers", subject="serve-float32", target="arithmetic", prior=EVEN.name, quota=8),
+    Group(part="answers", subject="serve-float32", target="output_before_rounding", prior=EVEN.name, quota=8),
 )  # fmt: skip
 QUICK_SHARE: Final = 0.1
 HARMFUL_WANTED: Final[Mapping[Part, int]] = {"state": STATE_HARMFUL, "compute": COMPUTE_HARMFUL}
@@ -156,7 +162,7 @@ def origin(injection_id: str) -> Origin:
     between = bool(rest) and rest[-1] == BETWEEN
     filters = dict(part.split("=", 1) for text in rest for part in text.split(",") if "=" in part)
     return Origin(
-        part="state" if between else "compute",
+        part="answers" if subject.startswith(SERVED) else "state" if between else "compute",
         subject=subject,
         seed=drawn.seed,
         index=drawn.index,

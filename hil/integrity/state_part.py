@@ -18,7 +18,7 @@ from . import judging
 from .injection import Fired, Injection
 from .injector import inject
 from .ledger_table import End
-from .testees import Known
+from .testees import Testees
 
 LEVEL: Final = Level.STORM.name.lower()
 
@@ -26,8 +26,9 @@ LEVEL: Final = Level.STORM.name.lower()
 class Trial:
     """One testee, its digests, and what they said last."""
 
-    def __init__(self, known: Known, make: Callable[..., Resident] = Resident) -> None:
-        self._known = known
+    def __init__(self, testees: Testees, subject: str, make: Callable[..., Resident] = Resident) -> None:
+        known = self._known = testees.named(subject)
+        self.info = known.info
         self._findings: list[Finding] = []
         known.testee.restore()
         regions = regions_of(known.testee.guarded())
