@@ -15,14 +15,15 @@ from typing import Final
 import msgspec
 import torch
 
-from . import show
+from . import measuring, page, show
 from .account import Account, Ending, account, write
-from .campaign import PARTS, Campaign, Order, Progress
+from .campaign import PARTS, Campaign, Order
 from .injection import NoSuchTarget
 from .injector import NeverFired
 from .ledger_table import LedgerError
 from .plan import QUICK_SHARE, PlanError, scale_for
 from .shapes import NoShape
+from .testees import Testees
 
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--only", default="")
+    parser.add_argument("--no-measurements", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out") / "integrity")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quiet", action="store_true")
@@ -50,7 +52,9 @@ def main() -> int:
         )
         if chosen.only:
             return _replay(order, chosen.only, as_json=chosen.json)
-        return _campaign(order, as_json=chosen.json, quiet=chosen.quiet)
+        # Parts that are asked for by name are what is wanted, and nothing beside them.
+        measure = not chosen.part and not chosen.no_measurements
+        return _campaign(order, measure=measure, as_json=chosen.json, quiet=chosen.quiet)
     except (PlanError, NoSuchTarget, NoShape, LedgerError, ValueError) as error:
         print(f"hil: {error}", file=sys.stderr)
     except OSError as error:
@@ -60,11 +64,17 @@ def main() -> int:
     return EXIT_USAGE
 
 
-def _campaign(order: Order, *, as_json: bool, quiet: bool) -> int:
+def _campaign(order: Order, *, measure: bool, as_json: bool, quiet: bool) -> int:
     ending: Ending = "whole"
     reason = ""
     try:
-        Campaign(order).carry_out(lambda progress: None if quiet else _line(progress))
+        campaign = Campaign(order)
+        campaign.carry_out(lambda progress: None if quiet else _line(show.progress(progress), progress.group))
+        if measure:
+            testees = Testees(order.seed)
+            measuring.carry_out(
+                order.folder, testees, quick=order.scale < 1.0, say=lambda text: None if quiet else _line(text, "")
+            )
     except KeyboardInterrupt:
         ending, reason = "partial", "interrupted; the same command goes on from here"
     except NeverFired as error:
@@ -78,6 +88,7 @@ def _campaign(order: Order, *, as_json: bool, quiet: bool) -> int:
 
 def _report(found: Account, folder: Path, *, as_json: bool) -> None:
     write(found, folder)
+    page.write(found, folder)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
@@ -106,13 +117,12 @@ class _Line:
         self._told_s = float("-inf")
         self._group = ""
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, text: str, group: str) -> None:
         now_s = time.monotonic()
         terminal = sys.stderr.isatty()
-        if now_s - self._told_s < (0.2 if terminal else TOLD_EVERY_S) and progress.group == self._group:
+        if now_s - self._told_s < (0.2 if terminal else TOLD_EVERY_S) and group == self._group:
             return
-        self._told_s, self._group = now_s, progress.group
-        text = show.progress(progress)
+        self._told_s, self._group = now_s, group
         print(f"\r\x1b[2K{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
 
 

@@ -14,6 +14,8 @@ from .tally import Figure
 
 FILE: Final = "measurements.json"
 CHECKS_WANTED: Final = 1_000_000
+SCRUB_GOAL: Final = {"cpu": 1.0, "cuda": 2400.0}
+"""10⁹ bytes per second. On a processor only that it is no snail: its memory is not what the card's is."""
 
 
 class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,21 +61,6 @@ class Scrub(msgspec.Struct, frozen=True, kw_only=True):
     """Of a bare int64 sum over the same memory: what reading alone costs."""
 
 
-class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers of the real server under injections, against those of its undisturbed twin."""
-
-    requests: int
-    injections: int
-    fired: int
-    released: int
-    tainted: int
-    """Released and another text than the twin's."""
-    recomputed: int
-    failed: int
-    unprotected_tainted: int
-    """The same injections at level off: that these faults do harm."""
-
-
 class Injector(msgspec.Struct, frozen=True, kw_only=True):
     """A second injector: what ran, or why not."""
 
@@ -89,7 +76,6 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     false_alarms: FalseAlarms | None = None
     overhead: tuple[Overhead, ...] = ()
     scrub: Scrub | None = None
-    answers: Answers | None = None
     injectors: tuple[Injector, ...] = ()
 
     def figures(self) -> list[Figure]:
@@ -124,18 +110,18 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                         text=f"{worst.workload}; A/A {worst.control_low:+.1f} to {worst.control_high:+.1f} %; {beside}",
                     )  # fmt: skip
                 )
-        if self.answers is not None:
-            seen_answers = self.answers
+        if self.scrub is not None:
+            seen_scrub = self.scrub
             found.append(
                 Figure(
-                    id="tainted_answers",
-                    value=float(seen_answers.tainted),
-                    unit=f"of {seen_answers.released} released",
-                    goal=0.0,
-                    better="lower",
-                    text=f"{seen_answers.fired} faults, {seen_answers.recomputed} answers computed again, "
-                    f"{seen_answers.failed} returned as failed; unprotected {seen_answers.unprotected_tainted} tainted",
-                )  # fmt: skip
+                    id="scrub.gb_per_s",
+                    value=seen_scrub.gb_per_s,
+                    unit="GB/s",
+                    goal=SCRUB_GOAL[seen_scrub.device],
+                    better="higher",
+                    text=f"{seen_scrub.bytes >> 20} MiB on {seen_scrub.device}; a bare sum of the same memory "
+                    f"{seen_scrub.plain_gb_per_s:.1f}",
+                )
             )
         return found
 

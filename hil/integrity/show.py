@@ -53,7 +53,7 @@ def lines(found: Account, folder: Path) -> list[str]:
     said += table(found.by_target)
     said += [_figure(figure) for figure in found.figures]
     said.append(f"ledger   {folder / CSV}")
-    said.append(f"report   {folder / 'report.json'}")
+    said.append(f"report   {folder / 'report.json'}\npage     {folder / 'report.html'}")
     return said
 
 

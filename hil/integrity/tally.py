@@ -198,4 +198,17 @@ def coverage_figures(some: list[Row]) -> list[Figure]:
                 text=f"published shares of shapes: {share}; every shape alike: {by_prior[EVEN.name]}",
             )  # fmt: skip
         )
+    answers = [row for row in some if row.part == "answers"]
+    if answers:
+        bad = [row for row in answers if row.harmful]
+        found.append(
+            Figure(
+                id="tainted_answers",
+                value=float(sum(row.released for row in answers)),
+                unit=f"of {len(answers)} faults",
+                goal=0.0,
+                better="lower",
+                text=f"served under fire; without protection {len(bad)} of these faults let a wrong answer out, or none",
+            )
+        )
     return found
