@@ -23,6 +23,7 @@ from .judging import harmful
 from .ledger import Ledger, read
 from .ledger_table import End
 from .plan import Group, Part, PlanError, groups, origin, prior_named
+from .subjects import TRAINING_STEPS
 from .testees import Testees
 
 ABOUT: Final = "campaign.json"
@@ -58,6 +59,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 1
     scale: float = 1.0
     parts: tuple[Part, ...] = PARTS
+    steps: int = TRAINING_STEPS
+    """Of training before a subject comes under fire."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,7 +150,7 @@ class Campaign:
     def _of(self, part: Part) -> Testees:
         # Protection hooks into a module, so parts do not share testees.
         if part not in self._testees:
-            self._testees[part] = Testees(self._order.seed)
+            self._testees[part] = Testees(self._order.seed, self._order.steps)
         return self._testees[part]
 
     def _trial(self, part: Part, subject: str) -> Trial:

@@ -21,12 +21,13 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "out" / "bench" / "integrity"
 CARDS: Final = ROOT / "tests" / "benchmarks" / "cards"
 """Results of cards are kept with the sources: whoever has none sees those of who had one."""
-UNITS: Final = {"state.coverage": "%", "state.coverage_low": "%", "compute.coverage": "%", "compute.coverage_low": "%"}
 BASELINES: Final = {
     "compute.coverage": (11.8, "orbital-runtime's on bf16 activations"),
     "overhead.train": (25.7, "orbital-runtime's, on an L4"),
 }
 """Published figures of the rival, of its own subject and faults."""
+CARD_NAMES: Final = ("h100", "h200", "a100", "l4")
+"""What the ids of a card's figures end with."""
 EXIT_CODES: Final = (0, 1)
 """Of a campaign that can be counted: all goals met, or one missed."""
 
@@ -77,13 +78,23 @@ def card() -> int:
         return 0
     device = torch.device("cuda")
     name = torch.cuda.get_device_name()
-    found = {
+    found: dict[str, Any] = {
         "card": name,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(),
         "versions": {**versions(), "cuda": torch.version.cuda},
         "scrub": _values(measuring.scrub(device)),
         "overhead": [_values(row) for row in measuring.overheads(device, quick=False, say=_say)],
+    }
+    suffix = next((short for short in CARD_NAMES if short in name.lower()), "gpu")
+    found["figures"] = {
+        f"scrub.gb_per_s.{suffix}": found["scrub"]["gb_per_s"],
+        **{
+            f"overhead.{kind}.{suffix}": max(
+                row["percent"] for row in found["overhead"] if row["kind"] == kind and row["level"] == "storm"
+            )
+            for kind in ("train", "infer")
+        },
     }
     slug = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
     CARDS.mkdir(parents=True, exist_ok=True)
