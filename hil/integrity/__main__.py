@@ -23,7 +23,7 @@ from .injector import NeverFired
 from .ledger_table import LedgerError
 from .plan import QUICK_SHARE, PlanError, scale_for
 from .shapes import NoShape
-from .testees import Testees
+from .testees import Roster
 
 EXIT_USAGE: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -71,7 +71,7 @@ def _campaign(order: Order, *, measure: bool, as_json: bool, quiet: bool) -> int
         campaign = Campaign(order)
         campaign.carry_out(lambda progress: None if quiet else _line(show.progress(progress), progress.group))
         if measure:
-            testees = Testees(order.seed)
+            testees = Roster(order.seed)
             measuring.carry_out(
                 order.folder, testees, quick=order.scale < 1.0, say=lambda text: None if quiet else _line(text, "")
             )

@@ -30,7 +30,7 @@ from .ledger_table import Effect, End, Outcome
 from .plan import PlanError
 from .survey import survey
 from .targets import TARGETS, Subject, key_value_cache
-from .testees import Testees
+from .testees import Roster
 
 ROWS: Final = 2
 LEVEL: Final = Level.STORM
@@ -146,7 +146,7 @@ class Bench:
 class Trial:
     """The server on one model; each injection has a round of its own."""
 
-    def __init__(self, testees: Testees, subject: str) -> None:
+    def __init__(self, testees: Roster, subject: str) -> None:
         if subject != "serve-float32":
             raise PlanError(f'subject "{subject}" is unknown; answers are those of serve-float32')
         self._shelf = Shelf(testees.model)

@@ -24,7 +24,7 @@ from .ledger import Ledger, read
 from .ledger_table import End
 from .plan import Group, Part, PlanError, groups, origin, prior_named
 from .subjects import TRAINING_STEPS
-from .testees import Testees
+from .testees import Roster
 
 ABOUT: Final = "campaign.json"
 SOURCES: Final = ("flightsw/gpu/integrity", "hil/integrity")
@@ -93,7 +93,7 @@ class Campaign:
     def __init__(self, order: Order, trials: dict[Part, Callable[..., Trial]] | None = None) -> None:
         self._order = order
         self._makers = trials or TRIALS
-        self._testees: dict[Part, Testees] = {}
+        self._testees: dict[Part, Roster] = {}
         self._trials: dict[tuple[Part, str], Trial] = {}
         self._plan = groups(order.parts, order.scale)
         self._wanted = sum(group.quota for group in self._plan)
@@ -147,10 +147,10 @@ class Campaign:
                 done=0.0, left_s=None,
             )  # fmt: skip
 
-    def _of(self, part: Part) -> Testees:
+    def _of(self, part: Part) -> Roster:
         # Protection hooks into a module, so parts do not share testees.
         if part not in self._testees:
-            self._testees[part] = Testees(self._order.seed, self._order.steps)
+            self._testees[part] = Roster(self._order.seed, self._order.steps)
         return self._testees[part]
 
     def _trial(self, part: Part, subject: str) -> Trial:

@@ -25,7 +25,7 @@ from .judging import Observation
 from .ledger_table import End
 from .plan import PlanError
 from .subjects import Around
-from .testees import Testees
+from .testees import Roster
 
 LEVEL: Final = Level.STORM
 ALONE: Final = {
@@ -43,7 +43,7 @@ PROGRAM: Final = "finite"
 class Trial:
     """One testee under a guard, and what that said last."""
 
-    def __init__(self, testees: Testees, subject: str, make: Callable[..., Guard] = protect) -> None:
+    def __init__(self, testees: Roster, subject: str, make: Callable[..., Guard] = protect) -> None:
         known = self._known = testees.named(subject)
         self.info = known.info
         self._findings: list[Finding] = []
@@ -93,6 +93,10 @@ class Trial:
         if not seen.finite or seen.ending == "error":
             found.append(PROGRAM)
         return tuple(found)
+
+    def close(self) -> None:
+        """Take the guard away; the testee is as it was."""
+        self.guard.close()
 
     def _run(self, level: Level, shot: Shot | None = None) -> Observation:
         """One run from the pristine state at a level; the findings are left in ``_findings``."""

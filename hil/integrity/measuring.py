@@ -19,7 +19,7 @@ from flightsw.link.integrity import Level
 
 from . import false_alarms, measurements, overhead
 from .measurements import CHECKS_WANTED, Scrub
-from .testees import Testees
+from .testees import Roster
 
 QUICK_CHECKS: Final = 20_000
 QUICK_ROUNDS: Final = 3
@@ -32,7 +32,7 @@ SCRUB_RUNS: Final = 3
 Say = Callable[[str], None]
 
 
-def carry_out(folder: Path, testees: Testees, *, quick: bool, say: Say) -> None:
+def carry_out(folder: Path, testees: Roster, *, quick: bool, say: Say) -> None:
     """All three, on this machine's processor."""
     found = measurements.load(folder)
     if found.scrub is None:

@@ -14,13 +14,13 @@ Quotas: 3,838 harmful faults without a miss show 99.9 %, 381 show 99 % (``interv
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import msgspec
 
 from .injection import SubjectInfo
 from .intervals import trials_for
-from .shapes import EVEN, PRIORS, PUBLISHED, SHAPES, UNIFORM_BIT, Prior
+from .shapes import EVEN, PRIORS, PUBLISHED, UNIFORM_BIT, Prior, ShapeName
 from .streams import origin_of
 
 Part = Literal["state", "compute", "answers"]
@@ -130,12 +130,12 @@ def scale_for(n: int) -> float:
 
 
 def prior_named(name: str) -> Prior:
-    """A prior by its name, narrowed ones too, as ``Prior.only`` names them. Raises ``PlanError``."""
+    """A prior by its name, narrowed ones too, as ``Prior.only`` names them. Raises ``PlanError``, ``NoShape``."""
     base, *narrowed = name.split(":")
     if base not in PRIORS:
         raise PlanError(f'prior "{base}" is unknown; there are {", ".join(PRIORS)}')
     words = int(narrowed.pop()) if narrowed and narrowed[-1].isdigit() else 0
-    shapes = [shape for shape in SHAPES if narrowed and shape in narrowed[0].split("+")]
+    shapes = cast("list[ShapeName]", narrowed[0].split("+") if narrowed else [])  # ``only`` refuses what is none.
     return PRIORS[base].only(*shapes, strided_words_max=words)
 
 

@@ -18,7 +18,7 @@ from . import judging
 from .injection import Fired, Injection
 from .injector import inject
 from .ledger_table import End
-from .testees import Testees
+from .testees import Roster
 
 LEVEL: Final = Level.STORM.name.lower()
 
@@ -26,7 +26,7 @@ LEVEL: Final = Level.STORM.name.lower()
 class Trial:
     """One testee, its digests, and what they said last."""
 
-    def __init__(self, testees: Testees, subject: str, make: Callable[..., Resident] = Resident) -> None:
+    def __init__(self, testees: Roster, subject: str, make: Callable[..., Resident] = Resident) -> None:
         known = self._known = testees.named(subject)
         self.info = known.info
         self._findings: list[Finding] = []

@@ -1,4 +1,4 @@
-"""Testees whose state moves while they run: decoding with a cache, and training.
+"""Roster whose state moves while they run: decoding with a cache, and training.
 
 Both are caught in the middle of their work: the cache of ``Decode`` holds a prompt and the first tokens, the moments
 of ``Train`` hold the past of its training. From there a run goes on for a few passes, with the fault or without.

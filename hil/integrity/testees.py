@@ -27,9 +27,9 @@ DROPOUT: Final = 0.1
 DTYPES: Final = (torch.float32, torch.bfloat16)
 
 
-def _makers() -> dict[str, Callable[["Testees"], Base]]:
+def _makers() -> dict[str, Callable[["Roster"], Base]]:
     """How each testee is made, by its name."""
-    found: dict[str, Callable[[Testees], Base]] = {
+    found: dict[str, Callable[[Roster], Base]] = {
         "train-float32": lambda t: Train(t.model, t.corpus, t.seed),
         "train-mixed": lambda t: Train(t.model, t.corpus, t.seed, mixed=True),
         "train-dropout": lambda t: Train(t.model, t.corpus, t.seed, dropout=DROPOUT),
@@ -42,15 +42,15 @@ def _makers() -> dict[str, Callable[["Testees"], Base]]:
     return found
 
 
-def _gpt(dtype: torch.dtype, t: "Testees") -> Base:
+def _gpt(dtype: torch.dtype, t: "Roster") -> Base:
     return subjects.gpt(t.model, t.corpus, t.seed, dtype)
 
 
-def _stack(dtype: torch.dtype, t: "Testees") -> Base:
+def _stack(dtype: torch.dtype, t: "Roster") -> Base:
     return subjects.stack(t.corpus, t.seed, dtype, t.steps)
 
 
-def _decode(dtype: torch.dtype, t: "Testees") -> Base:
+def _decode(dtype: torch.dtype, t: "Roster") -> Base:
     return Decode(t.model, t.corpus, t.seed, dtype)
 
 
@@ -62,8 +62,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     info: SubjectInfo
 
 
-class Testees:
-    """Testees of one seed; ``steps`` of training before they are judged."""
+class Roster:
+    """Roster of one seed; ``steps`` of training before they are judged."""
 
     def __init__(self, seed: int, steps: int = TRAINING_STEPS) -> None:
         self.seed = seed

@@ -299,7 +299,9 @@ def test_a_model_is_held_against_its_checkpoint_and_loaded_again(trained: Traine
     assert source.newer() is None
 
 
-def test_an_older_checkpoint_serves_when_the_newest_is_gone_at_a_reload(trained: Trained, source: RingSource) -> None:
+def test_an_older_checkpoint_serves_when_the_newest_is_gone_at_a_reload(
+    trained: Trained, source: RingSource
+) -> None:
     older, newest = trained.commit(1), trained.commit(2)
     assert source.first().generation == newest
     trained.flip(newest)

@@ -192,7 +192,11 @@ def hit_cache(bench: Bench, rng: random.Random) -> bool:
         return False
     cache = bench.engine.cache
     store = rng.choice((cache.keys, cache.values))[rng.randrange(CONFIG.layers)]
-    row, head, slot = rng.randrange(ROWS), rng.randrange(CONFIG.heads), rng.randrange(min(one.fed for one in running))
+    row, head, slot = (
+        rng.randrange(ROWS),
+        rng.randrange(CONFIG.heads),
+        rng.randrange(min(one.fed for one in running)),
+    )
     words = words_of(store).view(store.shape)[row]
     match rng.choice(("word", "head", "row")):
         case "word":
