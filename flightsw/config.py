@@ -375,7 +375,7 @@ def _build(data: dict[str, Any], base: Path) -> MissionConfig:
     core_names = {f.name for f in msgspec.structs.fields(executive.Config)} - {"jobs", "card"}
     job_configs = tuple(
         JobConfig(id=spec.id, kind="train" if isinstance(spec, TrainSpec) else "infer",
-                          autostart=spec.autostart, share=spec.share)
+                          autostart=spec.autostart, share=spec.share, integrity=spec.integrity)
         for spec in specs
     )  # fmt: skip
     values["downlink"] = msgspec.structs.replace(values["downlink"], rate_bps=float(values["radio"].rate_bps))

@@ -48,7 +48,7 @@ PANELS: Final = (
             "governor.power_budget_w",
             "governor.duty",
             "governor.limit",
-            "gpu.energy_j",
+            "integrity.level",
         ),
     ),
     (

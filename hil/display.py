@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flightsw.link.integrity import LEVEL_NAMES
 from flightsw.link.schema import Mode, Severity
 from ground.client import StationStatus
 
@@ -288,9 +289,19 @@ def _onboard(view: View) -> Panel:
                 f"{counts.get('CHECKPOINT_REJECTED', 0)} rejected",
             ),
             ("inference", f"{view.replies} replies"),
+            ("integrity", _integrity(view)),
             ("workers", Text(f"{kills} died", "red" if kills else "dim")),
         ],
     )
+
+
+def _integrity(view: View) -> Text:
+    """Level at work, and what the workers found; red is damage that nobody mended."""
+    level, found, unmended = (view.value(f"integrity.{name}") for name in ("level", "detected", "open"))
+    name = LEVEL_NAMES[int(level)] if level == level else "no level"
+    if unmended > 0.0:
+        return Text(f"{name}, {number(unmended)} of {number(found)} open", "red")
+    return Text(f"{name}, {number(found)} found", "yellow" if found > 0.0 else "dim")
 
 
 def _ground(view: View) -> Panel:

@@ -24,6 +24,7 @@ from flightsw.core.effects import (
     Restart,
     SaveCheckpoint,
     SetPace,
+    SetVigilance,
     StartWorker,
     StopWorker,
     SubmitRequest,
@@ -53,7 +54,7 @@ COMMANDS_PER_FRAME: Final = 8
 SECOND_S: Final = 1.0
 ADAPTERS: Final = ("avionics", "radio", "store")
 
-_TO_PAYLOAD: Final = (StartWorker, StopWorker, KillWorker, SetPace, SaveCheckpoint, SubmitRequest)
+_TO_PAYLOAD: Final = (StartWorker, StopWorker, KillWorker, SetPace, SetVigilance, SaveCheckpoint, SubmitRequest)
 
 
 class Flight:

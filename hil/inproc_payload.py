@@ -21,6 +21,7 @@ from flightsw.core.effects import (
     KillWorker,
     SaveCheckpoint,
     SetPace,
+    SetVigilance,
     StartWorker,
     StopWorker,
     SubmitRequest,
@@ -30,6 +31,7 @@ from flightsw.core.inputs import (
     Report,
     RequestReply,
     WorkerExited,
+    WorkerIntegrity,
     WorkerProgress,
     WorkerReady,
 )
@@ -88,6 +90,8 @@ class SimulatedJob:
                 return self.kill(effect.reason)
             case SetPace():
                 self._duty = effect.duty
+            case SetVigilance() if self.running:
+                return [WorkerIntegrity(job=self.job, level=effect.level)]
             case SaveCheckpoint() if self.running and self._commit is None:
                 self._commit = (now_s + COMMIT_S, self.step)
             case SubmitRequest() if self.running:

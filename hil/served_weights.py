@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .checkpoint_file import Stored, raw_bytes, stored_tensors
-from .process_memory import CONTENT_BYTES_MAX, PROBE_BYTES, ProcessMemory, Search
+from .process_memory import CONTENT_BYTES_MAX, PROBE_BYTES, Place, ProcessMemory, Search
 
 WEIGHTS: Final = "model."
 GENERATIONS_MAX: Final = 8
@@ -38,8 +38,8 @@ class ServedWeights:
         self._tensor = chosen
         self._memory = ProcessMemory(pid)
         self._search = Search(self._memory, contents)
-        self._hit: dict[int, tuple[bytes, bytes]] = {}
-        """By address: bytes before and after."""
+        self._hit: dict[int, tuple[Place, bytes, bytes]] = {}
+        """By address: the copy, and its byte before and after."""
 
     def close(self) -> None:
         """Let go of the process."""
@@ -67,8 +67,8 @@ class ServedWeights:
         mask = bytes([1 << self._bit % BYTE_BITS])
         for place in there:
             if place.name == newest:
-                self._hit[place.address + byte] = self._memory.flip(place.address + byte, mask)
-        (old, new), *_ = self._hit.values()
+                self._hit[place.address + byte] = (place, *self._memory.flip(place.address + byte, mask))
+        (_, old, new), *_ = self._hit.values()
         return {
             "generation": int(newest),
             "tensor": self._tensor.name.removeprefix(WEIGHTS),
@@ -78,12 +78,18 @@ class ServedWeights:
             "addresses": [hex(address) for address in self._hit],
             "old": old[0],
             "new": new[0],
-            "read_back": all(now == bytes([was[0] ^ mask[0]]) for was, now in self._hit.values()),
+            "read_back": all(now == bytes([was[0] ^ mask[0]]) for _, was, now in self._hit.values()),
         }
 
     def restored(self) -> int:
-        """Copies that hold their old value again, now. Raises ``MemoryDenied`` when the process is gone."""
-        return sum(self._memory.read(address, 1) == old for address, (old, _) in self._hit.items())
+        """Copies that are whole again, now. Raises ``MemoryDenied`` when the process is gone.
+
+        All of a copy is compared: the one byte may be right by chance in memory that was given to something else.
+        """
+        return sum(
+            self._memory.read(address, 1) == old and self._search.still_there(place)
+            for address, (place, old, _) in self._hit.items()
+        )
 
 
 def _contents(ring: Path, rng: random.Random) -> tuple[dict[str, bytes], Stored]:

@@ -11,6 +11,7 @@ effect in its next step.
     table.…          ``execution_tables``, with parameter.…
     sequence.…       ``execution_sequences``
     event.…, recorder.…  ``execution_recorder``
+    integrity.…      ``execution_integrity``
 """
 
 from typing import Final
@@ -24,6 +25,7 @@ from . import (
     commanding,
     eps,
     execution_fdir,
+    execution_integrity,
     execution_jobs,
     execution_recorder,
     execution_restart,
@@ -144,6 +146,7 @@ def _restart(vehicle: Vehicle, config: Config, command: Command, now_s: float) -
 EXECUTIONS: Final[dict[str, Execution]] = {
     **execution_jobs.ROWS,
     **execution_fdir.ROWS,
+    **execution_integrity.ROWS,
     **execution_tables.ROWS,
     **execution_restart.ROWS,
     **execution_recorder.ROWS,

@@ -1,8 +1,8 @@
 """The executive: one minor frame of the vehicle, in a fixed order, with bounded work.
 
     sense → correlation → hard limits (power, heat) → supervision → watchpoints → fdir → load protection → mode
-          → planning → governor → tracking → payload → checkpoint → commanding → sequences → housekeeping → downlink
-          → durable
+          → planning → governor → tracking → payload → checkpoint → integrity → commanding → sequences
+          → housekeeping → downlink → durable
 
 ``step`` is pure: the next vehicle and the effects follow from the vehicle, the configuration, the inputs and the
 time. Outcomes of effects come back as inputs of a later frame. Subsystems say what happened with ``Event``
@@ -44,6 +44,7 @@ from . import (
     governor,
     gpu_health,
     housekeeping,
+    integrity,
     ladder,
     load_protection,
     mode,
@@ -248,6 +249,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         ladder=vehicle.ladder,
         shedding=vehicle.shedding,
         latchup=vehicle.latchup,
+        integrity=vehicle.integrity,
         power_on=vehicle.power_on,
         resets=vehicle.resets,
         supervision=watched,
@@ -338,6 +340,16 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
     )
     if asked:
         take(asked)
+    scene = integrity.Scene(
+        None if news is None else news.proton_flux_cm2_s,
+        health.corrected_count,
+        health.uncorrected_count,
+    )
+    guarded, ordered = integrity.step(
+        vehicle.integrity, config.integrity, config.jobs, work.jobs, scene, reports, clock.elapsed_world_s, now_s
+    )
+    if ordered:
+        take(ordered)
     vehicle = replace(
         vehicle,
         eps=power,
@@ -347,6 +359,7 @@ def step(vehicle: Vehicle, config: Config, inputs: Inputs, now_s: float) -> tupl
         tracking=tracked,
         payload=work,
         checkpoint=rings,
+        integrity=guarded,
         events=frame.events,
     )
 

@@ -73,6 +73,7 @@ FAULTS: Final[tuple[Fault, ...]] = (
     Fault(name="disobedience", text="The card works although the duty is zero", actions=(386, 387)),
     Fault(name="slow_steps", text="Training steps take too long", actions=(391, 392, 393)),
     Fault(name="loss", text="The training loss diverges", actions=(395, 396)),
+    Fault(name="damage", text="A worker's damage cannot be mended", actions=(345, 346, 347)),
     Fault(name="bit_flip", text="A checkpoint is corrupt", ladder=("checkpoint_ring",)),
     # links
     Fault(name="silent_ground", text="The ground is silent", hard=("loss_of_contact",), actions=(411, 412)),

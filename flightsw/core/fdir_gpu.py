@@ -4,8 +4,8 @@ The rungs are throttle → checkpoint → pause → kill → power cycle or powe
 own faults end with the rail and with SAFE by telecommand, never with SAFE that leaves by itself: with the rail
 off the card cannot tell that it is well again.
 
-*What the memory holds is suspect* after an uncorrected ECC error, a grave XID or a diverging loss. Such a fault
-is answered by KILL without a checkpoint before it: the workers come back from the last verified generation.
+*What the memory holds is suspect* after an uncorrected ECC error, a grave XID, a diverging loss, or damage that a
+worker found and could not mend. Such a fault is answered by KILL without a checkpoint before it: the workers come back from the last verified generation.
 Repeated kills are failures of the job, so the payload's own ladder ends in quarantine.
 
 A card that never reported (no probe, no NVML) is only told of. One that reported and fell silent is trusted less
@@ -31,7 +31,7 @@ LOST_XIDS: Final = (62, 74, 79, 119, 120)
 
 def rows(config: "Config") -> Rows:
     """Watchpoints and actionpoints for this configuration."""
-    card, limits = config.governor, config.fdir
+    card, limits, guard = config.governor, config.fdir, config.integrity
     die, memory = limits.die_limit_degc, limits.memory_limit_degc
     over_w = card.gpu_max_w * limits.board_power_factor
     swing_w = 0.15 * (card.gpu_max_w - card.gpu_idle_w)
@@ -52,6 +52,9 @@ def rows(config: "Config") -> Rows:
             watch(336, "ecc.uncorrected_many", "gpu.ecc_uncorrected", ">=", limits.ecc_uncorrected_max),
             watch(340, "xid.any", "gpu.xid", ">", 0.0),
             watch(341, "xid.grave", "gpu.xid_grave", ">", 0.0),
+            watch(345, "integrity.open", "integrity.open", ">", 0.0, rate=True),
+            watch(346, "integrity.open_again", "integrity.open_row", ">=", float(guard.open_max)),
+            watch(347, "integrity.open_still", "integrity.open_row", ">=", 2.0 * guard.open_max),
             *(watch(id, f"xid.{xid}", "gpu.xid", "==", float(xid)) for id, xid in zip(lost, LOST_XIDS, strict=True)),
             watch(370, "probe.silent", "gpu.age_s", ">", limits.probe_silent_s),
             watch(371, "rail.on", "eps.gpu_rail", ">=", 1.0),
@@ -92,6 +95,9 @@ def rows(config: "Config") -> Rows:
             act(341, "xid.told", 340, Response.REPORT),
             act(342, "xid.kill", 341, Response.KILL),
             act(343, "xid.power_cycle", any_lost, Response.POWER_CYCLE, 30.0, after_s=5.0, once=True),
+            act(345, "integrity.kill", 345, Response.KILL, release_s=0.0),
+            act(346, "integrity.power_cycle", 346, Response.POWER_CYCLE, 30.0, after_s=1.0, once=True),
+            act(347, "integrity.power_off", 347, Response.POWER_OFF, after_s=1.0),
             act(371, "probe.told", held, Response.REPORT, after_s=5.0),
             act(372, "probe.throttle", held, Response.THROTTLE, 0.5, after_s=30.0),
             act(373, "probe.checkpoint", held, Response.CHECKPOINT, after_s=60.0),

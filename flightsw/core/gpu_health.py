@@ -37,7 +37,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class State(Struct, frozen=True, kw_only=True):
     """Counters as last sampled, what has not been reported yet, and the XID that is shown (0 is none).
 
-    ``xid_count`` counts since boot of the daemon; ``xid_supported`` says whether the card reports XIDs at all.
+    ``xid_count``, and of ECC errors ``corrected_count`` and ``uncorrected_count``, count since boot of the daemon;
+    ``xid_supported`` says whether the card reports XIDs at all.
     """
 
     ecc_corrected: int | None = None
@@ -50,6 +51,8 @@ class State(Struct, frozen=True, kw_only=True):
     xid: int = 0
     xid_s: float = NEVER
     xid_count: int = 0
+    corrected_count: int = 0
+    uncorrected_count: int = 0
 
 
 def step(state: State, config: Config, sample: GpuSample | None, now_s: float) -> tuple[State, tuple[Event, ...]]:
@@ -59,13 +62,16 @@ def step(state: State, config: Config, sample: GpuSample | None, now_s: float) -
     pending, reported_s = state.corrected_pending, state.corrected_reported_s
     sampled, supported, count = state.xid_sampled, state.xid_supported, state.xid_count
     xid, xid_s, sequence = state.xid, state.xid_s, state.sequence
+    corrected_count, uncorrected_count = state.corrected_count, state.uncorrected_count
     if sample is not None:
         if sample.sequence < sequence:
             # The probe itself has started again, and counts XIDs from zero.
             sampled = 0
         sequence = sample.sequence
-        pending += _increase(corrected, sample.ecc_corrected)
+        new = _increase(corrected, sample.ecc_corrected)
+        pending, corrected_count = pending + new, corrected_count + new
         if (new := _increase(uncorrected, sample.ecc_uncorrected)) > 0:
+            uncorrected_count += new
             found.append(Event("GPU_ECC", {"count": new, "total": sample.ecc_uncorrected or 0}))
         # A reading that failed leaves the counter as it was.
         corrected = corrected if sample.ecc_corrected is None else sample.ecc_corrected
@@ -100,6 +106,8 @@ def step(state: State, config: Config, sample: GpuSample | None, now_s: float) -
             xid=xid,
             xid_s=xid_s,
             xid_count=count,
+            corrected_count=corrected_count,
+            uncorrected_count=uncorrected_count,
         ),
         tuple(found),
     )

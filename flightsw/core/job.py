@@ -32,6 +32,8 @@ class JobConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Wanted from boot on."""
     share: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     """Share of the duty while other jobs want it too."""
+    integrity: Literal["auto", "off", "watch", "standard", "storm"] = "auto"
+    """Integrity level that is kept; "auto" follows orbit and card."""
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -28,6 +28,7 @@ from . import (
     governor,
     gpu_health,
     housekeeping,
+    integrity,
     ladder,
     latchup,
     mode,
@@ -54,6 +55,7 @@ from .governor import Config as GovernorConfig
 from .gpu_health import Config as GpuHealthConfig
 from .housekeeping import Config as HousekeepingConfig
 from .inputs import AdapterStatus, Health, RecorderStatus, Reset
+from .integrity import Config as IntegrityConfig
 from .job import Config as PayloadConfig
 from .job import JobConfig
 from .ladder import Config as LadderConfig
@@ -132,6 +134,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The worst that SAFE must live through."""
     latchup: LatchupConfig = LatchupConfig()
     """Detection of latch-ups."""
+    integrity: IntegrityConfig = IntegrityConfig()
+    """Integrity level of the workers."""
     jobs: tuple[JobConfig, ...] = ()
     """Configured jobs; ids are unique."""
 
@@ -204,6 +208,7 @@ class Vehicle(Struct, frozen=True, kw_only=True):
     ladder: ladder.State
     shedding: shedding.State
     latchup: latchup.State
+    integrity: integrity.State
     power_on: bool = True
     resets: tuple[Reset, ...] = ()
     supervision: SupervisionState = SupervisionState()
@@ -261,4 +266,5 @@ def start(config: Config, boot_count: int, crash_loop: bool, now_s: float) -> Ve
         ladder=ladder.State(),
         shedding=shedding.ASIDE,
         latchup=latchup.WATCHING,
+        integrity=integrity.start(config.integrity, config.jobs, now_s),
     )

@@ -278,6 +278,7 @@ class IntegrityReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     """What the worker's checks have found since it started: totals, so that a report that is lost costs nothing.
 
     ``detected`` counts findings, ``repaired`` to ``open`` what became of them (``gpu.integrity.finding.Outcome``);
+    ``open`` are those that the worker has not settled by itself in good time: the daemon restarts it.
     ``checks`` counts comparisons of any detector, ``scrubs`` complete passes over resident state. ``last_…`` is of
     the newest finding, empty without one; ``last_where`` has at most ``WHERE_CHARACTERS_MAX`` characters.
     """

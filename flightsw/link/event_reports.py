@@ -119,6 +119,14 @@ EVENTS: Final[tuple[EventReport, ...]] = (
     _event(0xE0, "SHED_RUNG", _W, "load shedding {old} → {new}: {cause}", "The ladder between the governor and SAFE moved."),
     _event(0xE1, "LATCH_UP", _E, "latch-up {count}: the GPU rail draws {excess_w:.0f} W more than commanded, {answer}", "A step of the bus current that no commanded work explains."),
     _event(0xE2, "STRAY_LOAD", _W, "the bus draws {excess_w:.0f} W more than commanded, and not through the GPU rail", "An unknown load; a power cycle of the card would not end it."),
+    # 0xF0.. integrity of the work
+    _event(0xF0, "INTEGRITY_LEVEL", _I, "integrity level {old} → {new}: {reason}", "The workers look for damage harder, or less hard."),
+    _event(0xF1, "INTEGRITY_REPAIRED", _W, "job {job}: damage mended in place ({count} since the last report), newest by {detector} in {where}", "Memory was damaged and holds its old value again."),
+    _event(0xF2, "INTEGRITY_RECOMPUTED", _W, "job {job}: wrong results computed again ({count} since the last report), newest by {detector} in {where}", "A result did not pass; computed again it did."),
+    _event(0xF3, "INTEGRITY_CONTAINED", _W, "job {job}: damaged work thrown away ({count} since the last report), newest by {detector} in {where}", "A training step or an answer was damaged and is not used."),
+    _event(0xF4, "INTEGRITY_OPEN", _E, "job {job}: damage that cannot be mended ({count} since the last report), newest by {detector} in {where}", "The workers are killed and come back from their last verified checkpoint."),
+    _event(0xF5, "INTEGRITY_HELD", _I, "integrity level held at {level} {span}", "The operator holds the level, whatever orbit and card ask for."),
+    _event(0xF6, "INTEGRITY_RELEASED", _I, "integrity level no longer held at {level}: {reason}", "The level follows orbit and card again."),
     # 0xC0.. recorder
     _event(0xC0, "RECORDER_FULL", _E, "disk full: the recorder goes on within {used_mb:.1f} MB, least important goes first", "Not the quota but the disk is the limit."),
     _event(0xC1, "RECORDER_RECOVERED", _I, "the disk has room again, the recorder holds {used_mb:.1f} MB", "The quota is the limit again."),

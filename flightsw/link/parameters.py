@@ -7,6 +7,7 @@ what they know. The first three of each group identify the packet (``IDENTITY``)
 from typing import Final
 
 from .apids import APID_HK_FAST, APID_HK_MAIN, APID_HK_SLOW, FILTERED_GROUPS, RECORDER_GROUPS
+from .integrity import LEVEL_NAMES
 from .schema import HousekeepingGroup, Limits, Mode, Parameter
 
 SOC_LIMITS: Final = Limits(red_low=0.70, yellow_low=0.72)
@@ -243,6 +244,23 @@ PARAMETERS: Final[tuple[Parameter, ...]] = (
     Parameter(name="governor.idle_learned_w", unit="W", text="Power of the idle card as learned"),
     Parameter(name="governor.active_learned_w", unit="W", text="Power of the card at work as learned"),
     Parameter(name="governor.micro_batch_ms", unit="ms", text="Longest micro-batch that the workers may run"),
+    # integrity of the work
+    Parameter(name="integrity.level_wanted", states=LEVEL_NAMES, text="Integrity level that is wanted"),
+    Parameter(
+        name="integrity.level", states=LEVEL_NAMES, text="Lowest level at which a worker says it works; NaN is none"
+    ),
+    Parameter(name="integrity.held", states=OFF_ON, text="Whether the operator holds the level"),
+    Parameter(name="integrity.checks", text="Comparisons that the workers made since boot"),
+    Parameter(name="integrity.detected", text="Damage that they found; the next four say what became of it"),
+    Parameter(name="integrity.repaired", text="Of this, mended in place: memory holds its old value again"),
+    Parameter(name="integrity.recomputed", text="Of this, computed again with a result that passed"),
+    Parameter(name="integrity.contained", text="Of this, thrown away with the step or the answer that it was in"),
+    Parameter(name="integrity.open", text="Of this, neither mended nor thrown away: the workers are started again"),
+    Parameter(
+        name="integrity.scrub_passes", text="Complete passes of the scrubber over resident memory since boot"
+    ),
+    Parameter(name="integrity.open_row", text="Workers in a row whose damage stayed open"),
+    Parameter(name="integrity.ecc_recent", text="ECC errors of late that the level follows"),
 )
 
 IDENTITY: Final = ("boot_count", "packet_sequence", "world_s")
@@ -369,6 +387,10 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "sensors.bad",
             "governor.tracking_error_fraction",
             "gpu.power_average_w",
+            "integrity.level_wanted",
+            "integrity.level",
+            "integrity.detected",
+            "integrity.open",
         ),
     ),
     HousekeepingGroup(
@@ -478,6 +500,14 @@ HOUSEKEEPING: Final[tuple[HousekeepingGroup, ...]] = (
             "gpu.power_limit_w",
             "gpu.power_limit_enforced_w",
             "gpu.slowdown_margin_k",
+            "integrity.held",
+            "integrity.checks",
+            "integrity.repaired",
+            "integrity.recomputed",
+            "integrity.contained",
+            "integrity.scrub_passes",
+            "integrity.open_row",
+            "integrity.ecc_recent",
         ),
     ),
 )

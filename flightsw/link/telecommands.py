@@ -7,6 +7,7 @@ from typing import Final
 
 from .apids import FILTERED_GROUPS, RECORDER_GROUPS
 from .event_reports import EVENTS
+from .integrity import LEVEL_NAMES, catalogue
 from .schema import Argument, ArgumentType, Hazard, Mode, Severity, Telecommand
 from .settings import SETTINGS, VALUE_MAX
 from .tables import IMAGE_BYTES_MAX, LOADABLE, PIECE_BYTES_MAX, SEQUENCES, TABLES, Kind
@@ -52,6 +53,11 @@ ACTION: Final = Argument(
     maximum=9999,
     text="Id of an actionpoint of the active table",
 )
+
+HOLD_MAX_S: Final = 2_592_000.0
+"""Longest time for which an integrity level is held, 30 days; 0 is until it is released."""
+OFF_MAX_S: Final = 86_400.0
+"""Longest time without any check."""
 
 TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
     Telecommand(
@@ -177,6 +183,50 @@ TELECOMMANDS: Final[tuple[Telecommand, ...]] = (
         subtype=1,
         text="Switch the GPU's power rail. Off kills every worker.",
         arguments=(Argument(name="on", type=ArgumentType.BOOL, text="true is on"),),
+        hazard=Hazard.HAZARDOUS,
+    ),
+    Telecommand(
+        opcode=0x34,
+        name="integrity.level",
+        service=8,
+        subtype=1,
+        text="Hold the integrity level of all workers, or let it follow orbit and card again (AUTO). "
+        + catalogue(),
+        arguments=(
+            Argument(
+                name="level",
+                type=ArgumentType.ENUM,
+                # The code of a level is its own number; 0, which would be OFF, is AUTO.
+                choices=("AUTO", *LEVEL_NAMES[1:]),
+                text="Level to hold; AUTO releases it",
+            ),
+            Argument(
+                name="hold_s",
+                type=ArgumentType.FLOAT,
+                unit="s",
+                minimum=0.0,
+                maximum=HOLD_MAX_S,
+                default=0.0,
+                text="Mission time to hold it for; 0 is until it is released or the daemon restarts",
+            ),
+        ),
+    ),
+    Telecommand(
+        opcode=0x35,
+        name="integrity.off",
+        service=8,
+        subtype=1,
+        text="Switch all checks of the workers off, for a measurement: damage then leaves the computer unseen.",
+        arguments=(
+            Argument(
+                name="hold_s",
+                type=ArgumentType.FLOAT,
+                unit="s",
+                minimum=1.0,
+                maximum=OFF_MAX_S,
+                text="Mission time until the level follows orbit and card again",
+            ),
+        ),
         hazard=Hazard.HAZARDOUS,
     ),
     Telecommand(

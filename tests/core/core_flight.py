@@ -6,6 +6,7 @@ killed. Faults are planted by name. Nothing is random unless a test makes it so.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,6 +17,7 @@ from flightsw.core.effects import (
     Actuate,
     Announce,
     KillWorker,
+    RequestPlan,
     SaveCheckpoint,
     SetPace,
     StartWorker,
@@ -32,6 +34,7 @@ from flightsw.core.inputs import (
     WorkerProgress,
     WorkerReady,
 )
+from flightsw.core.plan import Plan, PlanRequest
 from flightsw.link.avionics import SensorFrame
 from flightsw.link.bodies import CommandBody, EventBody, pack_body
 from flightsw.link.codec import decode_telemetry
@@ -109,6 +112,9 @@ class Flight:
     sensor_changes: dict[str, object] = field(default_factory=dict)
     sensors_on: bool = True
     gpu_override: GpuSample | None = None
+    planner: Callable[[PlanRequest], Plan] | None = None
+    """Answers requests for a plan, in the frame after; None is a planner that never does."""
+    plans: tuple[Plan, ...] = ()
     now_s: float = 100.0
     soc_min: float = 1.0
     gpu_max_degc: float = -273.0
@@ -154,7 +160,9 @@ class Flight:
             gpu=self.gpu_override or GpuSample(sequence=self._sequence, source="sim", power_w=gpu_w, die_degc=60.0),
             telecommands=telecommands,
             reports=(*self._worker_reports(), *reports),
+            plans=self.plans,
         )
+        self.plans = ()
         self.vehicle, effects = executive.step(self.vehicle, self.config, inputs, self.now_s)
         self._execute(effects)
         self.duty_trace.append((plant.time_s, plant.sun, self.vehicle.governor.duty))
@@ -271,6 +279,8 @@ class Flight:
                     self.workers[job].commits_s.append(self.now_s + 0.5)
                 case SubmitRequest():
                     self.workers[effect.job].requests.append(effect.request)
+                case RequestPlan(request) if self.planner is not None:
+                    self.plans = (self.planner(request),)
                 case Actuate():
                     self.rail_on = effect.gpu_rail_on
                 case Announce():

@@ -6,10 +6,11 @@ from core_flight import Flight, telecommand
 
 from flightsw.core import commanding, eps, executive, payload
 from flightsw.core.effects import Acknowledge, Actuate, Announce, KillWorker, Restart, Telemetry
-from flightsw.core.inputs import AdapterStatus, CheckpointFailed, Health, Inputs, RequestReply
+from flightsw.core.inputs import AdapterStatus, CheckpointFailed, GpuSample, Health, Inputs, RequestReply
 from flightsw.core.job import Config as PayloadConfig
 from flightsw.core.job import JobConfig
 from flightsw.core.lifecycle import Life
+from flightsw.core.plan import Plan, PlanRequest
 from flightsw.link.bodies import PingBody, ReplyBody, VerificationBody
 from flightsw.link.codec import HousekeepingBody, decode_telemetry
 from flightsw.link.dictionary import (
@@ -544,3 +545,48 @@ def test_every_event_of_the_dictionary_is_raised_somewhere(repository: object) -
 def test_payload_defaults_are_the_documented_restart_policy() -> None:
     config = PayloadConfig()
     assert (config.restarts_max, config.restart_window_s) == (3, 600.0)
+
+
+# --- what the power chain reports -------------------------------------------------------------------------------
+
+
+def test_a_planner_that_falls_silent_is_reported_and_so_is_its_return() -> None:
+    """Frames without a plan fly the closed form; both changes reach the ground as events."""
+    desk = Desk(CONFIG, planner=_even_plan)
+    desk.fly(60.0)
+    assert desk.events("PLAN_FALLBACK") == []
+    desk.planner = None
+    desk.fly(CONFIG.planning.plan_age_max_s + 10.0)
+    assert len(desk.events("PLAN_FALLBACK")) == 1
+    desk.planner = _even_plan
+    desk.fly(2.0 * CONFIG.planning.replan_s)
+    assert len(desk.events("PLAN_RESUMED")) == 1
+
+
+def _even_plan(asked: PlanRequest) -> Plan:
+    """300 W in every step, charge and temperatures constant."""
+    count = len(asked.steps_s)
+    return Plan(
+        id=asked.id,
+        world_s=asked.world_s,
+        steps_s=asked.steps_s,
+        gpu_power_w=(300.0,) * count,
+        energy_j=(asked.energy_j,) * count,
+        gpu_degc=(asked.gpu_degc,) * count,
+        radiator_degc=(asked.radiator_degc,) * count,
+    )
+
+
+@pytest.mark.parametrize(("share", "mismatches"), [(1.0, 0), (0.7, 1)])
+def test_a_rail_meter_that_contradicts_the_card_is_reported(share: float, mismatches: int) -> None:
+    """The card counts joules, the power board measures watts; here the board sees ``share`` of them."""
+    desk = Desk(CONFIG)
+    energy_j = 0.0
+    for frame in range(600):
+        power_w = desk.plant.gpu_w
+        energy_j += power_w * desk.frame_s
+        desk.gpu_override = GpuSample(sequence=10_000 + frame, source="sim", power_w=power_w, energy_j=energy_j)
+        # A board that stands still to the last digit is no witness.
+        desk.sensor_changes = {"gpu_rail_power_w": share * power_w + 0.01 * (frame % 7)}
+        desk.frame()
+    assert len(desk.events("POWER_MISMATCH")) == mismatches

@@ -122,6 +122,16 @@ def test_a_block_that_cannot_be_put_back_is_left_alone(kind, number):
         assert torch.equal(slot.parameter.reshape(-1)[where:], other.parameter.reshape(-1)[where:])
 
 
+def test_a_cell_that_does_not_take_its_old_value_is_not_used(monkeypatch):
+    slots = [slot_of((7, 5), 0)]
+    flip(slots[0].exp_avg, 3)
+    before = slots[0].parameter.clone()
+    monkeypatch.setattr("flightsw.gpu.integrity.digest.repair", lambda memory, damage: None)  # The cell is stuck.
+    assert guarded(slots, [draw((7, 5), 3)]).unusable
+    assert torch.equal(slots[0].parameter, before)
+    assert blocks_that_differ(slots[0]) == [("exp_avg", 0)]
+
+
 def test_a_count_whose_digest_is_damaged_too_is_not_used():
     slots = [slot_of((7, 5), 0), slot_of((9,), 1)]
     expected = [copy_of(slot) for slot in slots]

@@ -191,6 +191,20 @@ def test_a_change_by_the_program_is_told_apart_and_never_taken_back(change: Call
     assert watched.resident.verify()
 
 
+def test_statistics_that_a_forward_pass_writes_are_verified_before_and_adopted_after_it() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4))
+    resident, findings = guarded(module)
+    statistics = [index for index, region in enumerate(resident.regions) if region.name.startswith("buffer")]
+    for _ in range(3):
+        assert all(resident.verify(*resident.span(index)) for index in statistics)
+        module(torch.randn(8, 4))
+        resident.adopt_update(statistics)
+        assert resident.verify()
+        resident.regions[statistics[0]].memory[5] ^= 8
+    assert resident.verify(*resident.span(statistics[0]))
+    assert [found.outcome for found in findings] == ["repaired"] * 3
+
+
 def test_a_write_of_the_same_values_is_no_change() -> None:
     watched = several()
     watched.tensors["weight"].mul_(1.0)

@@ -46,6 +46,15 @@ def test_panel_says_what_an_operator_watches(width: int) -> None:
         ({"sun_fraction": 1.0}, "SUN"),
         ({"values": {}, "events": [], "event_counts": {}}, "step –, loss –"),
         ({"twin_step": None}, "does not fly along"),
+        ({"values": {}}, "no level, – found"),
+        (
+            {"values": {"integrity.level": 3.0, "integrity.detected": 4.0, "integrity.open": 1.0}},
+            "STORM, 1 of 4 open",
+        ),
+        (
+            {"values": {"integrity.level": 2.0, "integrity.detected": 4.0, "integrity.open": 0.0}},
+            "STANDARD, 4 found",
+        ),
     ],
 )
 def test_panel_in_other_states(changes: dict[str, object], part: str) -> None:

@@ -97,13 +97,17 @@ def test_a_content_is_found_wherever_it_lies(held: Held, memory: ProcessMemory) 
     found = search(memory, {"held": held.content, "absent": absent, "similar": similar})
     assert {place.name for place in found.places} == {"held"}
     assert len({place.address for place in found.places}) == len(found.places) >= 2
-    assert all(memory.read(place.address, 5000) == held.content for place in found.places)
+    # A copy in freed memory may be overwritten at any time; the two that are held stay.
+    there = [place for place in found.places if found.still_there(place)]
+    assert len(there) >= 2
+    assert all(memory.read(place.address, 5000) == held.content for place in there)
     assert found.searched_bytes >= LARGE
 
 
 def test_a_flip_is_one_bit_in_the_running_process(held: Held, memory: ProcessMemory) -> None:
-    places = search(memory, {"held": held.content}).places
     before = held.say("digest")
+    found = search(memory, {"held": held.content})
+    places = [place for place in found.places if found.still_there(place)]
     for place in places:
         old, new = memory.flip(place.address + 7, b"\x10")
         assert old == held.content[7:8]
@@ -111,9 +115,11 @@ def test_a_flip_is_one_bit_in_the_running_process(held: Held, memory: ProcessMem
     after = held.say("digest")
     assert before[0] == before[1]
     assert after[0] == after[1] != before[0]
-    assert not search(memory, {"held": held.content}).places
+    assert not any(found.still_there(place) for place in places)
+    damaged = held.content[:7] + new + held.content[8:]
     for place in places:
-        memory.flip(place.address + 7, b"\x10")
+        if memory.read(place.address, len(damaged)) == damaged:
+            memory.flip(place.address + 7, b"\x10")
     assert held.say("digest") == before
 
 
@@ -247,11 +253,18 @@ def test_the_served_generation_is_hit_and_watched(held: Held, tmp_path: Path) ->
         after = held.say("digest")
         assert after[0] == after[1] != before[0]
         assert weights.restored() == 0
-        address = int(seen["addresses"][0], 16)
+        byte = seen["element"] * 4 + 3
+        damaged = held.content[:byte] + bytes([seen["new"]]) + held.content[byte + 1 :]
         repair = ProcessMemory(held.process.pid)
-        repair.write(address, bytes([seen["old"]]))
-        repair.close()
+        starts = [int(address, 16) - byte for address in seen["addresses"]]
+        still = [start for start in starts if repair.read(start, len(damaged)) == damaged]
+        # The right byte in a copy that is not whole is no repair.
+        repair.write(still[0] + byte, bytes([seen["old"]]))
+        repair.flip(still[0], b"\1")
+        assert weights.restored() == 0
+        repair.flip(still[0], b"\1")
         assert weights.restored() == 1
+        repair.close()
     finally:
         weights.close()
 

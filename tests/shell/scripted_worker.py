@@ -58,13 +58,14 @@ def commit(generation: int, step: int) -> None:
 
 
 def work(spec: TrainSpec | InferSpec, manner: str) -> int:
-    """A worker in good order, except that "deaf" ignores Stop and "busy" takes all of a core."""
+    """A worker in good order, except that "deaf" ignores Stop, "busy" takes all of a core, and the first life of
+    "hurt" finds damage in a storm that it cannot mend."""
     progress = 0
     notes = Path(spec.checkpoint_dir) / f"{spec.id}.step" if spec.checkpoint_dir else None
     if notes is not None and notes.exists():
         progress = int(notes.read_text())
     say(protocol.Ready(pid=os.getpid(), device="cpu", step=progress, generation=0 if progress else -1))
-    due_s, generation = 0.0, 0
+    due_s, generation, hurt = 0.0, 0, manner == "hurt" and progress == 0
     while True:
         progress += 1
         if manner == "busy":
@@ -87,6 +88,19 @@ def work(spec: TrainSpec | InferSpec, manner: str) -> int:
             case protocol.Checkpoint():
                 generation += 1
                 commit(generation, progress)
+            case protocol.Vigilance(level=level):
+                found = int(hurt and level == "storm")
+                say(
+                    protocol.IntegrityReport(
+                        level=level,
+                        checks=progress,
+                        detected=found,
+                        open=found,
+                        scrubs=1,
+                        last_detector="digest",
+                        last_where="weight head",
+                    )
+                )
             case protocol.Generate():
                 say(
                     protocol.Reply(

@@ -180,6 +180,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
             "jobs.gpt.seed=-5",
             "--set: jobs.gpt.seed = -5 is refused; allowed is a whole number from 0 and under 2_147_483_648",
         ),
+        (
+            "jobs.gpt.integrity=strom",
+            '--set: jobs.gpt.integrity = "strom" is refused; allowed is one of "auto", "off", "standard", "storm",'
+            ' "watch"',
+        ),
+        (
+            "integrity.storm_flux_cm2_s=5",
+            "mission.toml: integrity = storm_flux_cm2_s = 5 is under standard_flux_cm2_s = 10: storm begins where"
+            " standard is already left",
+        ),
     ],
 )
 def test_wrong_overrides(tmp_path: Path, override: str, line: str) -> None:
@@ -216,6 +226,12 @@ def test_one_fact_reaches_the_core_once(tmp_path: Path) -> None:
     mission = load(write(tmp_path, "[radio]\nrate_bps = 9600\n" + JOBS))
     assert mission.core.downlink.rate_bps == 9600.0
     assert [(j.id, j.kind, j.share) for j in mission.core.jobs] == [("gpt", "train", 1.0), ("chat", "infer", 0.5)]
+
+
+def test_a_jobs_integrity_level_reaches_its_worker_and_the_core(tmp_path: Path) -> None:
+    mission = load(write(tmp_path, JOBS), ["jobs.gpt.integrity=storm"])
+    assert [job.integrity for job in mission.jobs] == ["storm", "auto"]
+    assert [job.integrity for job in mission.core.jobs] == ["storm", "auto"]
 
 
 def test_hash_is_of_the_values_and_not_of_the_place(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from flight_bench import WORKER, Flight
 
+from flightsw.link.integrity import Level
 from flightsw.link.schema import FailureCode, Stage
 
 pytestmark = pytest.mark.process
@@ -126,6 +127,19 @@ def test_a_killed_worker_is_reported_and_restarted(launch: Launch) -> None:
     again = flight.until(lambda: flight.events("WORKER_READY")[1:], what="worker restarted")[0]
     assert again.fields["pid"] != ready.fields["pid"]
     assert again.fields["step"] > 0
+
+
+def test_a_level_reaches_the_worker_and_open_damage_restarts_it(launch: Launch) -> None:
+    flight = launch(worker=worker_with("hurt"))
+    flight.until(lambda: flight.newest("main").get("integrity.level") == Level.WATCH, what="told when ready")
+    flight.send("integrity.level", level=int(Level.STORM), hold_s=60.0)
+    found = flight.until(lambda: flight.events("INTEGRITY_OPEN"), what="damage told")[0]
+    assert found.fields == {"job": "train", "count": 1, "detector": "digest", "where": "weight head"}
+    flight.until(lambda: flight.events("WORKER_READY")[1:], what="worker restarted")
+    died = flight.until(lambda: flight.events("WORKER_DIED"), what="death reported")[0]
+    assert "integrity.kill" in str(died.fields["reason"])
+    flight.until(lambda: flight.newest("main").get("integrity.level") == Level.STORM, what="the hold goes on")
+    assert (flight.newest("main")["integrity.detected"], flight.newest("main")["integrity.open"]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,7 @@ EFFECTS: tuple[tuple[effects.Effect, bool, list[tuple[Any, ...]]], ...] = (
     (telemetry(False), True, [("record", row(False))]),
     (ACTUATE, True, [("actuate", ACTUATE)]),
     (effects.SetPace("a", 0.25), True, [("tell", "a", protocol.Pace(0.25))]),
+    (effects.SetVigilance("a", "storm"), True, [("tell", "a", protocol.Vigilance("storm"))]),
     (effects.StartWorker("a"), True, [("start", "a")]),
     (effects.StopWorker("a"), True, [("tell", "a", protocol.Stop())]),
     (effects.KillWorker("a", "hung"), True, [("kill", "a", "hung")]),

@@ -31,12 +31,15 @@ the radiation reference, section 8.
 """
 
 import functools
+import threading
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import torch
 from torch import nn
+
+from flightsw.gpu.integrity import kernels
 
 BLOCK_WORDS: Final = 1 << 16
 """Words of a block: 256 KiB. The proofs above need no more than 2¹⁶."""
@@ -101,14 +104,18 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     sums = torch.empty(
         (sum(block_count(memory.numel()) for memory in memories), 3), dtype=torch.int64, device=device
     )
-    widened = torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device)
     first, short = 0, []
+    if kernel := kernels.digests(device):
+        for memory in memories:
+            kernel.digest_into(memory, sums[first : first + block_count(memory.numel())])
+            first += block_count(memory.numel())
+        return sums
     for memory in memories:
         if memory.storage_offset() % WORD_BYTES:
             memory = memory.clone()
         whole = memory.numel() // BLOCK_BYTES
         if whole:
-            _whole_blocks(memory[: whole * BLOCK_BYTES], sums[first : first + whole], widened)
+            _whole_blocks(memory[: whole * BLOCK_BYTES], sums[first : first + whole])
         if whole * BLOCK_BYTES < memory.numel():
             short.append((first + whole, memory[whole * BLOCK_BYTES :]))
         first += block_count(memory.numel())
@@ -117,13 +124,13 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
         while short and used + _short_rows(short[0][1]) <= SHORT_ROWS:
             taken.append(short.pop(0))
             used += _short_rows(taken[-1][1])
-        _short_blocks(taken, sums, widened)
+        _short_blocks(taken, sums)
     return sums
 
 
-def _whole_blocks(memory: torch.Tensor, sums: torch.Tensor, widened: torch.Tensor) -> None:
+def _whole_blocks(memory: torch.Tensor, sums: torch.Tensor) -> None:
     words = memory.view(torch.int32).view(len(sums), ROWS, ROW_WORDS)
-    columns = torch.empty((min(BATCH_BLOCKS, len(sums)), 3, ROW_WORDS), dtype=torch.float64, device=memory.device)
+    widened, columns = _scratch(memory.device)
     rows, _ = _weights(memory.device)
     for start in range(0, len(sums), BATCH_BLOCKS):
         batch = words[start : start + BATCH_BLOCKS]
@@ -132,7 +139,7 @@ def _whole_blocks(memory: torch.Tensor, sums: torch.Tensor, widened: torch.Tenso
         sums[start : start + len(batch)] = _joined(columns[: len(batch)])
 
 
-def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor, widened: torch.Tensor) -> None:
+def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor) -> None:
     """Sums of blocks that are shorter than one, together not more than one: (row of ``sums``, memory) each."""
     filling = torch.zeros(SHORT_WORDS, dtype=torch.int32, device=sums.device)
     pieces = []
@@ -144,7 +151,7 @@ def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor,
         if left := words.numel() % SHORT_WORDS:
             pieces.append(filling[left:])
     words = torch.cat(pieces)
-    flat = widened.view(-1)[: words.numel()].copy_(words)
+    flat = _scratch(sums.device)[0].view(-1)[: words.numel()].copy_(words)
     counts = tuple(_short_rows(memory) for _, memory in parts)
     weights, joining, owner = _short_weights(counts, sums.device)
     rows = torch.mm(flat.view(-1, SHORT_WORDS), weights).to(torch.int64)
@@ -202,6 +209,26 @@ def repair(memory: torch.Tensor, damage: Damage) -> None:
     if not fits or not held or any(raw[len(held) :]):
         raise ValueError(f"word {damage.word}: {old} is no value of it, so the damage was not that of one word")
     place.copy_(torch.tensor(list(raw[: len(held)]), dtype=torch.uint8))
+
+
+class _Kept(threading.local):
+    """Buffers of a thread, by device."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+
+
+_KEPT: Final = _Kept()
+
+
+def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Room for a widened block and for the column sums of a batch, kept for each thread."""
+    if device not in _KEPT.buffers:
+        _KEPT.buffers[device] = (
+            torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device),
+            torch.empty((BATCH_BLOCKS, 3, ROW_WORDS), dtype=torch.float64, device=device),
+        )
+    return _KEPT.buffers[device]
 
 
 @functools.cache

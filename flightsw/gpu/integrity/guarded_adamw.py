@@ -29,7 +29,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity import digest
+from flightsw.gpu.integrity import digest, kernels
 
 Kind = Literal["parameter", "exp_avg", "exp_avg_sq", "step"]
 KINDS: Final[tuple[Kind, ...]] = ("parameter", "exp_avg", "exp_avg_sq", "step")
@@ -89,18 +89,27 @@ class GuardedAdamW:
         self.slots = tuple(slots)
         self._betas = betas
         self._epsilon = epsilon
+        self._device = device = self.slots[0].parameter.device
         self._units = _units(self.slots)
         rows = [
             Place(piece.slot, kind, piece.block) for unit in self._units for piece in unit for kind in KINDS[:3]
         ]
         self.places = (*rows, *(Place(number, "step", 0) for number in range(len(self.slots))))
         """Of each row of ``differences``."""
+        self._kernel = kernels.adamw(device) if all(_in_words(slot) for slot in self.slots) else None
+        if self._kernel and self._units:
+            pieces = [piece for unit in self._units for piece in unit]
+            self._table = self._kernel.table([(p.slot, p.start, p.tensors, p.sums) for p in pieces])
+            self._decays = torch.tensor([slot.weight_decay for slot in self.slots], device=device)
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor], learning_rate: float) -> Outcome:
         """Apply gradients, one for each slot, of its shape and dtype."""
-        differences = torch.empty((len(self.places), 3), dtype=torch.int64)
-        usable = [not bad for bad in _count(self.slots, differences[-len(self.slots) :]).tolist()]
+        differences = torch.empty((len(self.places), 3), dtype=torch.int64, device=self._device)
+        lost = _count(self.slots, differences[-len(self.slots) :])
+        if self._kernel:
+            return self._launch(gradients, learning_rate, lost, differences)
+        usable = [not bad for bad in lost.tolist()]
         flat = [gradient.reshape(-1) for gradient in gradients]
         whole, row = all(usable), 0
         for unit in self._units:
@@ -108,6 +117,26 @@ class GuardedAdamW:
             whole &= self._advance(unit, usable, flat, learning_rate, found)
             row += len(found)
         return Outcome(differences=differences, unusable=torch.tensor(not whole))
+
+    def _launch(
+        self, gradients: Sequence[Tensor], learning_rate: float, lost: Tensor, differences: Tensor
+    ) -> Outcome:
+        """One kernel for all blocks; nothing here waits for it."""
+        assert self._kernel is not None, "a kernel to launch"
+        blocks = len(differences) - len(self.slots)
+        if blocks:
+            self._kernel.update(
+                self._table,
+                [gradient.contiguous() for gradient in gradients],
+                torch.stack([slot.step for slot in self.slots]),
+                self._decays,
+                lost,
+                differences[:blocks],
+                learning_rate=learning_rate,
+                betas=self._betas,
+                epsilon=self._epsilon,
+            )
+        return Outcome(differences=differences, unusable=differences[:blocks].ne(0).any() | lost.any())
 
     def _advance(
         self, unit: list["_Piece"], usable: list[bool], flat: list[Tensor], learning_rate: float, found: Tensor
@@ -117,7 +146,7 @@ class GuardedAdamW:
         torch.sub(digest.digest_all([memory for piece in unit for memory in piece.memories]), stored, out=found)
         good = unit
         if found.any() or not all(usable):
-            sound = [_put_back(piece, rows) for piece, rows in zip(unit, found.split(3), strict=True)]
+            sound = [_put_back(piece, rows) for piece, rows in zip(unit, found.view(-1, 3, 3), strict=True)]
             good = [piece for piece, is_sound in zip(unit, sound, strict=True) if is_sound and usable[piece.slot]]
         if not good:
             return False
@@ -211,6 +240,12 @@ def _count(slots: Sequence[Slot], differences: Tensor) -> Tensor:
     torch._foreach_copy_(steps, list(counted.unbind()))
     torch._foreach_copy_(sums, list(new.unbind()))
     return lost
+
+
+def _in_words(slot: Slot) -> bool:
+    """Whether the kernel can update a slot: float32, at addresses it reads vectors from."""
+    aligned = all(tensor.data_ptr() % 16 == 0 for tensor in slot.tensors[:3])
+    return slot.parameter.dtype is torch.float32 and aligned
 
 
 def _put_back(piece: _Piece, differences: Tensor) -> bool:

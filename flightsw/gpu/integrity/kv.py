@@ -3,12 +3,10 @@
 The cache grows with every token, so there is no moment at which it could be read and believed. Its sums are added
 to instead, slot by slot, from the keys and values that the model hands over; live memory is only ever compared.
 
-**Layout.** A row is one sequence. Per row, layer and kind (keys, values), slots are taken in chunks of at most
-``CHUNK_SLOTS_MAX`` slots and 2¹⁶ words. Word w of slot s of a chunk has the index i = s · W + w, where a slot's W
-words are its heads one after the other, filled up with zero bytes. Of each chunk the three sums of ``digest`` are
-kept, twice (``sums``), so two hit words are always seen and one is put right. A slot counts by its place *in its
-sequence*, not in memory: so nothing has to be taken anew when rows are gathered, padded, cut or moved to another
-batch, and damage on that way is seen like any other.
+**Layout.** A row is one sequence. Per row, layer and kind (keys, values), slots are taken in chunks (``kv_slots``),
+and of each chunk the three sums of ``digest`` are kept, twice (``sums``), so two hit words are always seen and one
+is put right. A slot counts by its place *in its sequence*, not in memory: so nothing has to be taken anew when rows
+are gathered, padded, cut or moved to another batch, and damage on that way is seen like any other.
 
 **Order.** A pass continues each of its rows, or starts it anew at slot 0. A pass that is run again with the same
 rows and slots takes back what its first run added. Anything else (a gap, a pass that broke off, slots written while
@@ -22,7 +20,6 @@ time (one pass) a hit of them goes into the cache or into the sums, and shows; b
 business of the checks of the compute path.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -31,18 +28,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from flightsw.gpu.integrity.closer import look_closer
-from flightsw.gpu.integrity.digest import BLOCK_WORDS, WORD_BYTES, Damage, repair
+from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
-from flightsw.gpu.integrity.sums import Sums
+from flightsw.gpu.integrity.kv_slots import Group, mend, slot_sums
 from flightsw.gpu.workloads.gpt import Cache
 
-CHUNK_SLOTS_MAX: Final = 256
 PENDING_WORDS_MAX: Final = 1 << 21
 """Words that wait to be summed, or are read at once: 8 MiB."""
-EXACT_WORDS: Final = 128
-"""Words of one float64 product, which is exact: 2³¹ · 128·129·257/6 < 2⁵³."""
-SHAPES_MAX: Final = 64
-"""Shapes of slots whose weights are kept."""
 KINDS: Final = ("keys", "values")
 
 
@@ -56,29 +48,6 @@ class Place(NamedTuple):
 
 
 Locate = Callable[[int], Place | None]
-
-
-class _Group:
-    """Layers and kinds whose slots have the same number of words, and their sums: by row, member and chunk."""
-
-    def __init__(self, words: int, members_max: int, rows: int, slots: int, device: torch.device) -> None:
-        self.words = words
-        self.chunk_slots = min(CHUNK_SLOTS_MAX, 1 << (BLOCK_WORDS // words).bit_length() - 1)
-        self.chunks = -(-slots // self.chunk_slots)
-        self.members: list[int] = []
-        """Numbers 2 · layer + kind."""
-        self.members_max = members_max
-        self.sums = Sums(rows * members_max * self.chunks, device)
-
-    def member(self, number: int) -> int:
-        """The place of layer and kind among the members."""
-        if number not in self.members:
-            self.members.append(number)
-        return self.members.index(number)
-
-    def base(self, row: int, member: int = 0) -> int:
-        """First row of the sums of a row of the cache."""
-        return (row * self.members_max + member) * self.chunks
 
 
 class Rows:
@@ -97,7 +66,7 @@ class Rows:
         self._layers = layers
         self._locate = locate
         self._report = report
-        self._groups: dict[int, _Group] = {}
+        self._groups: dict[int, Group] = {}
         self._lengths = [0] * rows
         self._unknown: set[int] = set()
         self._hit: set[int] = set()
@@ -109,7 +78,7 @@ class Rows:
         self._pending: list[tuple[int, Tensor]] = []
         self._pending_words = 0
         self._last: tuple[list[int], list[list[int]]] | None = None
-        self._added: list[tuple[_Group, Tensor, Tensor]] = []
+        self._added: list[tuple[Group, Tensor, Tensor]] = []
         """What the last pass added."""
 
     @property
@@ -221,7 +190,7 @@ class Rows:
     def _add(self, words: int, members: Sequence[tuple[int, Tensor]]) -> None:
         device = members[0][1].device
         if words not in self._groups:
-            self._groups[words] = _Group(words, 2 * self._layers, self._rows, self._slots, device)
+            self._groups[words] = Group(words, 2 * self._layers, self._rows, self._slots, device)
         group = self._groups[words]
         if not self._real:
             return
@@ -229,14 +198,14 @@ class Rows:
         if len(self._real) < self._tokens:
             packed = packed[:, torch.tensor([at for _, _, at in self._real], device=device)]
         slots = torch.tensor([slot % group.chunk_slots for _, slot, _ in self._real], device=device)
-        sums = _slot_sums(packed, slots * words).flatten(0, 1)
+        sums = slot_sums(packed, slots * words).flatten(0, 1)
         place = [group.base(row) + slot // group.chunk_slots for row, slot, _ in self._real]
         member = [group.member(number) * group.chunks for number, _ in members]
         index = torch.tensor(member, device=device)[:, None] + torch.tensor(place, device=device)
         group.sums.add(index.flatten(), sums)
         self._added.append((group, index.flatten(), sums))
 
-    def _read(self, group: _Group, place: Place, members: Iterable[int], length: int, first: int = 0) -> Tensor:
+    def _read(self, group: Group, place: Place, members: Iterable[int], length: int, first: int = 0) -> Tensor:
         """Sums (members · chunks, 3) of slots ``first`` to ``length`` − 1 as they are in memory now."""
         device = group.sums.first.device
         found = torch.zeros((group.members_max, group.chunks, 3), dtype=torch.int64, device=device)
@@ -247,10 +216,10 @@ class Rows:
         for at in range(0, len(chosen), step):
             some = chosen[at : at + step]
             packed = torch.stack([_row(group, place, member)[first:length] for member in some]).flatten(2)
-            found[some] = found[some].index_add_(1, chunk, _slot_sums(packed, start))
+            found[some] = found[some].index_add_(1, chunk, slot_sums(packed, start))
         return found.flatten(0, 1)
 
-    def _look_closer(self, group: _Group, place: Place, row: int, length: int, at: int, before: Tensor) -> None:
+    def _look_closer(self, group: Group, place: Place, row: int, length: int, at: int, before: Tensor) -> None:
         member, chunk = divmod(at, group.chunks)
         first = chunk * group.chunk_slots
         last = min(first + group.chunk_slots, length)
@@ -265,7 +234,7 @@ class Rows:
             slot, word = divmod(damage.word, group.words)
             if member >= len(group.members) or first + slot >= last:
                 return False
-            return _mend(_row(group, place, member)[first + slot], word, damage)
+            return mend(_row(group, place, member)[first + slot], word, damage)
 
         look = look_closer(group.sums, group.base(row) + at, before, read, put_right)
         where = "key-value cache"
@@ -325,46 +294,7 @@ def watch(cache: Any, rows: Rows) -> Any:
     return cache
 
 
-def _row(group: _Group, place: Place, member: int) -> Tensor:
+def _row(group: Group, place: Place, member: int) -> Tensor:
     """Slots (slots, heads, width) of one row, layer and kind, from its first token on; shares memory."""
     layer, kind = divmod(group.members[member], 2)
     return place.layers[layer][kind][place.row].transpose(0, 1)[place.first :]
-
-
-def _mend(slot: Tensor, word: int, damage: Damage) -> bool:
-    """Take the error off one word of a slot (heads, width), in place."""
-    raw = slot.contiguous().view(torch.uint8).flatten().clone()
-    try:
-        repair(raw, Damage(0, word, damage.error))
-    except ValueError:
-        return False
-    # As whole numbers: a copy of floats may turn one NaN into another.
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[slot.element_size()]
-    slot.view(whole).copy_(raw.view(whole).view(slot.shape))
-    return True
-
-
-def _slot_sums(values: Tensor, starts: Tensor) -> Tensor:
-    """Sums of slots (…, n, elements), the first word of slot k with index ``starts[k]``: int64 (…, n, 3), exact."""
-    raw = values.contiguous().view(torch.uint8)
-    if left := raw.shape[-1] % WORD_BYTES:
-        raw = torch.nn.functional.pad(raw, (0, WORD_BYTES - left))
-    words = raw.view(torch.int32)
-    weights, offsets = _weights(words.shape[-1], values.device)
-    pieces = (words.view(*words.shape[:-1], len(offsets), len(weights)).to(torch.float64) @ weights).to(torch.int64)
-    plain, linear, square = pieces.unbind(dim=-1)
-    # Index within the piece, 1 and more, to index within the chunk; modulo 2⁶⁴.
-    at = starts[:, None] + offsets
-    shifted = at * plain
-    return torch.stack((plain, shifted + linear, at * (shifted + 2 * linear) + square), dim=-1).sum(dim=-2)
-
-
-@functools.lru_cache(maxsize=SHAPES_MAX)
-def _weights(words: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For slots of so many words in pieces of equal length: weights (length, 3) along a piece, float64, and the
-    first word of each piece, int64."""
-    length = next(size for size in range(min(words, EXACT_WORDS), 0, -1) if words % size == 0)
-    with torch.inference_mode(False):
-        place = torch.arange(1, length + 1, dtype=torch.float64, device=device)
-        weights = torch.stack((torch.ones_like(place), place, place * place), dim=1)
-        return weights, torch.arange(words // length, device=device) * length

@@ -19,10 +19,11 @@ A ``Resident`` holds a digest of every block of every region (``digest``, ``regi
     more, or no digest left to trust                      open: it stays in ``damaged``
 
 Versions are those that torch keeps for autograd: every in-place operation on a tensor moves it, radiation does not.
-Writing through ``.data`` or numpy leaves no trace in them and is taken for damage; tensors made in inference mode
-have none. A block that was open and matches again (the owner wrote the old values back) is good again. A region
-whose memory was replaced, freed or changed stays in ``damaged`` until ``adopt``, and so does one that was updated
-while damaged.
+Writing through ``.data`` or numpy leaves no trace in them and is taken for damage, and so do a few operations of
+torch itself, ``batch_norm`` with its running statistics: verify the ``span`` of such regions before a pass, and
+``adopt_update`` them after it. Tensors made in inference mode have no version. A block that was open and matches
+again (the owner wrote the old values back) is good again. A region whose memory was replaced, freed or changed
+stays in ``damaged`` until ``adopt``, and so does one that was updated while damaged.
 
 **Memory of others.** Memory that its owner replaced or freed is let go of at the next look, with a finding. Until
 then it stays; whoever keeps the ``Regions`` that were given keeps it for ever.
@@ -121,6 +122,10 @@ class Resident:
         """Region in whose storage a tensor lies; None when it is not guarded."""
         index = self._by_address.get(tensor.untyped_storage().data_ptr())
         return None if index in self._dropped else index
+
+    def span(self, index: int) -> tuple[int, int]:
+        """First block and number of blocks of region ``index``, as ``verify`` takes them."""
+        return self._layout.firsts[index], self._layout.counts[index]
 
     def adopt(self, regions: Regions | None = None) -> None:
         """Everything is good as it is: digests of all, from the memory that the owners' tensors have now.

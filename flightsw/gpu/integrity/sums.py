@@ -22,42 +22,43 @@ Verdict = Literal["good", "hit", "mended", "lost"]
 
 
 class Sums:
-    """Rows of three sums, twice. ``first`` is int64 (rows, 3): kernels read it, and write it before ``seal``."""
+    """Rows of three sums, int64 (rows, 3), twice: ``first``, which kernels read, and write before ``seal``, and
+    ``complement``, which holds ~``first``."""
 
     def __init__(self, rows: int, device: torch.device) -> None:
         # Whoever calls may be in inference mode; tensors made there could not be written to outside it.
         with torch.inference_mode(False):
             self.first = torch.zeros((rows, 3), dtype=torch.int64, device=device)
-            self._complement = torch.full_like(self.first, -1)
+            self.complement = torch.full_like(self.first, -1)
 
     def write(self, start: int, sums: torch.Tensor) -> None:
         """Set rows from ``start`` on; ``sums`` is int64 (n, 3)."""
         self.first[start : start + len(sums)] = sums
-        self._complement[start : start + len(sums)] = ~sums
+        self.complement[start : start + len(sums)] = ~sums
 
     def seal(self, start: int, count: int) -> None:
         """Rows of ``first`` were written by somebody who knows them to be good."""
-        torch.bitwise_not(self.first[start : start + count], out=self._complement[start : start + count])
+        torch.bitwise_not(self.first[start : start + count], out=self.complement[start : start + count])
 
     def add(self, rows: torch.Tensor, sums: torch.Tensor) -> None:
         """Add ``sums`` int64 (n, 3) to the rows of the indices ``rows`` int64 (n,), which may repeat."""
         self.first.index_add_(0, rows, sums)
-        self._complement.index_add_(0, rows, sums, alpha=-1)
+        self.complement.index_add_(0, rows, sums, alpha=-1)
 
     def clear(self, start: int, count: int) -> None:
         """Sums of nothing."""
         self.first[start : start + count] = 0
-        self._complement[start : start + count] = -1
+        self.complement[start : start + count] = -1
 
     def agree(self, start: int, found: torch.Tensor) -> bool:
         """Whether both copies say ``found`` int64 (n, 3). On a GPU this waits for the result."""
         stop = start + len(found)
-        return torch.equal(self.first[start:stop], found) and torch.equal(self._complement[start:stop], ~found)
+        return torch.equal(self.first[start:stop], found) and torch.equal(self.complement[start:stop], ~found)
 
     def differing(self, start: int, found: torch.Tensor) -> list[int]:
         """Places in ``found`` at which one copy or both say something else."""
         stop = start + len(found)
-        differs = (self.first[start:stop] != found) | (self._complement[start:stop] != ~found)
+        differs = (self.first[start:stop] != found) | (self.complement[start:stop] != ~found)
         return torch.nonzero(differs.any(dim=1)).flatten().tolist()
 
     def judge(self, row: int, found: torch.Tensor) -> tuple[Verdict, list[int]]:
@@ -65,7 +66,7 @@ class Sums:
 
         A copy that alone disagrees is written again.
         """
-        first, second = self.first[row], ~self._complement[row]
+        first, second = self.first[row], ~self.complement[row]
         fits_first, fits_second = torch.equal(found, first), torch.equal(found, second)
         if fits_first and fits_second:
             return "good", []
