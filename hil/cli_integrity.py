@@ -4,8 +4,8 @@ The campaign computes with torch and the flight's own integrity layer, in a chil
 not load them. Ctrl-C reaches that process, which ends its ledger and reports what was done; then the same command
 goes on from there.
 
-Exit status: 0 every goal that could be judged is met · 1 one was missed · 2 invalid (a fault never fired), wrong use ·
-130 interrupted.
+Exit status: 0 every goal that could be judged is met · 1 one was missed · 2 invalid (a fault never fired), wrong
+use · 130 interrupted.
 """
 
 import signal

@@ -1,8 +1,8 @@
 """Which detector notices a fault when it is the only one: ``alone.csv`` beside the ledger.
 
-In the protected run the first detector that speaks has the fault repaired or repeated, so those that come later never
-see it. What each is worth by itself is found by running the same injection once for every detector, with all others
-off. That is done for harmful faults only.
+In the protected run the first detector that speaks has the fault repaired or repeated, so those that come later
+never see it. What each is worth by itself is found by running the same injection once for every detector, with all
+others off. That is done for harmful faults only.
 """
 
 import csv

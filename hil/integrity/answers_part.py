@@ -1,16 +1,16 @@
 """Faults while answers are computed: the flight's own server, and no wrong answer gets out of it.
 
-The real ``Server`` serves a round of requests on a trained model; one fault hits weights, the key-value cache or the
-arithmetic of a pass while it does. Every reply is held against the undisturbed twin's: *released* is one that is not
-marked as failed, *tainted* one that was released and has another text. The same faults at level off say which of them
-would have let a wrong answer out.
+The real ``Server`` serves a round of requests on a trained model; one fault hits weights, the key-value cache or
+the arithmetic of a pass while it does. Every reply is held against the undisturbed twin's: *released* is one that
+is not marked as failed, *tainted* one that was released and has another text. The same faults at level off say
+which of them would have let a wrong answer out.
 
 Operations are hit below the guard, for the guard enters a pass inside the server, where nobody else can follow.
 """
 
 import itertools
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 
 import msgspec
 import torch
@@ -39,6 +39,7 @@ REQUESTS: Final = (
     Generate(request=1, prompt="def main(", max_tokens=8, temperature=0.8, top_k=0, seed=5),
     Generate(request=2, prompt="class Test(unittest.TestCase):\n", max_tokens=12, temperature=1.0, top_k=9, seed=7),
 )
+INTEGRITY: Final[dict[Level, Literal["off", "storm"]]] = {Level.OFF: "off", Level.STORM: "storm"}
 TURNS_MAX: Final = 4000
 HIT_TURNS: Final = range(2, 8)
 """Memory is hit after one of these turns of the server's loop."""
@@ -88,7 +89,7 @@ class Bench:
     def __init__(self, shelf: Shelf, level: Level) -> None:
         self._sent: list[Any] = []
         self._job = Job(self._sent.append, Pacer(1.0), Meter())
-        spec = InferSpec(batch_max=ROWS, integrity=level.name.lower())
+        spec = InferSpec(batch_max=ROWS, integrity=INTEGRITY[level])
         self.server = Server(spec, self._job, shelf)
         self.server.begin(torch.device("cpu"))
         self._detected = 0
@@ -133,9 +134,7 @@ class Bench:
     def _engine(self) -> GptEngine:
         model = self.server.model
         assert model is not None, "the shelf always has one"
-        engine = model.engine
-        assert isinstance(engine, GptEngine), "the shelf's"
-        return engine
+        return cast(GptEngine, model.engine)  # The shelf has no others.
 
     def _report(self) -> tuple[int, str]:
         """Findings since the server began, and the last one's detector."""

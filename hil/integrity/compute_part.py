@@ -1,12 +1,13 @@
 """Faults in arithmetic and in transit: within a pass, found by the checks around its operations.
 
 The injector has two sides. *Below* the protection it damages what the arithmetic gives, before any check and, for a
-product of half precision, before it is rounded; *above* it damages what the program gets back, on its way to the next
-operation. With the level at off the same guard lets everything through, so the harm of a fault is seen in the very
-form of arithmetic that is protected: the float32 products of a bfloat16 job belong to the job and not to its level.
+product of half precision, before it is rounded; *above* it damages what the program gets back, on its way to the
+next operation. With the level at off the same guard lets everything through, so the harm of a fault is seen in the
+very form of arithmetic that is protected: the float32 products of a bfloat16 job belong to the job and not to its
+level.
 
-What each detector is worth alone is found by a level that has nothing else: the table of levels is a table, and this
-process is the campaign's own.
+What each detector is worth alone is found by a level that has nothing else: the table of levels is a table, and
+this process is the campaign's own.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,9 +1,9 @@
 """False alarms: undisturbed passes at level storm, each on other data, until so many checks have passed.
 
-The bounds of the checks depend on the data, so every pass has windows of its own, and training moves the weights, too.
-A *check* is one verdict: a product against the sums of its operands, a repeated operation against the first, a result
-against its digest, a block of resident state against its sums. Any finding is a false alarm, whatever became of it:
-also one that was "recomputed" or "repaired".
+The bounds of the checks depend on the data, so every pass has windows of its own, and training moves the weights,
+too. A *check* is one verdict: a product against the sums of its operands, a repeated operation against the first, a
+result against its digest, a block of resident state against its sums. Any finding is a false alarm, whatever became
+of it: also one that was "recomputed" or "repaired".
 """
 
 import time

@@ -8,8 +8,8 @@
     sdc         a top-1 token is another one
     masked      none of these
 
-Everything but *masked* is harmful. These are the definitions of the radiation reference, section 7.1, made to exclude
-each other.
+Everything but *masked* is harmful. These are the definitions of the radiation reference, section 7.1, made to
+exclude each other.
 
 **Outcome**, of the same injection with protection on (``ledger_table`` has the words):
 
@@ -18,8 +18,9 @@ each other.
     masked      not noticed, and what was used is the twin's
     silent      not noticed, and what was used is not the twin's
 
-*Caught* is a fault that was noticed and of which nothing was released. So a repair that puts back a wrong word is no
-better than none, whatever was said about it. A silent fault without effect is one that changed bits but no token.
+*Caught* is a fault that was noticed and of which nothing was released. So a repair that puts back a wrong word is
+no better than none, whatever was said about it. A silent fault without effect is one that changed bits but no
+token.
 """
 
 import math

@@ -1,7 +1,7 @@
 """What a campaign measured beside its ledger: false alarms, overhead, scrub speed, answers; ``measurements.json``.
 
-Each is a value with its circumstances, written as soon as it is there. What was not measured is None, and says so in
-the report: an absent figure is not a good one.
+Each is a value with its circumstances, written as soon as it is there. What was not measured is None, and says so
+in the report: an absent figure is not a good one.
 """
 
 import os
@@ -91,7 +91,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                     goal=0.0,
                     better="lower",
                     text=f"{seen.passes} undisturbed passes; {CHECKS_WANTED} checks in a full run",
-                )  # fmt: skip
+                )
             )
         for kind in ("train", "infer"):
             storms = [row for row in self.overhead if row.kind == kind and row.level == "storm"]
@@ -107,8 +107,9 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                         unit="%",
                         goal=15.0,
                         better="lower",
-                        text=f"{worst.workload}; A/A {worst.control_low:+.1f} to {worst.control_high:+.1f} %; {beside}",
-                    )  # fmt: skip
+                        text=f"{worst.workload}; A/A {worst.control_low:+.1f} to {worst.control_high:+.1f} %; "
+                        f"{beside}",
+                    )
                 )
         if self.scrub is not None:
             seen_scrub = self.scrub

@@ -55,7 +55,7 @@ def carry_out(folder: Path, testees: Roster, *, quick: bool, say: Say) -> None:
 
 def overheads(device: torch.device, *, quick: bool, say: Say) -> list[measurements.Overhead]:
     """Every level on every workload of the device; a few of them when it has to be quick."""
-    shapes = overhead.CARD if device.type == "cuda" else overhead.CPU
+    shapes: tuple[overhead.Shape, ...] = overhead.CARD if device.type == "cuda" else overhead.CPU
     if quick:
         shapes = tuple(
             shape for kind in ("train", "infer") for shape in [s for s in shapes if s.kind == kind][-QUICK_SHAPES:]

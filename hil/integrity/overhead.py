@@ -1,12 +1,12 @@
 """What protection costs: protected against unprotected, interleaved, in processor time, with an A/A control.
 
-A machine drifts: clocks, caches, neighbours. So no long run of one is compared with a long run of the other. In each
-round every contestant has one turn, in an order drawn anew: the unprotected twin, a second unprotected twin, and the
-guarded one at each level. The ratio is formed within a round; the figure is the median of the rounds, its quartiles
-are its noise, and the ratio of the two unprotected twins says what "nothing" looks like on this machine.
+A machine drifts: clocks, caches, neighbours. So no long run of one is compared with a long run of the other. In
+each round every contestant has one turn, in an order drawn anew: the unprotected twin, a second unprotected twin,
+and the guarded one at each level. The ratio is formed within a round; the figure is the median of the rounds, its
+quartiles are its noise, and the ratio of the two unprotected twins says what "nothing" looks like on this machine.
 
-On a processor the time is that of the process (``time.process_time``), which a neighbour does not lengthen. On a card
-it is the wall clock between two synchronisations: there the host's time is not what the work costs.
+On a processor the time is that of the process (``time.process_time``), which a neighbour does not lengthen. On a
+card it is the wall clock between two synchronisations: there the host's time is not what the work costs.
 
 A turn has as many passes as the level has in its longest period, so that what is done at every 256th pass is in it
 once; storm does everything in every pass. A level whose period is longer than ``PASSES_MAX`` is measured by parts
@@ -197,8 +197,8 @@ def measure(
         low, high = quartiles(ratios)
         control_low, control_high = quartiles(controls)
         yield Overhead(
-            workload=shape.name, kind=shape.kind, level=level.name.lower(), percent=statistics.median(ratios), low=low,
-            high=high, control_low=control_low, control_high=control_high, rounds=rounds, passes=passes,
+            workload=shape.name, kind=shape.kind, level=level.name.lower(), percent=statistics.median(ratios),
+            low=low, high=high, control_low=control_low, control_high=control_high, rounds=rounds, passes=passes,
             device=device.type,
         )  # fmt: skip
 

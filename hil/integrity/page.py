@@ -1,8 +1,8 @@
 """The campaign's page: one HTML file, plots inside, nothing loaded from anywhere.
 
-What it shows: the figures with their goals, what faults do (effects), what was caught by target, dtype and shape with
-95 % intervals, what each detector is worth alone and all together, the overhead with the noise of this machine, and
-where the ledger is. It follows the reader's light or dark setting, as the bench's other report does.
+What it shows: the figures with their goals, what faults do (effects), what was caught by target, dtype and shape
+with 95 % intervals, what each detector is worth alone and all together, the overhead with the noise of this
+machine, and where the ledger is. It follows the reader's light or dark setting, as the bench's other report does.
 """
 
 import os
@@ -91,8 +91,9 @@ def _figure_row(figure: Figure) -> str:
     value = "–" if figure.value is None else f"{figure.value:.5g} {figure.unit}"
     sign = "≥" if figure.better == "higher" else "≤"
     return (
-        f'<tr><td class="o {outcome}">{outcome.lower().replace("_", " ")}</td><td><code>{escape(figure.id)}</code></td>'
-        f'<td class="n">{escape(value)}</td><td class="n">{sign} {figure.goal:g}</td><td>{escape(figure.text)}</td></tr>'
+        f'<tr><td class="o {outcome}">{outcome.lower().replace("_", " ")}</td>'
+        f'<td><code>{escape(figure.id)}</code></td><td class="n">{escape(value)}</td>'
+        f'<td class="n">{sign} {figure.goal:g}</td><td>{escape(figure.text)}</td></tr>'
     )
 
 

@@ -2,12 +2,12 @@
 
 A group is one part of one subject, under one prior. It runs until it has its quota of *harmful* faults, because a
 fault that changes nothing says nothing about a detector; a bound on all injections ends a group in which harm is
-rare. Injections of a group are numbered from 0 and drawn by number, so an interrupted group goes on where it was and
-one injection is replayed from its id alone.
+rare. Injections of a group are numbered from 0 and drawn by number, so an interrupted group goes on where it was
+and one injection is replayed from its id alone.
 
-``state`` faults hit memory between two passes, in 1 to 2 words, and are the digest's business. ``compute`` faults hit
-the results of operations within a pass, and are that of the checks around operations. ``answers`` are faults of both
-kinds while the flight's own server answers requests.
+``state`` faults hit memory between two passes, in 1 to 2 words, and are the digest's business. ``compute`` faults
+hit the results of operations within a pass, and are that of the checks around operations. ``answers`` are faults of
+both kinds while the flight's own server answers requests.
 
 Quotas: 3,838 harmful faults without a miss show 99.9 %, 381 show 99 % (``intervals``). A quick plan has a tenth.
 """
@@ -69,7 +69,7 @@ _STATE_EVEN: Final = EVEN.only(strided_words_max=WORDS_MAX).name
 _STATE_PUBLISHED: Final = PUBLISHED.only(strided_words_max=WORDS_MAX).name
 
 GROUPS: Final[tuple[Group, ...]] = (
-    # Resident state. Published shares for the figures, even ones for the table by shape, every bit alike beside them.
+    # Resident state. Published shares for the figures, even ones for the table by shape, uniform bits beside.
     Group(part="state", subject="gpt-float32", target="weights", prior=_STATE_PUBLISHED, quota=400),
     Group(part="state", subject="gpt-bfloat16", target="weights", prior=_STATE_PUBLISHED, quota=500),
     Group(part="state", subject="stack-bfloat16", target="weights", prior=_STATE_PUBLISHED, quota=200),
@@ -94,7 +94,8 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(part="compute", subject="gpt-bfloat16", target="activations", prior=EVEN.name, quota=60),
     Group(part="compute", subject="gpt-bfloat16", target="arithmetic", prior=EVEN.name, quota=60),
     Group(
-        part="compute", subject="gpt-bfloat16", target="arithmetic", operation="*attention*", prior=EVEN.name, quota=40
+        part="compute", subject="gpt-bfloat16", target="arithmetic", operation="*attention*", prior=EVEN.name,
+        quota=40,
     ),
     Group(part="compute", subject="gpt-bfloat16", target="*output*", prior=PUBLISHED.name, quota=40),
     Group(part="compute", subject="gpt-bfloat16", target="*output*", prior=UNIFORM_BIT.name, quota=40),

@@ -100,9 +100,9 @@ def detectors(lines: Sequence[Line]) -> str:
         if together.total:
             rows.append((f"{label}: together", together, True))
     figure, axes = _figure(len(rows))
-    for place, (_, share, together) in enumerate(rows):
-        ink = INK["soc" if together else "gpu"]
-        axes.barh(place, 100.0 * share.value, height=0.55, color=ink, alpha=0.9 if together else 0.55, lw=0)
+    for place, (_, share, is_sum) in enumerate(rows):
+        ink = INK["soc" if is_sum else "gpu"]
+        axes.barh(place, 100.0 * share.value, height=0.55, color=ink, alpha=0.9 if is_sum else 0.55, lw=0)
         axes.plot([100.0 * share.low, 100.0 * share.high], [place, place], color=INK["text"], lw=1.2)
         axes.annotate(f"{100.0 * share.value:.1f} %", (1.0, place), xycoords=("axes fraction", "data"),
                       xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5,

@@ -1,9 +1,9 @@
 """Small programs under fire: models trained for a moment, so that a token and a loss mean something.
 
-A fault's effect is judged on what a program says, so an untrained model will not do: its logits are noise, and every
-fault changes a token. These are trained on the corpus that every machine has, for seconds; then a wrong token is a
-wrong answer. They are small because the share of harmful faults among all faults does not care for size (reference,
-section 5), and a thousand faults are to take seconds.
+A fault's effect is judged on what a program says, so an untrained model will not do: its logits are noise, and
+every fault changes a token. These are trained on the corpus that every machine has, for seconds; then a wrong token
+is a wrong answer. They are small because the share of harmful faults among all faults does not care for size
+(reference, section 5), and a thousand faults are to take seconds.
 
     gpt        a GPT of the workloads, forward over fixed windows, float32 or bfloat16
     stack      plain linear layers and GELU
@@ -11,8 +11,8 @@ section 5), and a thousand faults are to take seconds.
     train      the same GPT in training: forward, backward, clip, update; judged steps later   (``subjects_moving``)
 
 A *testee* starts from the same state for every run, bit for bit, so everything that differs is the fault's doing.
-``run`` wraps each pass with what it is given (``Around``), and runs a pass that may not be used once again, as flight
-code does.
+``run`` wraps each pass with what it is given (``Around``), and runs a pass that may not be used once again, as
+flight code does.
 """
 
 import signal
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from flightsw.gpu.workloads.corpus import Corpus
 from flightsw.gpu.workloads.gpt import BYTE_VOCABULARY, GPT, GPTConfig
 from flightsw.gpu.workloads.optimiser import AdamW
-from flightsw.gpu.workloads.trainer import clipping
+from flightsw.gpu.workloads.recipe import clipping
 
 from .judging import Observation, observe
 from .targets import Subject
@@ -243,7 +243,7 @@ def gradients(model: GPT, optimiser: AdamW, batch: Tensor) -> Tensor:
     """Forward and backward; the norm of the gradients. Raises ``ArithmeticError``."""
     loss = model(batch[:, :-1], batch[:, 1:])[1]
     assert loss is not None, "targets were given"
-    loss.backward()
+    torch.autograd.backward(loss)
     optimiser.gather()
     norm = optimiser.gradient_norm()
     if not bool(torch.isfinite(norm)) or not bool(torch.isfinite(loss)):
@@ -283,7 +283,8 @@ def stack(corpus: Corpus, seed: int, dtype: torch.dtype, steps: int = TRAINING_S
     optimiser = AdamW(module)
     for step in range(steps):
         inputs, targets = _stack_batch(corpus, 4 * TRAINING_ROWS, seed * 1_000_003 + step)
-        F.cross_entropy(module(inputs), targets).backward()
+        loss = F.cross_entropy(module(inputs), targets)
+        torch.autograd.backward(loss)
         optimiser.step(LEARNING_RATE)
         optimiser.zero_gradients()
     inputs, targets = _stack_batch(corpus, 8 * ROWS, seed)

@@ -1,9 +1,9 @@
 """Roster whose state moves while they run: decoding with a cache, and training.
 
-Both are caught in the middle of their work: the cache of ``Decode`` holds a prompt and the first tokens, the moments
-of ``Train`` hold the past of its training. From there a run goes on for a few passes, with the fault or without.
-``Decode`` feeds what it has drawn, so one wrong token makes all that follow wrong, as in service. ``Train`` is
-judged on windows that it does not train on, after its last step.
+Both are caught in the middle of their work: the cache of ``Decode`` holds a prompt and the first tokens, the
+moments of ``Train`` hold the past of its training. From there a run goes on for a few passes, with the fault or
+without. ``Decode`` feeds what it has drawn, so one wrong token makes all that follow wrong, as in service.
+``Train`` is judged on windows that it does not train on, after its last step.
 """
 
 from functools import partial

@@ -1,11 +1,11 @@
 """What a ledger says: counts by target, dtype and shape, shares with their intervals, and the goals.
 
-Everything is counted from the ledger's rows and ``alone.csv``; nothing is remembered by the campaign. So a report can
-be made from any ledger, whole or partial, by anybody.
+Everything is counted from the ledger's rows and ``alone.csv``; nothing is remembered by the campaign. So a report
+can be made from any ledger, whole or partial, by anybody.
 
 *Coverage* is the share of harmful faults that were caught (``judging``). State faults are counted whatever their
-prior. ``state.repaired`` is counted over the published shares of shapes: repair puts back one word, and how often two
-are hit is the prior's business. The even prior, which has more of them, stands beside it.
+prior. ``state.repaired`` is counted over the published shares of shapes: repair puts back one word, and how often
+two are hit is the prior's business. The even prior, which has more of them, stands beside it.
 """
 
 from collections import Counter
@@ -180,7 +180,7 @@ def coverage_figures(some: list[Row]) -> list[Figure]:
                 better="higher",
                 text=f"lower end of the interval; {wanted} faults are needed for it",
                 judged=share.total >= wanted or share.hits < share.total,
-            )  # fmt: skip
+            )
         )
     state = [row for row in some if row.part == "state" and row.injector == "own"]
     by_prior = {
@@ -196,7 +196,7 @@ def coverage_figures(some: list[Row]) -> list[Figure]:
                 goal=95.0,
                 better="higher",
                 text=f"published shares of shapes: {share}; every shape alike: {by_prior[EVEN.name]}",
-            )  # fmt: skip
+            )
         )
     answers = [row for row in some if row.part == "answers"]
     if answers:
@@ -208,7 +208,7 @@ def coverage_figures(some: list[Row]) -> list[Figure]:
                 unit=f"of {len(answers)} faults",
                 goal=0.0,
                 better="lower",
-                text=f"served under fire; without protection {len(bad)} of these faults let a wrong answer out, or none",
+                text=f"served under fire; without protection {len(bad)} of these faults spoil an answer",
             )
         )
     return found

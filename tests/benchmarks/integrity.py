@@ -1,9 +1,9 @@
 """Part ``integrity``: a sample of the fault campaign, false alarms, overhead and scrub speed on the processor.
 
-The figures are those of ``hil campaign integrity --quick`` (minutes); ``make soak`` carries out the whole plan. Bounds
-that need more faults than a sample has are reported and not judged. Called as a program with ``--gpu`` (``make
-bench-gpu``) it measures overhead and scrub on a CUDA card and writes a dated result with the card's name; without a
-card that is one line and exit status 0.
+The figures are those of ``hil campaign integrity --quick`` (minutes); ``make soak`` carries out the whole plan.
+Bounds that need more faults than a sample has are reported and not judged. Called as a program with ``--gpu``
+(``make bench-gpu``) it measures overhead and scrub on a CUDA card and writes a dated result with the card's name;
+without a card that is one line and exit status 0.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""The campaign on real subjects: counted, replayed, interrupted, gone on with; and red when a detector is broken."""
+"""The campaign on real subjects: counted, replayed, interrupted, gone on with; and red when a detector is
+broken."""
 
 import json
 import signal
@@ -117,7 +118,7 @@ def test_the_plan_has_the_faults_that_the_goals_need() -> None:
     assert sum(one.quota for one in groups(("state",), scale_for(400))) >= 400
 
 
-# --- trials, and their mutants -------------------------------------------------------------------------------------
+# --- trials, and their mutants -----------------------------------------------------------------------------------
 
 
 def test_state_faults_are_seen_and_put_right(testees: Roster) -> None:
