@@ -17,11 +17,14 @@ from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.workloads import corpus
 from flightsw.link.integrity import Level
 
-from . import false_alarms, measurements, overhead
+from . import false_alarms, measurements, overhead, second
 from .measurements import CHECKS_WANTED, Scrub
 from .testees import Roster
 
 QUICK_CHECKS: Final = 20_000
+QUICK_SECOND: Final = 100
+SECOND: Final = 1500
+"""Faults of each second injector."""
 QUICK_ROUNDS: Final = 3
 ROUNDS: Final = 7
 QUICK_SHAPES: Final = 1
@@ -46,6 +49,11 @@ def carry_out(folder: Path, testees: Roster, *, quick: bool, say: Say) -> None:
 
         alarms = false_alarms.measure(testees.model, testees.corpus, testees.seed, wanted, tell)
         found = msgspec.structs.replace(found, false_alarms=alarms)
+        measurements.save(folder, found)
+    if not any(one.ran for one in found.injectors):
+        say("second injectors")
+        packages = second.carry_out(folder, testees, QUICK_SECOND if quick else SECOND)
+        found = msgspec.structs.replace(found, injectors=packages)
         measurements.save(folder, found)
     if not found.overhead:
         for row in overheads(torch.device("cpu"), quick=quick, say=say):

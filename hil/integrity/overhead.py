@@ -37,6 +37,8 @@ MEASURED: Final = (Level.WATCH, Level.STANDARD, Level.STORM)
 PASSES_MAX: Final = 64
 PASSES_MIN: Final = 4
 WARM_PASSES: Final = 2
+DECODED: Final = {"cpu": 8, "cuda": 32}
+"""Tokens after the prompts of an inference run."""
 PLAIN: Final = "plain"
 CONTROL: Final = "control"
 
@@ -102,6 +104,7 @@ class Contestant:
             dtype = torch.bfloat16 if shape.mixed else torch.float32
             self._model = self._model.to(dtype).eval().requires_grad_(False)
             self._cache = Cache(shape.model, shape.rows, device, dtype)
+        self.decoded = DECODED.get(device.type, 0)
         self._pass = self._train if trains else self._infer
         self.guard: Guard | None = protect(self._model, level=Level.OFF) if guarded else None
 
@@ -142,9 +145,9 @@ class Contestant:
     def _infer(self) -> None:
         """A chunk of prompts, then a few tokens, pass by pass as the engine does it."""
         rows, context = self._shape.rows, self._shape.model.context
-        prompt = context - DECODED if self._device.type == "cpu" else context // 2
+        prompt = context - self.decoded if self._device.type == "cpu" else context // 2
         tokens = self._batch[:, :prompt]
-        for place in (0, *range(prompt, prompt + (DECODED if self._device.type == "cpu" else DECODED_ON_CARD))):
+        for place in (0, *range(prompt, prompt + self.decoded)):
             positions = torch.arange(place, place + tokens.shape[1], device=self._device).expand(rows, -1)
             tokens = self._guarded(tokens, positions)
 
@@ -164,10 +167,6 @@ class Contestant:
         return logits.argmax(dim=-1, keepdim=True).to(self._device)
 
 
-DECODED: Final = 8
-DECODED_ON_CARD: Final = 32
-
-
 def measure(
     shape: Shape, corpus: Corpus, device: torch.device, rounds: int, seed: int = 1,
     levels: tuple[Level, ...] = MEASURED, tell: Callable[[str], None] = lambda text: None,
@@ -180,7 +179,9 @@ def measure(
         one.run(WARM_PASSES)
     rng = stream(seed, f"overhead {shape.name}")
     for level in levels:
-        passes = period(level)
+        # A run of inference is a chunk of prompts and some tokens: several passes of the guard.
+        within = 1 if shape.kind == "train" else 1 + plain.decoded
+        passes = max(-(-period(level) // within), 1)
         ratios: list[float] = []
         controls: list[float] = []
         assert guarded.guard is not None, "it was made with one"

@@ -156,14 +156,22 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
         return part.at_the_beginning() if self.part == "state" else part
 
 
+def place_of(injection_id: str) -> tuple[Part, str]:
+    """Part and subject of an id, whoever drew it. Raises ``ValueError`` for a text that is none."""
+    subject, *rest = origin_of(injection_id).subject.split(":")
+    if subject.startswith(SERVED):
+        return "answers", subject
+    return ("state" if rest and rest[-1] == BETWEEN else "compute"), subject
+
+
 def origin(injection_id: str) -> Origin:
-    """Take an id apart. Raises ``ValueError`` for a text that is none."""
+    """Take the id of one of our own draws apart. Raises ``ValueError`` for a text that is none."""
     drawn = origin_of(injection_id)
-    subject, *rest = drawn.subject.split(":")
-    between = bool(rest) and rest[-1] == BETWEEN
+    part, subject = place_of(injection_id)
+    rest = drawn.subject.split(":")[1:]
     filters = dict(part.split("=", 1) for text in rest for part in text.split(",") if "=" in part)
     return Origin(
-        part="answers" if subject.startswith(SERVED) else "state" if between else "compute",
+        part=part,
         subject=subject,
         seed=drawn.seed,
         index=drawn.index,

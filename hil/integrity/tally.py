@@ -20,7 +20,7 @@ from .intervals import Share
 from .judging import caught
 from .ledger import read
 from .ledger_table import EFFECTS
-from .plan import HARMFUL_WANTED, Part, origin
+from .plan import HARMFUL_WANTED, Part, place_of
 from .shapes import EVEN, PUBLISHED
 
 ARITHMETIC: Final = {"float32": "float32", "bfloat16": "bfloat16", "mixed": "bfloat16", "dropout": "float32"}
@@ -62,15 +62,15 @@ def rows(folder: Path) -> list[Row]:
 
 
 def _row(cells: Mapping[str, Any], by_itself: frozenset[str] | None) -> Row:
-    drawn = origin(cells["id"])
-    arithmetic = ARITHMETIC.get(drawn.subject.rpartition("-")[2], "float32")
+    part, subject = place_of(cells["id"])
+    arithmetic = ARITHMETIC.get(subject.rpartition("-")[2], "float32")
     return Row(
         id=cells["id"],
-        part=drawn.part,
+        part=part,
         injector=cells["injector"],
         prior=cells["prior"].partition(":")[0],
         target=cells["target"],
-        dtype=cells["dtype"] if drawn.part == "state" else arithmetic,
+        dtype=cells["dtype"] if part == "state" else arithmetic,
         shape=cells["shape"],
         effect=cells["effect"],
         outcome=cells["outcome"],
