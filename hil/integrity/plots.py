@@ -77,7 +77,8 @@ def effects(lines: Sequence[Line]) -> str:
     axes.set_xlim(0.0, 100.0)
     axes.set_xlabel("% of faults")
     _rows(axes, [_name(line) for line in lines])
-    _legend(axes)
+    if lines:
+        _legend(axes)
     return _svg(figure, "Effects of faults without protection")
 
 

@@ -5,8 +5,8 @@ what it becomes; the trial of resident state then judges that fault as any other
 the package. What they inject is written into live memory by our hand, for both work on copies or inside their own
 wrapper of a model, where no digest could be looked at; the bits are checked to be theirs.
 
-    pytorchfi  ``random_weight_inj``: a random weight of an ``nn.Linear`` takes a random value          stack-float32
-    mrfi       ``RandomPositionByNumber`` and ``FloatRandomBitFlip``: a random bit of a random weight    gpt-float32
+    pytorchfi  ``random_weight_inj``: a random weight of an ``nn.Linear`` takes a random value         stack-float32
+    mrfi       ``RandomPositionByNumber`` and ``FloatRandomBitFlip``: a random bit of a random weight   gpt-float32
 
 They are an optional extra (``injectors``). One that cannot be imported is named with the reason, never passed over.
 """
