@@ -106,8 +106,15 @@ GROUPS: Final[tuple[Group, ...]] = (
     # Answers of the real server.
     Group(part="answers", subject="serve-float32", target="weights", prior=EVEN.name, quota=15),
     Group(part="answers", subject="serve-float32", target="kv_cache", prior=EVEN.name, quota=10),
-    Group(part="answers", subject="serve-float32", target="arithmetic", prior=EVEN.name, quota=8),
-    Group(part="answers", subject="serve-float32", target="output_before_rounding", prior=EVEN.name, quota=8),
+    # Operations that no check has of its own: below the guard, others could not be told from those of the checks.
+    Group(part="answers", subject="serve-float32", target="arithmetic", operation="gelu", prior=EVEN.name, quota=6),
+    Group(
+        part="answers", subject="serve-float32", target="arithmetic", operation="*attention*", prior=EVEN.name, quota=6
+    ),
+    Group(
+        part="answers", subject="serve-float32", target="output_before_rounding", operation="linear", prior=EVEN.name,
+        quota=8,
+    ),
 )  # fmt: skip
 QUICK_SHARE: Final = 0.1
 HARMFUL_WANTED: Final[Mapping[Part, int]] = {"state": STATE_HARMFUL, "compute": COMPUTE_HARMFUL}

@@ -41,7 +41,7 @@ ROWS = [
     (OF_STATE, "weights", "float32", "nullify", "masked", "corrected", True, False, ("digest",), None),
     (OF_GPT, BEFORE, "float32", "nan", "due", "corrected", False, False, ("checksum",), ("checksum",)),
     (OF_GPT, "activations", "bfloat16", "single_bit", "sdc", "silent", False, True, (), ()),
-    (OF_TRAIN, "activations", "bfloat16", "multi_bit", "critical", "detected", False, False, ("transit",), ("transit",)),
+    (OF_TRAIN, "gradients", "float32", "multi_bit", "critical", "detected", False, False, ("transit",), ("transit",)),
     ("serve-float32", "weights", "float32", "single_bit", "sdc", "corrected", False, False, ("digest",), None),
 ]  # fmt: skip
 
