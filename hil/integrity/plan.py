@@ -107,13 +107,11 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(part="answers", subject="serve-float32", target="weights", prior=EVEN.name, quota=15),
     Group(part="answers", subject="serve-float32", target="kv_cache", prior=EVEN.name, quota=10),
     # Operations that no check has of its own: below the guard, others could not be told from those of the checks.
-    Group(part="answers", subject="serve-float32", target="arithmetic", operation="gelu", prior=EVEN.name, quota=6),
-    Group(
-        part="answers", subject="serve-float32", target="arithmetic", operation="*attention*", prior=EVEN.name, quota=6
-    ),
-    Group(
-        part="answers", subject="serve-float32", target="output_before_rounding", operation="linear", prior=EVEN.name,
-        quota=8,
+    *(
+        Group(part="answers", subject="serve-float32", target=target, operation=operation, prior=EVEN.name, quota=6)
+        for target, operation in (
+            ("arithmetic", "gelu"), ("arithmetic", "*attention*"), ("output_before_rounding", "linear"),
+        )
     ),
 )  # fmt: skip
 QUICK_SHARE: Final = 0.1
