@@ -16,7 +16,7 @@ import msgspec
 
 from hil.yardstick.records import digest_of
 
-from . import answers_part, compute_part, state_part
+from . import answers_part, compute_part, state_part, training_part
 from .alone import Alone
 from .injection import Fired, Injection, SubjectInfo, draw
 from .judging import harmful
@@ -29,7 +29,7 @@ from .testees import Roster
 ABOUT: Final = "campaign.json"
 SOURCES: Final = ("flightsw/gpu/integrity", "hil/integrity")
 """What a result depends on; a ledger of other sources is not gone on with."""
-PARTS: Final[tuple[Part, ...]] = ("state", "compute", "answers")
+PARTS: Final[tuple[Part, ...]] = ("state", "compute", "training", "answers")
 
 
 class Trial(Protocol):
@@ -48,6 +48,7 @@ class Trial(Protocol):
 TRIALS: Final[dict[Part, Callable[..., Trial]]] = {
     "state": state_part.Trial,
     "compute": compute_part.Trial,
+    "training": training_part.Trial,
     "answers": answers_part.Trial,
 }
 

@@ -7,7 +7,7 @@ and one injection is replayed from its id alone.
 
 ``state`` faults hit memory between two passes, in 1 to 2 words, and are the digest's business. ``compute`` faults
 hit the results of operations within a pass, and are that of the checks around operations. ``answers`` are faults of
-both kinds while the flight's own server answers requests.
+both kinds while the flight's own server answers requests, ``training`` are faults of gradients in its own trainer.
 
 Quotas: 3,838 harmful faults without a miss show 99.9 %, 381 show 99 % (``intervals``). A quick plan has a tenth.
 """
@@ -23,7 +23,7 @@ from .intervals import trials_for
 from .shapes import EVEN, PRIORS, PUBLISHED, UNIFORM_BIT, Prior, ShapeName
 from .streams import origin_of
 
-Part = Literal["state", "compute", "answers"]
+Part = Literal["state", "compute", "training", "answers"]
 WORDS_MAX: Final = 2
 """Words of a state fault: what the digest guarantees."""
 STATE_HARMFUL: Final = trials_for(0.999)
@@ -31,7 +31,8 @@ COMPUTE_HARMFUL: Final = trials_for(0.99)
 TRIES_PER_HARMFUL: Final = 60
 """A group ends after so many injections for each harmful one that it wants."""
 BETWEEN: Final = "between"
-SERVED: Final = "serve-"
+PREFIXES: Final[Mapping[str, Part]] = {"serve-": "answers", "trainer-": "training"}
+"""Subjects that have a part of their own."""
 
 
 class PlanError(ValueError):
@@ -103,6 +104,8 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(part="compute", subject="train-mixed", target="*output*", prior=EVEN.name, quota=40),
     Group(part="compute", subject="train-mixed", target="activations", prior=EVEN.name, quota=20),
     Group(part="compute", subject="gpt-float32", target="*output*", prior=EVEN.name, quota=40),
+    # Gradients of the real, guarded trainer.
+    Group(part="training", subject="trainer-float32", target="gradients", prior=EVEN.name, quota=12),
     # Answers of the real server.
     Group(part="answers", subject="serve-float32", target="weights", prior=EVEN.name, quota=15),
     Group(part="answers", subject="serve-float32", target="kv_cache", prior=EVEN.name, quota=10),
@@ -164,8 +167,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 def place_of(injection_id: str) -> tuple[Part, str]:
     """Part and subject of an id, whoever drew it. Raises ``ValueError`` for a text that is none."""
     subject, *rest = origin_of(injection_id).subject.split(":")
-    if subject.startswith(SERVED):
-        return "answers", subject
+    for prefix, part in PREFIXES.items():
+        if subject.startswith(prefix):
+            return part, subject
     return ("state" if rest and rest[-1] == BETWEEN else "compute"), subject
 
 
