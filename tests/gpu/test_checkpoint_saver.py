@@ -13,6 +13,7 @@ import torch
 
 from flightsw.gpu.checkpoint.ring import Ring, SaveError
 from flightsw.gpu.checkpoint.saver import Saver
+from flightsw.gpu.integrity import digest
 
 WAIT_S = 30.0
 
@@ -110,6 +111,34 @@ def test_state_that_is_not_finite_is_never_saved(harness, value):
     assert isinstance(harness.outcomes[1], SaveError)
     assert "step 2: model.weight" in str(harness.outcomes[1])
     assert harness.ring.newest().manifest.step == 1
+
+
+def test_a_copy_that_is_not_what_was_verified_is_not_saved(harness):
+    live = harness.live["model.weight"]
+    memory = torch.empty(0, dtype=torch.uint8).set_(live.untyped_storage())
+    sums = {memory.data_ptr(): digest.digest(memory)}
+    for step, bit in enumerate((0, 4, 4)):
+        memory[2] ^= bit  # Hit after it was verified, before the copy; then back.
+        harness.saver.snapshot(step, {}, {}, sums)
+        harness.saver.drain(WAIT_S)
+    assert [type(outcome).__name__ for outcome in harness.outcomes] == ["Saved", "SaveError", "Saved"]
+    said = "step 1: block 0 of model.weight: the copy is not what was verified; not saved"
+    assert str(harness.outcomes[1]) == said
+
+
+def test_what_shares_memory_is_copied_once_and_saved_under_each_name(tmp_path):
+    ring = Ring(tmp_path)
+    ring.open_for_writing()
+    row = torch.arange(12.0)
+    live = {"model.a": row[:4].view(2, 2), "model.b": row[6:], "model.c": row[1]}
+    saver = Saver(ring, live, lambda outcome: None)
+    saver.snapshot(1, {}, {})
+    assert saver.drain(WAIT_S)
+    saved = ring.newest().tensors
+    for name, tensor in live.items():
+        assert torch.equal(saved[name], tensor), name
+    saver.close()
+    ring.close()
 
 
 def test_a_failed_save_is_reported_and_the_next_one_works(harness):

@@ -3,12 +3,15 @@
 from collections import Counter
 from math import inf, nan
 
+import msgspec
 import pytest
 import torch
 
 from flightsw.gpu.protocol import Generate
-from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, REQUEST_TOKENS_MAX, Batch, draw, refusal
+from flightsw.gpu.workloads import seal
+from flightsw.gpu.workloads.generation import REQUEST_TOKENS_MAX, Batch, draw, refusal
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
+from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX, uniform
 from flightsw.gpu.workloads.served import GptEngine
 
 CPU = torch.device("cpu")
@@ -86,6 +89,15 @@ def test_greedy_follows_the_uncached_model_through_window_restarts(model: GPT, p
     assert finished(Batch(GptEngine(model, 2, CPU), 2), [one])[0] == ("length", expected)
 
 
+def test_a_row_leaves_nothing_to_its_next_owner(model: GPT) -> None:
+    engine = GptEngine(model, 2, CPU)
+    for store in engine.cache.values:
+        store[0].fill_(nan)
+    engine.release(0)
+    # The longer mate makes the pass read slots of row 0 that its new owner has not written.
+    assert engine.fill([0, 1], [0, 0], [[1, 2], [3] * 20]).isfinite().all()
+
+
 def test_long_prompts_are_fed_in_bounded_chunks() -> None:
     config = GPTConfig(layers=1, heads=1, width=8, context=4 * FILL_TOKENS_MAX)
     engine = GptEngine(GPT(config), 1, CPU)
@@ -93,6 +105,59 @@ def test_long_prompts_are_fed_in_bounded_chunks() -> None:
     batch.admit(request(0, "p" * (3 * FILL_TOKENS_MAX), max_tokens=2), arrived_s=0.0)
     drawn = [batch.advance()[0] for _ in range(4)]
     assert drawn == [0, 0, 1, 1]
+
+
+# --- seals over host memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 4096])
+def test_random_numbers_again_are_those_that_were_drawn(count: int) -> None:
+    generator = torch.Generator().manual_seed(11)
+    drawn = [uniform(0.5, generator) for _ in range(count)]
+    assert seal.uniforms(11, count) == drawn
+    assert uniform(0.0, generator) is None, "the likeliest token needs none"
+
+
+def test_a_seal_does_not_mind_how_tokens_are_cut() -> None:
+    tokens = [3, 0, 255, 262_143, 7]
+    whole = seal.grown(seal.EMPTY, tokens)
+    for cut in range(len(tokens) + 1):
+        assert seal.grown(seal.grown(seal.EMPTY, tokens[:cut]), tokens[cut:]) == whole
+    assert seal.grown(seal.EMPTY, tokens[::-1]) != whole
+
+
+HURT = {
+    "nothing": (lambda sequence: None, ""),
+    "a token of the answer": (lambda s: s.generated.__setitem__(1, s.generated[1] ^ 4), "tokens of the answer"),
+    "a token left out": (lambda s: s.generated.pop(), "tokens of the answer"),
+    "a token of the window": (lambda s: s.window.__setitem__(2, s.window[2] ^ 4), "on their way to the model"),
+    "how much was fed": (lambda s: setattr(s, "fed", s.fed - 1), "on their way to the model"),
+    "the generator, and a draw": (
+        lambda s: (s.generator.manual_seed(1), s.number(1)),
+        "the random generator",
+    ),
+    "the request": (
+        lambda s: setattr(s, "request", msgspec.structs.replace(s.request, temperature=0.8)),
+        "the request itself",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HURT)
+@pytest.mark.parametrize("tokens", [5, 40], ids=["first window", "after a restart"])
+def test_flaws_of_host_memory_are_named(model: GPT, name: str, tokens: int) -> None:
+    hurt, named = HURT[name]
+    engine = GptEngine(model, 1, CPU)
+    batch = Batch(engine, 1)
+    one = request(0, max_tokens=99)
+    batch.admit(one, arrived_s=0.0)
+    (sequence,) = batch.sequences
+    while len(sequence.generated) < tokens:
+        batch.advance()
+    hurt(sequence)
+    flaw = sequence.flaw(engine.encode(one.prompt))
+    assert named in flaw
+    assert bool(named) == bool(flaw)
 
 
 class Scripted:
@@ -115,6 +180,9 @@ class Scripted:
 
     def step(self, rows, positions, tokens):
         return self.fill(rows, positions, tokens)
+
+    def undo(self) -> None:
+        raise AssertionError("nobody watches")
 
     def release(self, row: int) -> None:
         self.released.append(row)

@@ -21,12 +21,12 @@ from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import Generate, InferSpec, IntegrityReport, Reply, Swapped, Vigilance
 from flightsw.gpu.workloads import infer, model_watch, release
-from flightsw.gpu.workloads.generation import Sequence
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.infer import Server
 from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.model_watch import ModelWatch
 from flightsw.gpu.workloads.release import PATIENCE, Patience
+from flightsw.gpu.workloads.sequence import Sequence
 from flightsw.gpu.workloads.served import GptEngine, Model
 from flightsw.link.integrity import Level
 
@@ -323,7 +323,7 @@ def expected_level(target: str) -> str:
 
 @pytest.mark.parametrize("target", [*RESIDENT, *OPERATIONS])
 def test_no_tainted_answer_is_released(target: str, expected: list[str]) -> None:
-    count = 32
+    count = 40 if target in RESIDENT else 16  # 304 in all; thousands are the campaign's.
     found = outcomes(target, expected_level(target), count, expected)
     assert found["tainted"] == 0, found
     assert found["fired"] >= count - 4, found
@@ -333,13 +333,12 @@ def test_no_tainted_answer_is_released(target: str, expected: list[str]) -> None
 
 @pytest.mark.parametrize("target", [*RESIDENT, *OPERATIONS])
 def test_with_the_gate_off_wrong_answers_get_out(target: str, expected: list[str]) -> None:
-    found = outcomes(target, "off", 16, expected)
-    assert found["tainted"] >= 3, found
+    found = outcomes(target, "off", 12, expected)
+    assert found["tainted"] >= 2, found
 
 
 MUTANTS = {
     "released before the weights were looked at": ("weight", ModelWatch, "clean_since", lambda watch, mark: True),
-    "weights repaired, answers kept": ("weight", ModelWatch, "trouble", lambda watch: ""),
     "row not verified": ("cache", ModelWatch, "row", lambda watch, row, length: ""),
     "host memory not sealed": ("generator", Sequence, "flaw", lambda sequence, prompt: ""),
     "any run will do": ("products", model_watch, "_agreed", lambda runs, wanted: True),
@@ -352,10 +351,10 @@ def test_a_gate_with_a_hole_lets_wrong_answers_out(
 ) -> None:
     target, owner, attribute, hole = MUTANTS[name]
     monkeypatch.setattr(owner, attribute, hole)
-    assert outcomes(target, expected_level(target), 24, expected)["tainted"] > 0
+    assert outcomes(target, expected_level(target), 10, expected)["tainted"] > 0
 
 
-# --- ends and changes ----------------------------------------------------------------------------------------------
+# --- ends and changes --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -366,7 +365,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(LEVELS, level, msgspec.structs.replace(LEVELS[level], scrub_share=0.0))
 
 
-LONG = Generate(request=0, prompt="long", max_tokens=400, temperature=0.8, top_k=0, seed=3)
+LONG = Generate(request=0, prompt="long", max_tokens=100, temperature=0.8, top_k=0, seed=3)
 
 
 def with_one_held(level: str = "standard") -> Bench:
@@ -437,13 +436,16 @@ def test_a_rise_from_off_starts_anew_and_finds_old_damage(expected: list[str]) -
 
 
 @pytest.mark.usefixtures("patient")
-def test_a_fall_to_off_still_passes_what_is_held(expected: list[str]) -> None:
+@pytest.mark.parametrize(("words", "repaired"), [(1, 1), (3, 0)], ids=["repaired", "loaded again"])
+def test_a_fall_to_off_still_passes_what_is_held(expected: list[str], words: int, repaired: int) -> None:
     bench = with_one_held()
-    assert hit_weight(bench, random.Random(2))
+    damaged = bench.engine
+    assert hit_weight(bench, random.Random(2), words)
     bench.job.post(Vigilance(level="off"))
     turns(bench, lambda: len(bench.replies) == 2)
     assert bench.replies[1].text == expected[1], "damage of before the fall is found by the last pass"
-    assert bench.report.repaired == 1
+    assert (bench.engine is damaged) == bool(repaired)
+    assert bench.report.repaired == repaired
 
 
 def test_damage_twice_is_a_failure_that_says_why() -> None:
@@ -476,7 +478,7 @@ def test_without_a_source_to_load_from_requests_wait_and_fail(monkeypatch: pytes
 
 def test_a_model_that_never_loads_right_ends_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Shelf, "flaw", lambda shelf, module: "norm.weight in memory is not what was saved")
-    with pytest.raises(JobFault, match="loaded 3 times and never as its source has it: norm.weight") as caught:
+    with pytest.raises(JobFault, match="loaded 3 times and never as its source has it: norm") as caught:
         Bench("standard")
     assert caught.value.code == "memory"
 

@@ -4,18 +4,26 @@ The models here are tiny, random and made on the spot, with a sliding window sho
 Gemma 3 270M is loaded by ``test_gemma`` when its package is installed, which takes two minutes.
 """
 
+import gc
+import random
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 import worker_harness
+from torch.utils._python_dispatch import TorchDispatchMode
 from worker_harness import WorkerProcess
 
-from flightsw.gpu.protocol import Fault, Generate, InferSpec, Pace, Ready, Reply, Stop
-from flightsw.gpu.workloads.generation import FILL_TOKENS_MAX, Batch
-from flightsw.gpu.workloads.job import JobFault
+from flightsw.gpu.meter import Meter
+from flightsw.gpu.pacing import Pacer
+from flightsw.gpu.protocol import Fault, Generate, InferSpec, IntegrityReport, Pace, Ready, Reply, Stop
+from flightsw.gpu.workloads.generation import Batch
+from flightsw.gpu.workloads.infer import Server, open_source
+from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.llm import LlmEngine, load
+from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX
 
 CPU = torch.device("cpu")
 LLM = "the extra llm is not installed: pip install 'gpusat[llm]'"
@@ -111,6 +119,113 @@ def test_a_window_restarts_when_the_context_is_full(engine: LlmEngine) -> None:
     ((finish, tokens),) = finished(engine, 2, [request(0, prompt, temperature=1.0, max_tokens=90)], 1).values()
     assert finish in ("length", "stop")
     assert len(tokens) > 8 or finish == "stop"
+
+
+@pytest.mark.llm
+def test_a_pass_taken_back_gives_the_same_again(engine: LlmEngine) -> None:
+    texts = [engine.encode(PROMPTS[number].prompt) for number in (1, 2)]
+
+    def twice(run) -> torch.Tensor:
+        first = run()
+        engine.undo()
+        assert torch.equal(run(), first)
+        return first
+
+    for row, tokens in enumerate(texts):
+        twice(lambda row=row, tokens=tokens: engine.fill([row], [0], [tokens[:1]]))
+        if len(tokens) > 1:
+            twice(lambda row=row, tokens=tokens: engine.fill([row], [1], [tokens[1:]]))
+    lengths = [len(tokens) for tokens in texts]
+    for step in range(3):
+        twice(lambda step=step: engine.step([0, 1], [length + step for length in lengths], [4, 5]))
+    engine.release(0)
+    twice(lambda: engine.step([1], [lengths[1] + 3], [6]))
+    engine.release(1)
+
+
+@pytest.mark.llm
+@pytest.mark.parametrize("target", ["weight", "cache", "products"])
+def test_damage_in_a_language_model_is_mended(folder: Path, target: str) -> None:
+    served = Served(str(folder), "storm")
+    expected = served.replies()
+    tainted = [served.damaged(target, random.Random(f"{target} {seed}"), expected) for seed in range(6)]
+    assert sum(tainted) == 0
+    served.server.fail_all("the end")
+    report = [message for message in served.sent if isinstance(message, IntegrityReport)][-1]
+    assert report.detected >= 3
+    if target == "cache":
+        bare = Served(str(folder), "off")
+        assert any(bare.damaged(target, random.Random(f"{target} {seed}"), expected) for seed in range(4))
+
+
+class Served:
+    """A server over the model directory; ``damaged`` serves, hits once and counts replies that are wrong."""
+
+    def __init__(self, folder: str, level: str) -> None:
+        self.sent: list[object] = []
+        self.job = Job(self.sent.append, Pacer(1.0), Meter())
+        spec = InferSpec(model=f"hf:{folder}", batch_max=3, integrity=level)
+        self.server = Server(spec, self.job, open_source(spec, CPU, self.job))
+        self.server.begin(CPU)
+
+    def replies(self, hit=None) -> list[tuple[str, str]]:
+        self.sent.clear()
+        for number in (1, 2, 5):
+            # Warm draws: a random model left to its likeliest token runs into the same loop whatever hits it.
+            self.job.post(msgspec.structs.replace(PROMPTS[number], temperature=6.0, top_k=0))
+        for turn in range(2000):
+            found = {message.request: message for message in self.sent if isinstance(message, Reply)}
+            if len(found) == 3:
+                return [(found[number].finish, found[number].text) for number in (1, 2, 5)]
+            if turn == 10 and hit is not None:
+                hit()
+            self.server.turn()
+        raise AssertionError("never answered")
+
+    def damaged(self, target: str, rng: random.Random, expected: list[tuple[str, str]]) -> int:
+        if target == "products":
+            with OneProduct(rng.randrange(500), rng) as mode:
+                got = self.replies()
+            assert mode.fired
+        else:
+            got = self.replies(lambda: self.hit(target, rng))
+        return sum(one != other and one[0] != "failed" for one, other in zip(got, expected, strict=True))
+
+    def hit(self, target: str, rng: random.Random) -> None:
+        if target == "weight":
+            module = self.server.model.engine.module
+            weights = [one.detach() for name, one in module.named_parameters() if "proj" in name]
+            words = words_of(rng.choice(weights))
+            first = rng.randrange(len(words) - 64)
+            words[first : first + 64] ^= -(1 << 31)
+            return
+        caches = [one for one in gc.get_objects() if type(one).__name__ == "DynamicLayer" and one.is_initialized]
+        for layer in caches:
+            tensor = rng.choice((layer.keys, layer.values))
+            words_of(tensor)[:] ^= -(1 << 31)
+
+
+class OneProduct(TorchDispatchMode):
+    """Hits one word of the n-th matrix product."""
+
+    def __init__(self, count: int, rng: random.Random) -> None:
+        super().__init__()
+        self.left, self.rng, self.fired = count, rng, False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        if not self.fired and func._schema.name in ("aten::mm", "aten::linear", "aten::addmm", "aten::bmm"):
+            self.left -= 1
+            if self.left < 0 and result.numel():
+                self.fired = True
+                words = words_of(result)
+                words[self.rng.randrange(len(words))] ^= self.rng.choice((1 << 26 | 1 << 28, -(1 << 31), 1 << 29))
+        return result
+
+
+def words_of(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor's memory as 32-bit words."""
+    return torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).view(torch.int32)
 
 
 @pytest.mark.llm

@@ -19,6 +19,7 @@ from flightsw.gpu.workloads.gpt import PRESETS, GPTConfig, Preset
 from flightsw.gpu.workloads.job import Job, JobFault, pick_device
 from flightsw.gpu.workloads.recipe import learning_rate_factor
 from flightsw.gpu.workloads.session import ROLLBACKS_MAX, SLOW_MICRO_BATCHES
+from flightsw.gpu.workloads.splitting import fitting_split
 from flightsw.gpu.workloads.trainer import NonFinite, Trainer, Unfit
 
 WAIT_S = 30.0
@@ -428,7 +429,7 @@ TARGETS = ((10.0, 1), (1e-9, 4))
 @pytest.mark.parametrize(("target_s", "parts"), TARGETS)
 def test_a_split_is_chosen_by_time_and_the_choice_costs_the_run_nothing(spec, target_s: float, parts: int) -> None:
     trainer = train.prepare(spec)
-    assert trainer.fitting_split(target_s) == parts
+    assert fitting_split(trainer, target_s) == parts
     assert steps(trainer, 4) == steps(train.prepare(spec), 4)
 
 

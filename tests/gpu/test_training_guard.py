@@ -146,7 +146,7 @@ def test_a_configuration_that_never_judges_is_refused():
 
 @pytest.mark.parametrize(("seed", "micro_batches"), [(1, 1), (2, 2)])
 def test_false_alarms_over_a_clean_run(tmp_path, seed, micro_batches):
-    """An undisturbed run from its first step on, with accumulation and without: at most one step in a thousand."""
+    """An undisturbed run from its first step on, with accumulation and without."""
     threads = torch.get_num_threads()
     spec = protocol.TrainSpec(
         preset="micro", device="cpu", corpus=tiny_corpus(tmp_path), seed=seed, micro_batches=micro_batches,

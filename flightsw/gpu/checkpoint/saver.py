@@ -180,7 +180,8 @@ class Saver:
                 blocks = [damage.block for damage in compare(expected, digest(self._storages[address][1]))]
                 if blocks:
                     names = [name for name, tensor in self._live.items() if _address(tensor) == address]
-                    where = f"block {blocks[0]} of {names[0]} and {len(names) - 1} more"
+                    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+                    where = f"block {blocks[0]} of {names[0]}{others}"
                     raise SaveError(f"step {job.step}: {where}: the copy is not what was verified; not saved")
             for name, tensor in job.tensors.items():
                 if not finite(tensor):

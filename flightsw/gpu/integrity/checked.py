@@ -18,7 +18,7 @@ rounding (see ``checksum``): no finding. It is counted, and the bound of that op
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -27,9 +27,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flightsw.gpu.integrity import checksum, operations, transit
+from flightsw.gpu.integrity import attention, checksum, operations, transit
 from flightsw.gpu.integrity.finding import Detector, Finding, Outcome, Report
 from flightsw.gpu.integrity.operations import Cover
+from flightsw.gpu.integrity.products import Product, product_of, wide
+from flightsw.gpu.integrity.results import (
+    digest_of,
+    fingerprint,
+    put_back_of,
+    replaced,
+    same,
+    shares,
+    stored,
+    tensors_in,
+    version_of,
+)
 
 FINDINGS_MAX: Final = 64
 """Findings of one pass that are reported; further ones only taint it."""
@@ -62,16 +74,6 @@ class Tally(msgspec.Struct):
     doubts: int = 0
     """Clean products that crossed the likely bound."""
     findings: int = 0
-
-
-class Product(msgspec.Struct, frozen=True):
-    """A product as the check sees it: y = β c + α x w."""
-
-    x: Tensor
-    w: Tensor
-    addend: Tensor | None = None
-    alpha: float = 1.0
-    beta: float = 1.0
 
 
 class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -163,7 +165,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if now:
             with torch.no_grad():
                 for key, (w, _, _) in kept.items():
-                    self._sums[key] = (w, _version(w), checksum.sums_of(w))
+                    self._sums[key] = (w, version_of(w), checksum.sums_of(w))
 
     # Operations.
 
@@ -183,6 +185,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         cover = operations.cover_of(func, self._device, deterministic=torch.are_deterministic_algorithms_enabled())
         handlers = {
             Cover.CHECKSUM: self._product,
+            Cover.IDENTITY: self._identity,
             Cover.REPEAT: self._repeat,
             Cover.RANDOM: self._repeat,
             Cover.CHANGE: self._change,
@@ -210,7 +213,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _state(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._verify(func, args, kwargs)
         result = func(*args, **kwargs)
-        for tensor in _tensors(args):
+        for tensor in tensors_in(args):
             self._transit.forget(tensor)
         return result
 
@@ -220,19 +223,39 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._verify(func, args, kwargs)
         if not self.look.repeat:
             return self._watch(func(*args, **kwargs))
-        put_back = _put_back(func, args, kwargs)
+        put_back = put_back_of(func, args, kwargs)
         result = func(*args, **kwargs)
-        first = _fingerprint(result)
+        first = fingerprint(result)
         put_back()
         again = func(*args, **kwargs)
-        second = _fingerprint(again)
+        second = fingerprint(again)
         self.tally.checks += 1
         if self._waiting:
             self._flag("repeat", func, first, second)
-        elif not _same(first, second):
+        elif not same(first, second):
             put_back()
             result, first = self._majority(func, (result, first), (again, second), args, kwargs)
         return self._watch(result, first)
+
+    def _identity(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation whose results obey identities; where these do not hold, it is repeated."""
+        if not self.look.repeat:
+            return self._unrepeated(func, args, kwargs)
+        self._verify(func, args, kwargs)
+        result = func(*args, **kwargs)
+        low_high = attention.margin(result, args, kwargs)
+        self.tally.checks += 1
+        if low_high is not None and self._waiting:
+            self._margins.append((low_high, str(func)))
+        elif low_high is None or not checksum.sound(*low_high.tolist()):
+            first, second = fingerprint(result), fingerprint(again := func(*args, **kwargs))
+            if self._waiting:
+                self._flag("repeat", func, first, second)
+            elif not same(first, second):
+                result, _ = self._majority(func, (result, first), (again, second), args, kwargs)
+            else:
+                self.tally.doubts += low_high is not None
+        return self._watch(result)
 
     def _majority(
         self,
@@ -244,13 +267,13 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> tuple[Any, list[Any]]:
         """A third result decides between two; none agreeing, the pass is tainted."""
         third = func(*args, **kwargs)
-        found = _fingerprint(third)
-        for result, fingerprint in (two, one):
-            if _same(found, fingerprint):
+        found = fingerprint(third)
+        for result, held in (two, one):
+            if same(found, held):
                 self._find(
                     "repeat", "recomputed", str(func), "one of two results was wrong, a third agrees with the other"
                 )
-                return result, fingerprint
+                return result, held
         self._taint("repeat", str(func), "no two of three results agree")
         return third, found
 
@@ -260,19 +283,19 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         targets = [
             args[index] if index < len(args) else kwargs.get(name) for index, name in operations.written(func)
         ]
-        flat = list(_tensors(targets))
+        flat = list(tensors_in(targets))
         if self.look.repeat and flat:
             copies = {id(tensor): tensor.clone() for tensor in flat}
-            put_back = _put_back(func, args, kwargs)
+            put_back = put_back_of(func, args, kwargs)
             result = func(*args, **kwargs)
             put_back()
-            again = func(*_replaced(args, copies), **_replaced(kwargs, copies))
-            first = [_digest(tensor) for tensor in flat] + _fingerprint(result)
-            second = [_digest(copies[id(tensor)]) for tensor in flat] + _fingerprint(again)
+            again = func(*replaced(args, copies), **replaced(kwargs, copies))
+            first = [digest_of(tensor) for tensor in flat] + fingerprint(result)
+            second = [digest_of(copies[id(tensor)]) for tensor in flat] + fingerprint(again)
             self.tally.checks += 1
             if self._waiting:
                 self._flag("repeat", func, first, second)
-            elif not _same(first, second):
+            elif not same(first, second):
                 self._taint("repeat", str(func), "a change in place differs from the same change of a copy")
         else:
             result = func(*args, **kwargs)
@@ -283,21 +306,21 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A write that may be done twice: the second one has to leave what the first one left."""
         target = args[0]
         accumulates = len(args) > 3 and bool(args[3]) and "index_put" in func._schema.name
-        sources = list(_tensors(args[1:]))
-        if accumulates or kwargs.get("accumulate") or any(_shares(source, target) for source in sources):
+        sources = list(tensors_in(args[1:]))
+        if accumulates or kwargs.get("accumulate") or any(shares(source, target) for source in sources):
             return self._change(func, args, kwargs)
         self._verify(func, args[1:], kwargs)
         result = func(*args, **kwargs)
         if self.look.repeat:
-            first = [_digest(_stored(func, args))]
+            first = [digest_of(stored(func, args))]
             func(*args, **kwargs)
-            second = [_digest(_stored(func, args))]
+            second = [digest_of(stored(func, args))]
             self.tally.checks += 1
             if self._waiting:
                 self._flag("repeat", func, first, second)
-            elif not _same(first, second):
+            elif not same(first, second):
                 func(*args, **kwargs)
-                if _same(second, [_digest(_stored(func, args))]):
+                if same(second, [digest_of(stored(func, args))]):
                     self._find("repeat", "recomputed", str(func), "stored again: the first write had gone wrong")
                 else:
                     self._taint("repeat", str(func), "what is read back differs from write to write")
@@ -318,11 +341,11 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     # Products.
 
     def _product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        product = _product_of(func, args, kwargs)
+        product = product_of(func, args, kwargs)
         half = product.x.dtype in (torch.bfloat16, torch.float16)
         compute: Callable[[], Tensor] = partial(func, *args, **kwargs)
         if self._wide and half:
-            compute = partial(_wide, product)
+            compute = partial(wide, product)
         if product.x.dtype not in operations.FLOATS:
             return self._repeat(func, args, kwargs)
         if not self.look.checksum:
@@ -340,12 +363,12 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _repeat_of(self, func: Any, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A thin product that was computed once already."""
-        first, second = [_digest(y)], _fingerprint(again := func(*args, **kwargs))
+        first, second = [digest_of(y)], fingerprint(again := func(*args, **kwargs))
         self.tally.checks += 1
         result: Any = y
         if self._waiting:
             self._flag("repeat", func, first, second)
-        elif not _same(first, second):
+        elif not same(first, second):
             result, first = self._majority(func, (y, first), (again, second), args, kwargs)
         return self._watch(result, first)
 
@@ -373,9 +396,9 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return again
         certain = checksum.margin(found, sums.norm * limits.certain)
         fresh = checksum.sums_of(product.w)
-        if not _same([sums.rows], [fresh.rows]):
+        if not same([sums.rows], [fresh.rows]):
             self._taint("checksum", where, "the operand does not have the sums it had when it was verified")
-        elif checksum.sound(*certain.tolist()) and _same([_digest(y)], [_digest(again)]):
+        elif checksum.sound(*certain.tolist()) and same([digest_of(y)], [digest_of(again)]):
             self.tally.doubts += 1
             self._slack[site] = 2.0 * self._slack.get(site, 1.0)
         else:
@@ -389,7 +412,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         key = (handle, w.storage_offset(), w.shape, w.stride(), w.dtype)
         held = self._sums.get(key)
-        version = _version(w)
+        version = version_of(w)
         if held is None or held[1] != version:
             held = self._sums[key] = (w.detach(), version, checksum.sums_of(w))
         return held[2]
@@ -404,7 +427,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.look.transit or not len(self._transit):
             return
         self._transit.tick()
-        for tensor in _tensors((args, tuple(kwargs.values())) if kwargs else args):
+        for tensor in tensors_in((args, tuple(kwargs.values())) if kwargs else args):
             if tensor.layout is torch.strided:
                 held = self._transit.expected(tensor)
                 if held is not None and not self._agree(*held, str(func)):
@@ -423,7 +446,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Digest a result that is fresh memory; ``sums`` are those of its tensors where they are known."""
         if self.look.transit:
             known = [one for one in sums if isinstance(one, Tensor)] if sums else None
-            for index, tensor in enumerate(_tensors((result,))):
+            for index, tensor in enumerate(tensors_in((result,))):
                 if transit.watchable(tensor) and not self._transit.watched(tensor) and not self._known(tensor):
                     self._transit.produced(tensor, known[index] if known else None)
         return result
@@ -433,7 +456,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.look.transit:
             return
         for tensor in tensors:
-            if self._transit.watched(tensor) and transit.watchable(tensor):
+            if tensor.layout is torch.strided and self._transit.watched(tensor):
                 self._transit.produced(tensor)
 
     def _known(self, tensor: Tensor) -> bool:
@@ -455,119 +478,3 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._reported += 1
         if self._reported <= FINDINGS_MAX:
             self._report(Finding(detector=detector, outcome=outcome, where=where, detail=detail))
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Tensors among arguments or results, lists included."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
-
-
-def _digest(tensor: Tensor) -> Tensor:
-    """Digest of what a tensor shows, whatever else is in its storage."""
-    if transit.dense(tensor):
-        return transit.digest(tensor.untyped_storage())
-    if tensor.layout is not torch.strided:
-        tensor = tensor.to_dense() if tensor.layout is not torch.sparse_coo else tensor.coalesce().values()
-    return transit.digest(tensor.clone(memory_format=torch.contiguous_format).untyped_storage())
-
-
-def _fingerprint(result: Any) -> list[Any]:
-    """What two results are compared by: digests of tensors, and everything else as it is."""
-    values = result if isinstance(result, list | tuple) else (result,)
-    return [_digest(value) if isinstance(value, Tensor) else repr(value) for value in _flat(values)]
-
-
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _flat(value)
-        else:
-            yield value
-
-
-def _same(first: list[Any], second: list[Any]) -> bool:
-    return len(first) == len(second) and all(
-        torch.equal(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
-        for one, two in zip(first, second, strict=True)
-    )
-
-
-def _shares(one: Tensor, other: Tensor) -> bool:
-    if one.layout is not torch.strided or other.layout is not torch.strided:
-        return True
-    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
-
-
-def _stored(func: Any, args: tuple[Any, ...]) -> Tensor:
-    """What a store has left: the elements an index names, or the whole target."""
-    target: Tensor = args[0]
-    if "index_put" not in func._schema.name:
-        return target
-    stored: Tensor = torch.ops.aten.index.Tensor(target, args[1])
-    return stored
-
-
-def _replaced(values: Any, copies: dict[int, Tensor]) -> Any:
-    if isinstance(values, dict):
-        return {key: _replaced(value, copies) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return type(values)(_replaced(value, copies) for value in values)
-    return copies.get(id(values), values)
-
-
-def _put_back(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], None]:
-    """Puts the generator of a random operation back to where it stands now; nothing for others."""
-    if not operations.is_random(func):
-        return _nothing
-    generator = kwargs.get("generator")
-    if generator is None:
-        device = next((tensor.device for tensor in _tensors(args)), torch.device("cpu"))
-        generator = (
-            torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
-        )
-    state = generator.get_state()
-
-    def put_back() -> None:
-        generator.set_state(state)
-
-    return put_back
-
-
-def _nothing() -> None:
-    """Nothing to put back."""
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
-
-
-def _product_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Product:
-    match func._schema.name:
-        case "aten::linear":
-            bias = args[2] if len(args) > 2 else kwargs.get("bias")
-            return Product(args[0], args[1].t(), bias)
-        case "aten::addmm" | "aten::baddbmm":
-            return Product(args[1], args[2], args[0], kwargs.get("alpha", 1), kwargs.get("beta", 1))
-        case _:
-            return Product(args[0], args[1])
-
-
-def _wide(product: Product) -> Tensor:
-    """The product of half-precision operands in float32, not rounded."""
-    x, w = product.x, product.w
-    flat = x if w.dim() == 3 else x.reshape(-1, x.shape[-1])
-    y: Tensor
-    if x.is_cuda:
-        y = (torch.ops.aten.mm if w.dim() == 2 else torch.ops.aten.bmm).dtype(flat, w, torch.float32)
-    else:
-        y = (torch.mm if w.dim() == 2 else torch.bmm)(flat.float(), w.float())
-    y = y.view(*x.shape[:-1], w.shape[-1])
-    if product.alpha != 1:
-        y = y * product.alpha
-    if product.addend is not None and product.beta != 0:
-        y = y + product.addend.float() * product.beta
-    return y

@@ -22,6 +22,8 @@ is being captured, as the capture would hold checks that nobody reads.
 """
 
 import functools
+import math
+import types
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,7 @@ from flightsw.gpu.integrity.checked import Checked, Look, Tally
 from flightsw.gpu.integrity.coverage import Coverage, coverage_of
 from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.levels import LEVELS, Vigilance
+from flightsw.gpu.integrity.ranges import FACTOR, Ranges, leaves
 from flightsw.gpu.integrity.regions import optimiser_state, regions_of, weights
 from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.integrity.scrub import Scrubber
@@ -41,6 +44,7 @@ from flightsw.link.integrity import Level
 
 SURVEY_PASSES: Final = 1
 """Passes that are looked at by layer, so that the coverage can say what ran where. They cost more."""
+EVERYTHING: Final = Look(checksum=True, repeat=True, transit=True)
 HALF: Final = (torch.bfloat16, torch.float16)
 
 _protected: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
@@ -108,6 +112,12 @@ class Guard:
         self.resident.adopt()
         self.mode.know(weights(module))
         self.scrubber = Scrubber(self.resident)
+        self.ranges = Ranges()
+        self._report = report
+        self._ranging = False
+        self._learning = False
+        self._thorough = True
+        """Whether everything was looked at in each pass since the last settlement."""
         self._depth = 0
         self._unfinished = False
         self._steps = 0
@@ -151,11 +161,35 @@ class Guard:
         finally:
             self._leave()
 
+    @contextmanager
+    def calibrate(self) -> Iterator[None]:
+        """Passes within are known to be clean: bounds of the results of layers are learnt from them (``ranges``).
+
+        From then on every pass above level off is held to these bounds, looked at otherwise or not.
+        """
+        if not self._ranging:
+            self._ranging = True
+            self._handles += [
+                part.register_forward_hook(functools.partial(self._note, name))
+                for name, part in leaves(self.module)
+            ]
+        self._learning = True
+        try:
+            yield
+            self.ranges.learn()
+        finally:
+            self._learning = False
+            self.ranges.forget()
+
     def settle(self) -> bool:
         """Whether what was computed since the last call may be used: no tainted pass, none that ended in an
-        exception, no resident state that is known to be damaged. Costs one wait for the device."""
+        exception, none out of its calibrated ranges, no resident state known to be damaged. Costs one wait
+        for the device."""
         clean = self.mode.settle() and not self._unfinished
+        if not self._learning:
+            clean = self._within_ranges(vouched=clean and self._thorough) and clean
         self._unfinished = False
+        self._thorough = True
         return clean and not self.resident.damaged
 
     def before_update(self) -> bool:
@@ -186,7 +220,9 @@ class Guard:
 
     def close(self) -> None:
         """Take the hooks away; the module is as it was."""
-        if self._forward is None:
+        if not self.compute:
+            pass
+        elif self._forward is None:
             self.module.__dict__.pop("forward", None)
         else:
             self.module.forward = self._forward
@@ -196,7 +232,30 @@ class Guard:
         for part in self.module.modules():
             _protected.discard(part)
 
+    def _within_ranges(self, *, vouched: bool) -> bool:
+        """Whether no layer was out of bounds; if all else was checked and is clean, the bound was too narrow."""
+        out = self.ranges.verdicts()
+        for name, magnitude in out:
+            finite = math.isfinite(magnitude)
+            if vouched and finite:
+                self.ranges.largest[name] = max(self.ranges.largest[name], magnitude)
+                continue
+            bound = f", its bound {FACTOR * self.ranges.largest.get(name, math.inf):g}"
+            self._report(
+                Finding(
+                    detector="range" if finite else "finite",
+                    outcome="contained",
+                    where=name,
+                    detail=f"largest magnitude {magnitude:g}{bound if finite else ''}",
+                )
+            )
+        return not any(not (vouched and math.isfinite(magnitude)) for _, magnitude in out)
+
     # Hooks.
+
+    def _note(self, name: str, part: nn.Module, args: Any, result: Any) -> None:
+        if self._depth and (self._learning or self.level is not Level.OFF):
+            self.ranges.note(name, result)
 
     def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from weights(self.module)
@@ -208,14 +267,8 @@ class Guard:
         for part in module.modules():
             _protected.add(part)
         self._forward = module.__dict__.get("forward")
-        forward = module.forward
-
-        @functools.wraps(forward)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self.running():
-                return forward(*args, **kwargs)
-
-        module.forward = call
+        if self.compute:
+            module.forward = _Call(self, module)
         if optimiser is not None:
             self._handles += [
                 optimiser.register_step_pre_hook(self._before_step),
@@ -251,6 +304,7 @@ class Guard:
         count, at_hand = self.passes, self.vigilance
         self.passes += 1
         if not self.compute:
+            self._thorough = False
             self._depth = 1
             return False
         if self._device == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -265,6 +319,7 @@ class Guard:
             transit=everything or _due(count, at_hand.transit_every),
         )
         self.looked += bool(look)
+        self._thorough = self._thorough and look == EVERYTHING
         if not look and not self._wide:
             return False
         self.mode.begin(look)
@@ -298,6 +353,30 @@ class Guard:
             nn.modules.module.register_module_forward_pre_hook(enter),
             nn.modules.module.register_module_forward_hook(leave, always_call=True),
         )
+
+
+class _Call:
+    """A module's ``forward`` as a pass of its guard. A copy of the module, or one read from a file, has its own."""
+
+    def __init__(self, guard: Guard, module: nn.Module) -> None:
+        self._guard = guard
+        self._module = module
+        self._inner = module.forward
+        functools.update_wrapper(self, module.forward)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self._guard.running():
+            return self._inner(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return _own_forward(memo[id(self._module)])
+
+    def __reduce__(self) -> Any:
+        return _own_forward, (self._module,)
+
+
+def _own_forward(module: nn.Module) -> Any:
+    return types.MethodType(type(module).forward, module)
 
 
 def _due(count: int, every: int) -> bool:

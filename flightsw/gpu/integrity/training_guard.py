@@ -19,8 +19,8 @@ step again. A suspect step that comes out with the same bits was genuine, and is
 *What it does not see.* Most damage of a state moves none of the three numbers (radiation reference, section 7.3:
 97 % of flips in a weight). Digests see those. The guard is the second line, for what no digest covers.
 
-*False alarms, measured* on undisturbed runs with dropout and with the presets' own schedule: see
-``tests/gpu/test_training_guard.py``, which holds them to at most one step in a thousand; each costs one replay.
+*False alarms, measured* on undisturbed runs of preset "micro", seeds and learning rates mixed, loss and gradient
+norm only: 0 of 5,789 steps; with bands of 8 and 12 σ, 10 of 4,642, all gradient norms. Each costs one replay.
 """
 
 import math
@@ -41,10 +41,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Clean steps that make the statistics."""
     warm_up: Annotated[int, Meta(ge=8, le=4096)] = 32
     """Clean steps before anything but non-finite numbers is judged; at most ``window``."""
-    sigmas_above: Annotated[float, Meta(gt=0.0, le=100.0)] = 8.0
-    """Width of the band upwards."""
-    sigmas_below: Annotated[float, Meta(gt=0.0, le=100.0)] = 12.0
-    """Width downwards, where there is a lower side; a falling trend needs more room."""
+    sigmas_above: Annotated[float, Meta(gt=0.0, le=100.0)] = 16.0
+    """Width upwards. Norms of gradients have a long tail: with 8, two clean steps in a thousand were out."""
+    sigmas_below: Annotated[float, Meta(gt=0.0, le=100.0)] = 16.0
+    """Width downwards, where there is a lower side."""
     spread_min: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.02
     """Smallest σ: 0.02 is 2 %. A run that hardly varies is not judged by its last digits."""
     proven_max: Annotated[int, Meta(ge=1, le=1000)] = 8

@@ -1,8 +1,8 @@
 """Answers on their way out: the release gate of ``release``, with sequences in it and replies behind it.
 
-Every request gets exactly one ``Reply``. What the gate sends back is kept in ``again``, in the order in which it came,
-and is admitted before anything that waits: at most one batch and the held answers, so it needs no bound of its own.
-Tokens, not texts, are held, and they are held against their seal once more before they leave.
+Every request gets exactly one ``Reply``. What the gate sends back is kept in ``again``, in the order in which it
+came, and is admitted before anything that waits: at most one batch and the held answers, so it needs no bound of
+its own. Tokens, not texts, are held, and they are held against their seal once more before they leave.
 """
 
 import time
@@ -17,9 +17,9 @@ from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.scrub import Mark
 from flightsw.gpu.protocol import Generate
 from flightsw.gpu.workloads import release, seal
-from flightsw.gpu.workloads.generation import REQUEST_DAMAGED, Sequence
 from flightsw.gpu.workloads.job import Job
 from flightsw.gpu.workloads.release import Event, Gate, Leaving, Stage, Ticket
+from flightsw.gpu.workloads.sequence import REQUEST_DAMAGED, Sequence
 from flightsw.gpu.workloads.served import Model
 
 NOT_FINITE: Final = "the model gave logits that are not finite"

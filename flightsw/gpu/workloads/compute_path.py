@@ -4,7 +4,8 @@ On a card the trainer computes in bfloat16, and a product that is checked before
 product. That form is the job's own, at every level and in its undisturbed twin, so that a level changes no bit.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 from torch import nn
 
@@ -14,41 +15,63 @@ from flightsw.gpu.integrity.protect import protect
 from flightsw.link.integrity import Level
 
 
-class ComputePath:
-    """A ``guarded.Passes``."""
+class Passes(Protocol):
+    """A guard of the compute path, as ``guarded`` needs one."""
 
-    def __init__(self, model: nn.Module, level: Level, report: Report, *, compiled: bool) -> None:
-        device = next(model.parameters()).device
-        self._guard = protect(
-            model, level=level, report=report, wide=device.type == "cuda" and not compiled, compute=not compiled
-        )
-
-    @property
-    def level(self) -> Level:
-        """Of the passes that come."""
-        return self._guard.level
-
-    @level.setter
-    def level(self, level: Level) -> None:
-        self._guard.level = level
+    level: Level
 
     @property
     def checks(self) -> int:
         """Operations checked so far."""
-        return self._guard.tally.checks
 
     def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
         """One pass, all of whose checks are made with ``everything``."""
-        return self._guard.running(everything=everything)
 
     def settle(self) -> bool:
         """Whether the passes since the last call may be used."""
-        return self._guard.settle()
+
+    def renew(self) -> None:
+        """Weights have changed, rightly."""
+
+
+class ComputePath:
+    """``Passes`` by ``protect``."""
+
+    def __init__(self, model: nn.Module, level: Level, report: Report, *, compiled: bool) -> None:
+        self._level = level
+        device = next(model.parameters()).device
+        # A compiled model is left as it is: its operations are not seen, and a hook would only cut its graph.
+        self._guard = None if compiled else protect(model, level=level, report=report, wide=device.type == "cuda")
+
+    @property
+    def level(self) -> Level:
+        """Of the passes that come."""
+        return self._level
+
+    @level.setter
+    def level(self, level: Level) -> None:
+        self._level = level
+        if self._guard is not None:
+            self._guard.level = level
+
+    @property
+    def checks(self) -> int:
+        """Operations checked so far."""
+        return self._guard.tally.checks if self._guard is not None else 0
+
+    def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
+        """One pass, all of whose checks are made with ``everything``."""
+        return self._guard.running(everything=everything) if self._guard is not None else nullcontext()
+
+    def settle(self) -> bool:
+        """Whether the passes since the last call may be used."""
+        return self._guard is None or self._guard.settle()
 
     def renew(self) -> None:
         """Weights have changed, rightly: their sums are void, and taken anew while they are known to be good."""
-        self._guard.mode.renew(now=self._guard.compute and self._guard.vigilance.checksum_every == 1)
+        if self._guard is not None:
+            self._guard.mode.renew(now=self._guard.vigilance.checksum_every == 1)
 
-    def coverage(self) -> Coverage:
-        """What is checked, operation by operation, and what is not."""
-        return self._guard.coverage()
+    def coverage(self) -> Coverage | None:
+        """What is checked, operation by operation, and what is not; None for a compiled model: nothing is seen."""
+        return self._guard.coverage() if self._guard is not None else None

@@ -16,10 +16,10 @@ window thus depends on the length of the sequence only, and feeding again costs 
 
 **Non-finite logits** mean that weights or arithmetic are broken. Such an answer is not released: it fails, whole.
 
-**Watched passes.** A pass is the forward pass and the draws that follow it, as one function of what is fed: the random
-numbers are drawn before it, and nothing is changed by it but the cache. So a ``Watch`` may run it under its guard, take
-it back and run it again. A sequence of which a pass, its row of the cache or its own tokens were damaged leaves the
-batch with ``damage`` set; what becomes of it is ``release``'s matter.
+**Watched passes.** A pass is the forward pass and the draws that follow it, as one function of what is fed: the
+random numbers are drawn before it, and nothing is changed by it but the cache. So a ``Watch`` may run it under its
+guard, take it back and run it again. A sequence of which a pass, its row of the cache or its own tokens were
+damaged leaves the batch with ``damage`` set; what becomes of it is ``release``'s matter.
 """
 
 import math
@@ -32,14 +32,11 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.protocol import Generate
-from flightsw.gpu.workloads import seal
 from flightsw.gpu.workloads.release import Ticket
+from flightsw.gpu.workloads.sequence import Sequence, uniform
 
-FILL_TOKENS_MAX: Final = 64
-"""Prompt tokens fed per row in one micro-batch."""
 REQUEST_TOKENS_MAX: Final = 4096
 SEED_MAX: Final = 2**63 - 1
-REQUEST_DAMAGED: Final = "the request itself changed in host memory; send it again"
 
 
 class Engine(Protocol):
@@ -89,11 +86,11 @@ class Watch(Protocol):
         """Whether answers are checked at all."""
 
     def passed(
-        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool, tokens: int
     ) -> tuple[Drawn, str]:
         """Run a pass, once or more, with ``undo`` before it is run again; its result and what was wrong with it.
 
-        ``decode`` says that it is a step of one token a row, not a chunk of prompts.
+        ``decode`` says that it is a step of one token a row, not a chunk of prompts; ``tokens`` how many it feeds.
         """
 
     def row(self, row: int, length: int) -> str:
@@ -106,7 +103,7 @@ class Unwatched:
     watching = False
 
     def passed(
-        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool, tokens: int
     ) -> tuple[Drawn, str]:
         """Once, as it is."""
         return run(), ""
@@ -114,119 +111,6 @@ class Unwatched:
     def row(self, row: int, length: int) -> str:
         """Nothing is known."""
         return ""
-
-
-class Sequence:
-    """One request on its way: all tokens so far, and how much of its window the engine has seen."""
-
-    def __init__(
-        self,
-        request: Generate,
-        prompt: list[int],
-        context: int,
-        arrived_s: float,
-        ticket: Ticket | None = None,
-        request_seal: int | None = None,
-    ) -> None:
-        self.request = request
-        self.arrived_s = arrived_s
-        self.ticket = ticket or Ticket()
-        self.request_seal = seal.of_request(request) if request_seal is None else request_seal
-        self.generated: list[int] = []
-        self.finish = ""
-        """Empty while it runs; then "length", "stop" or "failed"."""
-        self.failure = ""
-        self.damage = ""
-        """Why it cannot be used as it is; empty while nothing is known against it."""
-        self._context = context
-        self.generator = torch.Generator().manual_seed(request.seed)
-        self.window = list(prompt if len(prompt) <= context else prompt[-(context // 2) :])
-        self.fed = 0
-        self._uniforms: list[float] = []
-        self._tokens_seal = seal.EMPTY
-        self._fed_seal = seal.EMPTY
-
-    @property
-    def chunk(self) -> list[int]:
-        """The next tokens of the window to feed."""
-        return self.window[self.fed : self.fed + FILL_TOKENS_MAX]
-
-    @property
-    def filling(self) -> bool:
-        """Whether more than the token drawn last must be fed before another can be drawn."""
-        return self.fed == 0 or len(self.window) - self.fed > 1
-
-    @property
-    def overfull(self) -> bool:
-        """Whether the window has outgrown the context, so that it must start anew."""
-        return not self.finish and len(self.window) > self._context
-
-    def number(self, fed: int) -> float | None:
-        """The random number for the token after ``fed`` more tokens; None when none is drawn then."""
-        if self.fed + fed < len(self.window):
-            return None
-        number = uniform(self.request.temperature, self.generator)
-        if number is None:
-            return 0.0
-        self._uniforms.append(number)
-        return number
-
-    def feed(self, chunk: list[int], token: int | None, finite: bool, stop_tokens: frozenset[int]) -> None:
-        """``chunk`` was fed; ``token`` followed when that completed the window."""
-        self.fed += len(chunk)
-        self._fed_seal = seal.grown(self._fed_seal, chunk)
-        if self.fed < len(self.window):
-            return
-        if token is None or not finite:
-            self.fail("the model gave logits that are not finite; no answer is released")
-            return
-        if token in stop_tokens:
-            self.finish = "stop"
-            return
-        self.generated.append(token)
-        self._tokens_seal = seal.grown(self._tokens_seal, (token,))
-        self.window.append(token)
-        if len(self.generated) >= self.request.max_tokens:
-            self.finish = "length"
-
-    def restart(self) -> None:
-        """A new window with the last half context, to be fed from position 0."""
-        self.window = self.window[-(self._context // 2) :]
-        self.fed = 0
-        self._fed_seal = seal.EMPTY
-
-    def fail(self, reason: str) -> None:
-        """End it without an answer."""
-        self.finish, self.failure = "failed", reason
-
-    def flaw(self, prompt: list[int]) -> str:
-        """What in host memory is not as it was made; ``prompt`` is the request's prompt, encoded once more.
-
-        The window must be the end of prompt and answer, and what was fed must be the window: so a damaged window,
-        a token that was fed twice or left out and a damaged prompt all show.
-        """
-        if self.request_flaw:
-            return self.request_flaw
-        if self.tokens_flaw:
-            return self.tokens_flaw
-        whole = [*prompt, *self.generated]
-        window = whole[-len(self.window) :]
-        if window != self.window or seal.grown(seal.EMPTY, window[: self.fed]) != self._fed_seal:
-            return "tokens changed in host memory on their way to the model"
-        if self._uniforms != seal.uniforms(self.request.seed, len(self._uniforms)):
-            return "the random generator changed"
-        return ""
-
-    @property
-    def tokens_flaw(self) -> str:
-        """Whether the answer's tokens are not those that were drawn."""
-        good = seal.grown(seal.EMPTY, self.generated) == self._tokens_seal
-        return "" if good else "tokens of the answer changed in host memory"
-
-    @property
-    def request_flaw(self) -> str:
-        """Whether the request is another one than came; then it cannot be done again, either."""
-        return "" if seal.of_request(self.request) == self.request_seal else REQUEST_DAMAGED
 
 
 class Batch:
@@ -287,13 +171,13 @@ class Batch:
                 pick(row_logits, sequence.request.temperature, sequence.request.top_k, number)
                 if number is not None and row_finite
                 else None
-                for sequence, row_logits, row_finite, number in zip(
-                    sequences, logits, finite, numbers, strict=True
-                )
+                for sequence, row_logits, row_finite, number in zip(sequences, logits, finite, numbers, strict=True)
             ]
             return Drawn(logits, finite, tokens)
 
-        drawn, damage = self._watch.passed(run, lambda: self.engine.undo(), decode=not filling)
+        drawn, damage = self._watch.passed(
+            run, lambda: self.engine.undo(), decode=not filling, tokens=sum(map(len, chunks))
+        )
         before = sum(len(sequence.generated) for sequence in sequences)
         for sequence, chunk, token, finite in zip(sequences, chunks, drawn.tokens, drawn.finite, strict=True):
             sequence.damage = damage
@@ -338,13 +222,6 @@ def draw(logits: Tensor, temperature: float, top_k: int, generator: torch.Genera
     every device. ``top_k`` 0 is the whole vocabulary.
     """
     return pick(logits, temperature, top_k, uniform(temperature, generator) or 0.0)
-
-
-def uniform(temperature: float, generator: torch.Generator) -> float | None:
-    """The number in [0, 1) that the next draw needs; None when it needs none, at temperature 0."""
-    if temperature <= 0.0:
-        return None
-    return float(torch.rand((), dtype=torch.float64, generator=generator))
 
 
 def pick(logits: Tensor, temperature: float, top_k: int, number: float) -> int:

@@ -9,8 +9,8 @@ vote over runs update     ``GuardedUpdate``: new digests of what was written, on
 Until the update the step can be run again from its boundary: weights have not changed, and random states are
 kept. So whatever is found before it costs one more run and no bit: damage that was repaired (the gradients may
 have been made with it), a pass that did not settle, an array that changed at rest, a suspect step, a sampled one
-that comes out otherwise (``votes``). What cannot be put right raises ``Damaged``; the owner goes back to a
-verified checkpoint.
+that comes out otherwise (``votes``). Before it is run again all of the state is verified. What cannot be put
+right raises ``Damaged``; the owner goes back to a verified checkpoint.
 
 *Turns.* ``turn`` does one bounded piece of work: a part, or as much verification as fits ``UNIT_BLOCKS``. Where
 steps are cut into parts so that they stop soon, what follows the last part is a turn of its own.
@@ -21,9 +21,9 @@ at any level, or with the level switched, has the journal of the run without. Wh
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Final, Literal, Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +36,9 @@ from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.workloads.at_rest import AtRest
 from flightsw.gpu.workloads.batches import BadCorpus
 from flightsw.gpu.workloads.boundary import Lost
+from flightsw.gpu.workloads.compute_path import Passes
 from flightsw.gpu.workloads.guarded_update import GuardedUpdate, Rehearsal, Unsettled
+from flightsw.gpu.workloads.judge import Judge
 from flightsw.gpu.workloads.recipe import clipping
 from flightsw.gpu.workloads.trainer import Trainer
 from flightsw.link.integrity import Level
@@ -49,30 +51,22 @@ class Damaged(Exception):
     """State that cannot be put right here; a checkpoint has to."""
 
 
-class Passes(Protocol):
-    """The guard of the compute path, as ``integrity.protect.Guard`` is one."""
-
-    level: Level
-
-    @property
-    def checks(self) -> int:
-        """Operations checked so far."""
-
-    def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
-        """One pass, all of whose checks are made with ``everything``."""
-
-    def settle(self) -> bool:
-        """Whether the passes since the last call may be used."""
-
-    def renew(self) -> None:
-        """Weights have changed, rightly."""
-
-
 class Guarded:
-    """``report`` gets every finding; ``exact``: the job is deterministic, so runs of a step agree bit for bit."""
+    """The trainer's state is good at this moment: just made, or just restored from a verified checkpoint.
+
+    ``report`` gets every finding; ``exact``: the job is deterministic, so runs of a step agree bit for bit;
+    ``fused``: updates verify as they read where they can, None is on a card.
+    """
 
     def __init__(
-        self, trainer: Trainer, passes: Passes, level: Level, report: Report, *, exact: bool = True
+        self,
+        trainer: Trainer,
+        passes: Passes,
+        level: Level,
+        report: Report,
+        *,
+        exact: bool = True,
+        fused: bool | None = None,
     ) -> None:
         self.trainer = trainer
         self.level = level
@@ -82,15 +76,11 @@ class Guarded:
         self._checks = 0
         self.verifications = 0
         """Complete ones of weights and moments."""
-        self.suspects = 0
-        """Steps that the training guard wanted a proof of."""
         self.resident = Resident(regions_of(trainer.optimiser.flat()), report)
         """Digests of weights and moments."""
         self._passes = passes
         self._report = report
-        self._exact = exact
-        self._guard = training_guard.State()
-        self._guard_config = training_guard.Config()
+        self._fused = trainer.device.type == "cuda" if fused is None else fused
         self._update = GuardedUpdate(trainer.optimiser, self.resident, report)
         self._at_rest = AtRest(trainer, report)
         self._unit_blocks = UNIT_BLOCKS[trainer.device.type]
@@ -98,13 +88,19 @@ class Guarded:
         """Of the present step."""
         self._current = False
         """Digests are those of the state at hand."""
-        self._phase: Literal["begin", "parts", "verify"] = "begin"
-        self._votes = votes.State()
-        self._causes: list[str] = []
+        self._phase: Literal["begin", "parts", "verify", "mend"] = "begin"
+        self._judge = Judge(exact=exact)
         self._hits = 0
         self._cursor = 0
         self._vouched = 0
         self._told = 0
+        if level is not Level.OFF:
+            self._adopt()
+
+    @property
+    def suspects(self) -> int:
+        """Runs that the training guard wanted a proof of."""
+        return self._judge.suspects
 
     def turn(self, before_update: Callable[[], None] = lambda: None, pieces: int = 1) -> bool:
         """One bounded piece of work, finished on the device; True when it completed an optimiser step.
@@ -115,11 +111,20 @@ class Guarded:
         try:
             if self._phase == "begin":
                 self._begin()
+            if self._phase == "mend" and not self._mended():
+                return False
             if self._phase == "parts" and not self._part(pieces):
                 return False
             return self._verify() and self._close(before_update)
         except (Lost, BadCorpus, Unsettled) as error:
             raise Damaged(f"step {self.trainer.step + 1}: {error}") from None
+
+    @contextmanager
+    def checked_pass(self) -> Iterator[None]:
+        """A pass that is no part of a step, with all checks made: to see what it costs."""
+        with self._passes.running(everything=True):
+            yield
+        self._passes.settle()
 
     def vouch(self) -> bool:
         """One piece of verifying the state for a snapshot; True when all of it has been, and is good.
@@ -157,18 +162,22 @@ class Guarded:
 
     def _begin(self) -> None:
         self._level = self._passes.level = self.level
-        self._votes, self._causes = votes.State(), []
+        self._judge.begin()
         self._phase = "parts"
         if self._level is Level.OFF:
             self._current = False
             self.trainer.draw = self.trainer.batches.draw
             return
         if not self._current:
-            self.resident.adopt()
-            self._at_rest.take()
-            self._current = True
+            self._adopt()
         self.trainer.draw = lambda: self.trainer.batches.draw_checked(self._report)
         self._run(again=False)
+
+    def _adopt(self) -> None:
+        """The state is good as it is."""
+        self.resident.adopt()
+        self._at_rest.take()
+        self._current = True
 
     def _run(self, *, again: bool) -> None:
         self._at_rest.begin(again=again)
@@ -180,7 +189,7 @@ class Guarded:
         """One pass; True when it was the last one and this turn may go on."""
         if self._level is not Level.OFF and not self.trainer.untouched and (changed := self._changed()):
             return self._again(f"{changed} changed at rest")
-        with self._passes.running(everything=self._votes.runs > 0):
+        with self._passes.running(everything=self._judge.runs > 0):
             complete = self.trainer.run_part(pieces)
         settled = self._passes.settle()
         if self._level is not Level.OFF:
@@ -192,8 +201,12 @@ class Guarded:
         return complete and (self.trainer.split == 1 or self._level is Level.OFF)
 
     def _verify(self) -> bool:
-        """One piece of verification; True when it is complete, or not due."""
-        if not self._due(self._policy.state_every):
+        """One piece of verification; True when it is complete, or the update does it.
+
+        Before every update, whatever the level: one from a state that nobody verified would seal damage in, and no
+        checkpoint after it could be vouched for.
+        """
+        if self._level is Level.OFF or self._fuses:
             return True
         if self._cursor < self.resident.blocks:
             self._cursor = self._verified_from(self._cursor)
@@ -201,84 +214,101 @@ class Guarded:
 
     def _close(self, before_update: Callable[[], None]) -> bool:
         """Judge the gradients, and make the update that they deserve."""
-        trainer, rehearsal = self.trainer, None
-        if self._level is not Level.OFF:
-            if self.resident.hits != self._hits:
-                return self._again("resident state was hit")
-            if changed := self._changed():
-                return self._again(f"{changed} changed at rest")
-        norm = trainer.gradient_norm()
-        if self._level is not Level.OFF:
-            if self._due(self._policy.repeat_every):
-                if not torch.equal(norm, trainer.gradient_norm()):
-                    self._find("repeat", "contained", "gradient norm", "two results from the same gradients")
-                    return self._again("the norm of the gradients differs from itself")
-                rehearsal = self._update.rehearse(trainer.learning_rate, clipping(norm))
-            if not self._accepted(float(norm.item()), rehearsal):
-                return False
+        trainer = self.trainer
+        if self._level is Level.OFF:
+            norm = trainer.gradient_norm()
+            self._phase = "begin"
+            trainer.refuse_non_finite(norm.item())
+            before_update()
+            trainer.optimiser.step(trainer.learning_rate, clipping(norm))
+            trainer.stepped(norm.item())
+            self._passes.renew()
+            self.unverified += 1
+            return True
+        if self.resident.hits != self._hits:
+            return self._again("resident state was hit")
+        if changed := self._changed():
+            return self._again(f"{changed} changed at rest")
+        norm, rehearsal = trainer.gradient_norm(), None
+        if self._rehearses:
+            # By their bits: a norm that is no number is to be judged, not to differ from itself.
+            if not torch.equal(norm.view(torch.int32), trainer.gradient_norm().view(torch.int32)):
+                self._find("repeat", "contained", "gradient norm", "two results from the same gradients")
+                return self._again("the norm of the gradients differs from itself")
+            rehearsal = self._update.rehearse(trainer.learning_rate, clipping(norm))
+        if not self._accepted(float(norm.item()), rehearsal):
+            return False
         self._phase = "begin"
         trainer.refuse_non_finite(norm.item())
         before_update()
-        verified = self._level is not Level.OFF and self._due(self._policy.state_every)
-        if self._level is Level.OFF:
-            trainer.optimiser.step(trainer.learning_rate, clipping(norm))
+        if self._fuses:
+            self._update.apply_fused(trainer.learning_rate, clipping(norm))
+            self._checks += self.resident.blocks
+            self.verifications += 1
         else:
             self._update.apply(trainer.learning_rate, clipping(norm), rehearsal)
         trainer.stepped(norm.item())
         self._passes.renew()
-        if self._level is not Level.OFF:
-            self._at_rest.take()
-        self.unverified += not verified
+        self._at_rest.take()
         return True
 
     def _accepted(self, norm: float, rehearsal: Rehearsal | None) -> bool:
-        """Whether this run's gradients are used. If not, the step is at its boundary again."""
-        trainer = self.trainer
+        """Whether this run's gradients are used. If not, the step is on its way to its boundary."""
         observed = training_guard.Observed(
-            step=trainer.step + 1,
-            loss=trainer.step_loss,
+            step=self.trainer.step + 1,
+            loss=self.trainer.step_loss,
             gradient_norm=norm,
             update=rehearsal.update if rehearsal is not None and math.isfinite(norm) else None,
-            learning_rate=trainer.learning_rate,
+            learning_rate=self.trainer.learning_rate,
         )
-        guard, verdict = training_guard.step(self._guard, self._guard_config, observed)
-        suspect = not verdict.ok and (self._policy.guards or not math.isfinite(trainer.step_loss + norm))
-        sampled = self._exact and self._due(self._policy.replay_every)
-        asked = suspect or sampled or bool(self._votes.clean)
-        fingerprint = self._at_rest.fingerprint() if asked else b""
-        self._votes, decision = votes.vote(self._votes, fingerprint, wanted=suspect or sampled, exact=self._exact)
-        if suspect and decision != "use":
-            self.suspects += 1
-            self._causes.append(verdict.reason)
-        if decision != "use":
-            return self._run_again(decision)
-        if self._votes.recomputed:
-            self._find("replay", "recomputed", f"step {observed.step}", "; ".join(self._causes))
-        self._guard = guard
-        if suspect:
-            self._guard, _ = training_guard.step(guard, self._guard_config, observed, proven=True)
-        return True
+        decision = self._judge.ended(
+            observed,
+            guards=self._policy.guards,
+            sampled=self._due(self._policy.replay_every),
+            fingerprint=self._at_rest.fingerprint,
+        )
+        if decision == "use" and self._judge.recomputed:
+            self._find("replay", "recomputed", f"step {observed.step}", self._judge.causes)
+        return decision == "use" or self._run_again(decision)
 
     # Runs.
 
     def _again(self, cause: str) -> bool:
         """Throw the run at hand away; False."""
-        self._causes.append(cause)
-        self._votes, decision = votes.vote(self._votes, None, wanted=True)
-        return self._run_again(decision)
+        return self._run_again(self._judge.tainted(cause))
 
     def _run_again(self, decision: votes.Decision) -> bool:
         if decision == "lost":
-            causes = "; ".join(self._causes) or "its runs differ"
-            raise Damaged(f"step {self.trainer.step + 1}: {self._votes.runs} runs, no two agree: {causes}")
-        self._run(again=True)
+            said = f"{self._judge.runs} runs, no two agree: {self._judge.causes or 'their gradients differ'}"
+            raise Damaged(f"step {self.trainer.step + 1}: {said}")
+        self._cursor = 0
+        self._phase = "mend"
         return False
+
+    def _mended(self) -> bool:
+        """One piece of verifying the state before a step is run again: what went wrong may have come from there."""
+        self._cursor = self._verified_from(self._cursor)
+        if self._cursor < self.resident.blocks:
+            return False
+        self._passes.renew()
+        self._run(again=True)
+        return True
 
     # Looking.
 
     @property
     def _policy(self) -> Vigilance:
         return LEVELS[self._level]
+
+    @property
+    def _rehearses(self) -> bool:
+        """Whether the arithmetic of this step's update is checked."""
+        return self._due(self._policy.repeat_every)
+
+    @property
+    def _fuses(self) -> bool:
+        """Whether this step's update verifies as it reads. Not in a storm: there repair has to come first."""
+        return self._fused and self._level not in (Level.OFF, Level.STORM) and not self._rehearses
 
     def _due(self, every: int) -> bool:
         """Whether the present step is one of every so many; of 0 none is."""

@@ -11,7 +11,12 @@ So a rehearsed update sees an error of its arithmetic, damage of the state since
 the gradients since they were rehearsed. One that was not rehearsed sees none of these, and damage within the time
 of the update itself is sealed in: on a card some milliseconds of a step.
 
-Bits: rehearsed or not, digested or not, the update is the same calls of the same kernel on the same chunks.
+*Fused* (``GuardedAdamW``) verifies what it reads while it reads it and digests what it writes: no extra traffic
+on a card, and no time in which damage could be sealed in. But by then the gradients have been used, and they were
+made with what was hit: there is nothing to run again from, so damage that it finds ends in a checkpoint.
+
+Bits: rehearsed or not, digested or not, the update is the same calls of the same kernel on the same chunks; the
+fused one does the same operations on each word.
 """
 
 from collections.abc import Sequence
@@ -23,8 +28,9 @@ from torch import Tensor
 
 from flightsw.gpu.integrity.digest import digest_all
 from flightsw.gpu.integrity.finding import Finding, Report
+from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW, Slot
 from flightsw.gpu.integrity.resident import Resident
-from flightsw.gpu.workloads.optimiser import AdamW, Chunk, Rows
+from flightsw.gpu.workloads.optimiser import BETAS, EPSILON, AdamW, Chunk, Rows
 
 ATTEMPTS_MAX: Final = 3
 """Tries of one chunk; the rehearsal counts as the first."""
@@ -50,6 +56,7 @@ class GuardedUpdate:
         self._report = report
         self._regions = [[_region(resident, row) for row in group.rows.state] for group in optimiser.groups]
         self._counts = [_region(resident, group.count) for group in optimiser.groups]
+        self._fused: GuardedAdamW | None = None
         words = max(len(chunk.rows.weights) for chunk in optimiser.chunks)
         # Allocated once, so that an update never fails for want of memory.
         device = optimiser.chunks[0].rows.weights.device
@@ -88,6 +95,37 @@ class GuardedUpdate:
         self._optimiser.count_on()
         self._resident.adopt_emitted([index for regions in self._regions for index in regions])
         self._resident.adopt_update(self._counts)
+
+    @torch.no_grad()
+    def apply_fused(self, learning_rate: float, scale: Tensor) -> None:
+        """Verify, change and digest in one go. Raises ``Unsettled`` when something was not as it was left."""
+        self._optimiser.gather()
+        if self._fused is None:
+            self._fused = self._slots()
+        gradients = self._optimiser.gradients()
+        for row in gradients:
+            row.mul_(scale)
+        outcome = self._fused.step(gradients, learning_rate)
+        if bool(outcome.unusable) or bool(outcome.differences.any()):
+            raise Unsettled("the update met weights, moments or a step count that were not as they were left")
+        self._resident.adopt_emitted([*(index for regions in self._regions for index in regions), *self._counts])
+
+    def _slots(self) -> GuardedAdamW:
+        return GuardedAdamW(
+            [
+                Slot(
+                    parameter=group.rows.weights,
+                    exp_avg=group.rows.averages,
+                    exp_avg_sq=group.rows.squares,
+                    step=group.count,
+                    digests=tuple(self._resident.digests(index) for index in (*regions, count)),  # type: ignore[arg-type]
+                    weight_decay=group.decay,
+                )
+                for group, regions, count in zip(self._optimiser.groups, self._regions, self._counts, strict=True)
+            ],
+            betas=BETAS,
+            epsilon=EPSILON,
+        )
 
     def _settled(
         self, chunk: Chunk, counts: Sequence[Tensor], learning_rate: float, scale: Tensor, expected: Tensor

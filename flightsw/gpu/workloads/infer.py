@@ -11,11 +11,12 @@ tokens), so a swap is near.
 
 **Nothing to serve yet.** Requests wait in the queue, for at most ``MODEL_WAIT_MAX_S``; then they fail and say so.
 
-**Integrity.** Above level off a ``ModelWatch`` looks at every pass, cache row and weight, and finished answers are held by the
-release gate (``release``, ``answers``) until a pass of the scrubber frees them. Scrubbing is work: it is paced, metered
-and cut into pieces like any other. Damage in the weights is repaired in place where that can be done; else the model
-is loaded again from where it came. Either way every answer that has not left is computed again. An idle server does
-not scrub: it would heat for nothing, and what it missed is found before the next answer leaves.
+**Integrity.** Above level off a ``ModelWatch`` looks at every pass, cache row and weight, and finished answers are
+held by the release gate (``release``, ``answers``) until a pass of the scrubber frees them. Scrubbing is work: it
+is paced, metered and cut into pieces like any other. Damage in the weights is repaired in place where that can be
+done; else the model is loaded again from where it came. Either way every answer that has not left is computed
+again. An idle server does not scrub: it would heat for nothing, and what it missed is found before the next answer
+leaves.
 
 ``duration_s`` of a reply counts from the request's arrival here, waiting and resting included. An idle pass
 of the loop counts as progress, because a server without requests is alive, too.
@@ -37,10 +38,11 @@ from flightsw.gpu.integrity.tally import LEVELS, Tally, starting_level
 from flightsw.gpu.protocol import Generate, InferSpec
 from flightsw.gpu.workloads import release, seal
 from flightsw.gpu.workloads.answers import Answers, Asked
-from flightsw.gpu.workloads.generation import Batch, Sequence, refusal
+from flightsw.gpu.workloads.generation import Batch, refusal
 from flightsw.gpu.workloads.job import Job, JobFault, pick_device
 from flightsw.gpu.workloads.model_watch import ModelWatch
 from flightsw.gpu.workloads.release import Event, Situation, Stage
+from flightsw.gpu.workloads.sequence import Sequence
 from flightsw.gpu.workloads.served import Model, RingSource
 from flightsw.link.integrity import Level
 
@@ -272,20 +274,29 @@ class Server:
         """Serve the next model once nothing runs on the old one and nothing of it is held."""
         if self._next is None or self._answers.held or (self._batch is not None and self._batch.running):
             return
+        before = self._model.generation if self._model else -1
         model, self._next = self._next, None
         self._install(model)
-        if announce and self._model is not None:
+        if announce:
+            self._announce(before)
+
+    def _announce(self, before: int) -> None:
+        """Say which generation serves, when it is another one than before."""
+        if self._model is not None and self._model.generation != before:
             self._job.send(protocol.Swapped(generation=self._model.generation, step=self._model.step))
+
+    def _drop(self) -> None:
+        """There is no model, nor anything that belongs to one."""
+        self._model = self._batch = self._watch = self._next = None
 
     def _reload(self) -> None:
         """Get the model again from its source; without one, requests wait as at the start."""
-        before = self._model
-        self._model = self._batch = self._watch = self._next = None
+        before = self._model.generation if self._model else -1
+        self._drop()
         model = self._source.again()
         if model is not None:
             self._install(model)
-        if self._model is not None and before is not None and self._model.generation != before.generation:
-            self._job.send(protocol.Swapped(generation=self._model.generation, step=self._model.step))
+        self._announce(before)
 
     def _install(self, model: Model) -> None:
         """Put a model under watch: digests of what is in memory, then the memory against its source.

@@ -1,25 +1,27 @@
 """The watch over one served model: its passes, the rows of its cache, its weights.
 
-**Chunks of prompts** are large products, so they run under the guard of ``protect``, operation by operation, in the
-passes that the level samples. A pass that did not settle is taken back and run again with every check, and so is one
-whose logits are not finite.
+**Passes.** A pass that the level samples (``checksum_every``) is either *looked at*, operation by operation, under
+the guard of ``protect``, or *replayed*: taken back, done again as a whole, the same tokens into the same slots,
+and compared bit by bit: logits, tokens, and what was written to the cache. Of three runs two that agree win. A
+pass that did not settle, or whose logits are not finite, is taken back and run again with every check. Decode
+steps are replayed every ``replay_every`` in any case.
 
-**Decode steps** are thin: on a small model the checks of an operation cost many times the operation. So a sampled
-step (``checksum_every``, ``replay_every``) is either looked at like a chunk, or done again as a whole, the same tokens
-into the same slots, and compared bit by bit: logits, tokens, and what was written to the cache. Of three runs two that
-agree win. Both ways are tried (``TRIALS``, and again every ``TRIAL_EVERY``), and the cheaper one is taken. Measured
-on one core with 8 rows at storm: looking costs 35 times a step of preset tiny, 3.3 of char, 1.3 of gpt2-85m; a replay
-costs one more step on all of them. Doubling the rows within one pass would cost 1.3 to 1.5 times a step, but other
+Which of the two is cheaper depends on the size of the operations, not on what they are: the checks of a small one
+cost many times the operation. So both are tried (``TRIALS``, and again every ``TRIAL_EVERY``), chunks of prompts
+and decode steps apart, and the cheaper one is taken. Measured at storm on one core with 8 rows: looking costs 35
+times a decode step of preset tiny, 3.3 of char, 1.3 of gpt2-85m, and 5.2, 2.1 and 1.1 times a chunk; a replay
+costs twice on all of them. Doubling the rows within one pass would cost 1.3 to 1.5 times a decode step, but other
 shapes round in another way, and a level must not change an answer.
 
 A replay sees all arithmetic that comes out differently, of any operation, and inputs that were hurt on their way to
-the device. It does not see what both runs read, weights and older slots of the cache: they are the scrubber's and the
-row digests'. Nor does it see a broken unit that errs the same way twice; sums of operands do, at the next trial.
+the device. It does not see what both runs read, weights and older slots of the cache: they are the scrubber's and
+the row digests'. Nor does it see a broken unit that errs the same way twice; sums of operands do, at the next
+trial.
 
-**Weights.** Digests are taken when the model has been loaded, at any level, so that a rise from off need not believe
-what lies in memory then. From there the scrubber goes round. ``trouble`` says that damage was found since it was asked
-last, repaired or not; ``broken`` that some of it is there still. When a pass fails each time it is run, all weights
-are looked at at once: arithmetic that goes wrong again and again hints at memory.
+**Weights.** Digests are taken when the model has been loaded, at any level, so that a rise from off need not
+believe what lies in memory then. From there the scrubber goes round. ``trouble`` says that damage was found since
+it was asked last, repaired or not; ``broken`` that some of it is there still. When a pass fails each time it is
+run, all weights are looked at at once: arithmetic that goes wrong again and again hints at memory.
 """
 
 import time
@@ -43,9 +45,9 @@ from flightsw.link.integrity import Level
 RUNS_MAX: Final = 3
 """Runs of one pass, the first included."""
 TRIALS: Final = 2
-"""Sampled decode steps that are looked at operation by operation before the two ways are compared."""
+"""Sampled passes of a kind that are looked at operation by operation before the two ways are compared."""
 TRIAL_EVERY: Final = 256
-"""Every so many sampled decode steps the dearer way is tried again."""
+"""Every so many sampled passes looking is tried again."""
 
 
 class WatchedEngine(Engine, Protocol):
@@ -63,6 +65,16 @@ class _Run(NamedTuple):
     """Sums of what it wrote to the cache."""
     sound: bool
     seconds: float
+
+
+class _Way(msgspec.Struct):
+    """How one kind of pass is sampled, and what a token of it cost last time, in seconds."""
+
+    decode: bool
+    passes: int = 0
+    sampled: int = 0
+    looked_s: float = 0.0
+    plain_s: float = 0.0
 
 
 class ModelWatch:
@@ -83,11 +95,8 @@ class ModelWatch:
         """What a whole pass over the weights takes."""
         self._hits = self._resident.hits
         self._checks = 0
-        self._fills = 0
-        self._steps = 0
-        self._sampled = 0
-        self._looked_s = 0.0
-        self._plain_s = 0.0
+        self._filling = _Way(decode=False)
+        self._decoding = _Way(decode=True)
         self.level = level
 
     @property
@@ -117,16 +126,16 @@ class ModelWatch:
 
     @property
     def broken(self) -> str:
-        """Which weights are damaged and cannot be repaired; empty when none are known to be."""
-        return ", ".join(sorted(self._resident.damaged)) if self.watching else ""
+        """Which weights are damaged and cannot be repaired; empty when none are known to be, at any level."""
+        return ", ".join(sorted(self._resident.damaged))
 
     def passed(
-        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool
+        self, run: Callable[[], Drawn], undo: Callable[[], None], *, decode: bool, tokens: int
     ) -> tuple[Drawn, str]:
         """Run a pass until it is sound, and twice when it is its turn to be replayed."""
         if not self.watching:
             return self._run(run, looks=False).drawn, ""
-        first, wanted = self._step(run) if decode else (self._fill(run), 1)
+        first, wanted = self._first(run, self._decoding if decode else self._filling, tokens)
         runs = [first]
         while not (agreed := _agreed(runs, wanted)) and len(runs) < RUNS_MAX:
             undo()
@@ -178,31 +187,26 @@ class ModelWatch:
         """Whether all weights were looked at after ``mark`` and found good."""
         return self._scrubber.begun_after(mark)
 
-    def _fill(self, run: Callable[[], Drawn]) -> _Run:
-        """A chunk of prompts, under the guard at the level; sampled by the count of chunks."""
-        self._guard.passes = self._fills
-        self._fills += 1
-        return self._run(run, looks=None)
-
-    def _step(self, run: Callable[[], Drawn]) -> tuple[_Run, int]:
-        """The first run of a decode step, and how many runs must agree."""
+    def _first(self, run: Callable[[], Drawn], way: "_Way", tokens: int) -> tuple[_Run, int]:
+        """The first run of a pass of ``tokens`` tokens, and how many runs must agree."""
         at_hand = LEVELS[self._level]
-        count = self._steps
-        self._steps += 1
-        replayed = _due(count, at_hand.replay_every)
+        count = way.passes
+        way.passes += 1
+        replayed = way.decode and _due(count, at_hand.replay_every)
         if not (replayed or _due(count, at_hand.checksum_every)):
             done = self._run(run, looks=False)
-            self._plain_s = done.seconds
+            way.plain_s = done.seconds / tokens
             return done, 1
-        trial = self._sampled < TRIALS or self._sampled % TRIAL_EVERY == 0
-        self._sampled += 1
-        # A replay costs one more plain step.
-        if trial or (not replayed and self._looked_s < 2.0 * self._plain_s):
-            done = self._run(run, looks=True)
-            self._looked_s = done.seconds
+        trial = way.sampled < TRIALS or way.sampled % TRIAL_EVERY == 0
+        way.sampled += 1
+        # A replay costs one more plain run.
+        if trial or (not replayed and way.looked_s < 2.0 * way.plain_s):
+            self._guard.passes = count
+            done = self._run(run, looks=True if way.decode else None)
+            way.looked_s = done.seconds / tokens
             return done, 1
         done = self._run(run, looks=False)
-        self._plain_s = done.seconds
+        way.plain_s = done.seconds / tokens
         return done, 2
 
     def _run(self, run: Callable[[], Drawn], looks: bool | None) -> _Run:

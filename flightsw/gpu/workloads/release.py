@@ -13,12 +13,12 @@ answer that has computed anything and has not left, also when the old value coul
       AGAIN ◄─────────────────┘
 
 An answer is computed again from its prompt and seed. That gives the same bits, because sequences are independent of
-each other (``generation``); only other batch mates may move the rounding of matrix products, as they always may.
-At level off there is no gate: ``UNWATCHED`` releases what is finished at once. A rise from off starts what runs anew
+each other (``generation``); only other batch mates may move the rounding of matrix products, as they always may. At
+level off there is no gate: ``UNWATCHED`` releases what is finished at once. A rise from off starts what runs anew
 (``DISOWNED``), so that no answer is half watched, and that does not count as damage.
 
-**When the scrub pass is hurried.** One pass frees all answers that wait, so waiting makes it cheaper. While there is
-other work, passes go on with the level's share of time, and an answer waits for at most ``Patience.wait_s``, or
+**When the scrub pass is hurried.** One pass frees all answers that wait, so waiting makes it cheaper. While there
+is other work, passes go on with the level's share of time, and an answer waits for at most ``Patience.wait_s``, or
 longer when a hurried pass would take more than ``Patience.share`` of the time. With nothing else to do, with a full
 gate, or with a newer model waiting, the pass runs at once.
 
@@ -173,7 +173,8 @@ class Gate(Generic[Item, Mark]):
 
     def clean(self, since: Callable[[Mark], bool], flaw: Callable[[Item], str]) -> list[Leaving[Item]]:
         """Let go whatever a clean pass that began after its mark has freed, unless a last look finds a ``flaw``."""
-        free, waiting = [], []
+        free: list[_Held[Item, Mark]] = []
+        waiting: list[_Held[Item, Mark]] = []
         for held in self._held:
             (free if since(held.mark) else waiting).append(held)
         self._held = waiting

@@ -1,9 +1,9 @@
 """Seals over what a sequence keeps in host memory: its request, its tokens, its random numbers.
 
-A model's weights and caches are guarded by ``flightsw.gpu.integrity``. What is left lies in host memory, is small and
-lives as long as an answer: a flip there asks the model something else, feeds it another token, or draws from another
-stream. A seal is a CRC-32 that grows with every value *as it is made*; the values are held against it when they are
-used for the last time. It sees any damage within 32 bits, and other damage with a chance of 1 − 2⁻³².
+A model's weights and caches are guarded by ``flightsw.gpu.integrity``. What is left lies in host memory, is small
+and lives as long as an answer: a flip there asks the model something else, feeds it another token, or draws from
+another stream. A seal is a CRC-32 that grows with every value *as it is made*; the values are held against it when
+they are used for the last time. It sees any damage within 32 bits, and other damage with a chance of 1 − 2⁻³².
 
 Random numbers need no seal: the generator is begun anew from the seed, and must give the same numbers again.
 """

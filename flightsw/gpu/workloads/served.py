@@ -16,14 +16,14 @@ from typing import Final
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flightsw.gpu.checkpoint.format import Manifest, tensor_digest
 from flightsw.gpu.checkpoint.ring import Pointer, Rejection, Ring
 from flightsw.gpu.integrity.finding import Report
 from flightsw.gpu.integrity.kv import Rows, gpt_rows
-from flightsw.gpu.workloads.model_watch import WatchedEngine
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
+from flightsw.gpu.workloads.model_watch import WatchedEngine
 
 WEIGHTS: Final = "model."
 RETRY_S: Final = 10.0
@@ -57,7 +57,8 @@ class GptEngine:
     def __init__(self, model: GPT, rows: int, device: torch.device) -> None:
         self.context = model.config.context
         self.fill_rows_max = rows
-        self.module = model.to(device).eval()
+        self._gpt = model.to(device).eval()
+        self.module: nn.Module = self._gpt
         self.cache = Cache(model.config, rows, device)
         self._rows = list(range(rows))
         self._device = device
@@ -86,7 +87,7 @@ class GptEngine:
         ]
         # All rows in order need no gathering of the cache.
         chosen = None if list(rows) == self._rows else torch.tensor(rows, device=self._device)
-        logits = self.module.forward_cached(
+        logits = self._gpt.forward_cached(
             torch.tensor(idx, device=self._device),
             self.cache,
             torch.tensor(positions, device=self._device),
@@ -103,7 +104,9 @@ class GptEngine:
         """Nothing to take back: the same call writes the same values into the same slots."""
 
     def release(self, row: int) -> None:
-        """Nothing to free: a new sequence overwrites the row from position 0."""
+        """Forget the row: a mask makes zero of old values, but not of NaN, which would reach the next owner."""
+        for store in (*self.cache.keys, *self.cache.values):
+            store[row].zero_()
 
 
 class RingSource:

@@ -31,7 +31,9 @@ from flightsw.gpu.workloads.findings import Findings
 from flightsw.gpu.workloads.guarded import Damaged
 from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.preparation import guard, open_journal, prepare
+from flightsw.gpu.workloads.splitting import fitting_split
 from flightsw.gpu.workloads.trainer import NonFinite, Unfit
+from flightsw.gpu.workloads.training_cover import gaps
 
 ROLLBACKS_MAX: Final = 3
 SAVE_WAIT_S: Final = 60.0
@@ -58,6 +60,8 @@ class Session:
         self._level = starting_level(spec.integrity)
         self._tally = Tally(self._level)
         self._findings = Findings(self._tally, "train")
+        for line in gaps(spec):
+            print(f"train: integrity: {line}", file=sys.stderr)
         self._journal = open_journal(spec.journal, fresh=False)
         try:
             self._report_rejected(self._ring.open_for_writing())
@@ -85,13 +89,21 @@ class Session:
             self.generation = manifest.generation
             size_bytes = sum(entry.size_bytes for entry in manifest.tensors)
             self._committed = Commit(manifest.generation, manifest.step, manifest.digest, size_bytes)
-        elif self._spec.micro_batch_target_s and not self._spec.micro_batch_split:
-            self._split = self._split or self.trainer.fitting_split(self._spec.micro_batch_target_s)
-            self.trainer.split = self._split
-            print(f"train: micro-batches in {self._split} parts each", file=sys.stderr)
         self.guarded = guard(self.trainer, self._spec, self._level, self._findings.add)
+        if restored.manifest is None and self._spec.micro_batch_target_s and not self._spec.micro_batch_split:
+            self._choose_split()
         self._saver = Saver(self._ring, self.trainer.live(), self._report_saved, self._job.pacer.wake)
         self._show_progress()
+
+    def _choose_split(self) -> None:
+        """Parts that fit the target, timed once in a run of the job."""
+        target_s = self._spec.micro_batch_target_s
+        if self._spec.integrity == "off":
+            self._split = self._split or fitting_split(self.trainer, target_s)
+        else:
+            self._split = self._split or fitting_split(self.trainer, target_s, self.guarded.checked_pass)
+        self.trainer.split = self._split
+        print(f"train: micro-batches in {self._split} parts each", file=sys.stderr)
 
     def handle(self, message: protocol.ToChild) -> None:
         """Act on a message from the daemon."""

@@ -3,21 +3,18 @@
 Everything that decides the next step is state: weights, AdamW moments, the data order's generator, torch's
 generators, the step count. The random states are captured at each step boundary, and weights change only there,
 so a snapshot taken in the middle of an accumulated step is one of the last boundary; a resumed run repeats the
-begun step from its first micro-batch. The learning rate depends on the step alone (linear warm-up, then
-1/√step): a longer or shorter ``max_steps`` does not change the path.
+begun step from its first micro-batch.
 
 *Split.* What stops between two micro-batches stops sooner when they are short. ``split`` cuts each micro-batch into
 equal parts of rows, one call of ``micro_batch`` each; their gradients add up to the whole's, but not in the same
-order of rounding (and dropout is drawn part by part), so a split belongs to a run like its seed. It is chosen once,
-by the time that parts take on the machine at hand, and stands in every checkpoint.
+order of rounding (and dropout is drawn part by part), so a split belongs to a run like its seed. It is chosen once
+(``splitting``) and stands in every checkpoint.
 
 A step whose loss or gradient is not finite is never applied: ``NonFinite`` leaves the trainer at its boundary.
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator
-from typing import Final
 
 import msgspec
 import torch
@@ -32,11 +29,6 @@ from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.job import JobFault
 from flightsw.gpu.workloads.optimiser import AdamW
 from flightsw.gpu.workloads.recipe import clipping, learning_rate_factor, model_config
-
-SPLIT_TRIALS: Final = 4
-"""Passes that are timed for each split that is tried; the first one warms up."""
-SPLIT_MARGIN: Final = 0.7
-"""A part has to fit into this much of the target: the last part of a step also changes the weights."""
 
 
 class NonFinite(Exception):
@@ -116,7 +108,7 @@ class Trainer:
             self._pieces = list(zip(*at_hand, strict=True))
             self.cut = len(self._pieces)
         idx, targets = self._pieces.pop(0)
-        self._loss_sum += self._pass(idx, targets, len(idx) / rows, parts)
+        self._loss_sum += self.run_pass(idx, targets, len(idx) / rows, parts)
         if self._pieces and math.isfinite(self._loss_sum):
             return False
         self._accumulated += 1
@@ -174,25 +166,6 @@ class Trainer:
     def rows(self) -> int:
         """Sequences of a part."""
         return self._batch_size // self.split
-
-    def fitting_split(self, target_s: float) -> int:
-        """Fewest equal parts that take at most ``SPLIT_MARGIN`` · ``target_s`` s here and now, or single rows.
-
-        For a trainer at a step boundary, which it leaves as it was.
-        """
-        before = self.capture()
-        split = next(
-            (
-                split
-                for split in range(1, self._batch_size)
-                if self._batch_size % split == 0
-                and self._pass_s(self._batch_size // split) <= SPLIT_MARGIN * target_s
-            ),
-            self._batch_size,
-        )
-        self._set_random(before)
-        self._discard()
-        return split
 
     def live(self) -> dict[str, Tensor]:
         """The tensors that training changes in place, by name: always the same objects."""
@@ -252,24 +225,12 @@ class Trainer:
                 f'"{self._spec.preset}"); set that preset or give the job another checkpoint_dir'
             )
 
-    def _pass(self, idx: Tensor, targets: Tensor, share: float, parts: int) -> float:
+    def run_pass(self, idx: Tensor, targets: Tensor, share: float, parts: int) -> float:
         """Forward and backward over a share (0 to 1) of one of ``parts``; the mean loss times that share."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             loss = self._forward(idx, targets)[1]
         (loss * share / parts).backward()
         return float(loss.item()) * share  # Waits for the device.
-
-    def _pass_s(self, rows: int) -> float:
-        """Longest of a few passes over so many rows, s."""
-        idx, targets = (tensor.expand(rows, -1) for tensor in self.batches.first())
-        times_s = []
-        for _ in range(SPLIT_TRIALS):
-            start_s = time.monotonic()
-            self._pass(idx, targets, 1.0, 1)
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
-            times_s.append(time.monotonic() - start_s)
-        return max(times_s[1:])
 
     def _discard(self) -> None:
         self.optimiser.zero_gradients()

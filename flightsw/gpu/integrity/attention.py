@@ -1,0 +1,67 @@
+"""The backward pass of attention, checked by three identities instead of a second run.
+
+With P = softmax(s Q Kᵀ + mask), O = P V, and dS the gradient of the scores, per head:
+
+    Σ_j dV_j  =  Σ_i dO_i                because every row of P adds up to one
+    Σ_j dK_j  =  s Σ_i (Σ_j dS_ij) q_i  =  0      because every row of dS adds up to nothing, if O = P V
+    Σ_i q_i·dQ_i  =  Σ_ij dS_ij s q_i·k_j  =  Σ_j k_j·dK_j
+
+The second one holds only for a sound O, so it looks at the forward result too, a whole pass later. They cost one
+reading of each operand and result, an eighth of the operation.
+
+*Bounds*, with ``SLACK`` times the unit roundoff, per head: ‖dO‖ √T for the first; Σ_j |dS_ij| ≤ 2 ‖dO_i‖ max‖v_j‖
+gives 2 s max‖v‖ ‖dO‖ ‖Q‖ for the second, and max‖k‖ times that for the third. What crosses one is done again; equal
+bits are a doubt and not a finding, as with products: rows that the mask hides wholly do not add up to one. What is
+not seen: a change of dQ at a right angle to Q, or below the third bound, which is a few times an element's usual
+size. On noise of unit size the first bound sees a hundredth of it in an element of dV, the second a tenth in dK.
+"""
+
+import math
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from flightsw.gpu.integrity.checksum import UNIT
+
+SLACK: Final = 4.0
+SCORES: Final = 16.0
+"""Scores up to which ``SLACK`` is enough: exp turns the absolute rounding of a score into a relative one of P."""
+
+
+def margin(results: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Lowest and highest of bound − difference (2,), over all three and all heads.
+
+    For ``_scaled_dot_product_flash_attention_for_cpu_backward(grad, q, k, v, out, lse, dropout, causal)``, all
+    (B, H, T, D). None where the identities do not hold or have no bound: dropout, grouped heads, odd dtypes.
+    """
+    gradient, query, key, value = args[:4]
+    if query.dtype not in UNIT or args[6] != 0.0 or query.shape[1] != key.shape[1] or query.numel() == 0:
+        return None
+    query_gradient, key_gradient, value_gradient = results[:3]
+    given = kwargs.get("scale")
+    scale = 1.0 / math.sqrt(query.shape[-1]) if given is None else abs(given)
+    unit: Any = SLACK * UNIT[query.dtype]
+    if query.dtype in (torch.bfloat16, torch.float16):
+        gradient, query, key, value = gradient.float(), query.float(), key.float(), value.float()
+        query_gradient, key_gradient = query_gradient.float(), key_gradient.float()
+        value_gradient = value_gradient.float()
+    # Norms of rows (B, H, T), from which those of heads (B, H, 1) follow: one reading of each operand.
+    size = _rows(gradient).norm(dim=-1, keepdim=True)
+    queries, longest_key = _rows(query), _rows(key).amax(dim=-1, keepdim=True)
+    unit = unit * (1.0 + queries.amax(dim=-1, keepdim=True) * longest_key * (scale / SCORES))
+    longest_value = _rows(value).amax(dim=-1, keepdim=True)
+    moved = size * queries.norm(dim=-1, keepdim=True) * longest_value * unit * (2.0 * scale)
+    columns = (value_gradient.sum(-2) - gradient.sum(-2)).abs_()
+    trace = (query * query_gradient).sum((-2, -1)) - (key * key_gradient).sum((-2, -1))
+    margins = (
+        size * unit * math.sqrt(query.shape[-2]) - columns,
+        moved - key_gradient.sum(-2).abs_(),
+        moved * longest_key - trace.abs_().unsqueeze(-1),
+    )
+    return torch.stack(torch.aminmax(torch.cat(margins, dim=-1)))
+
+
+def _rows(x: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return norms

@@ -1,0 +1,100 @@
+"""Operands and results of operations as the checks handle them: found in lists, compared by bits, put back.
+
+Comparison is by integer digests (``transit.digest``), never by floats: a NaN equals itself, and −0 is not 0.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flightsw.gpu.integrity import operations, transit
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Tensors among arguments or results, lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors_in(value)
+
+
+def digest_of(tensor: Tensor) -> Tensor:
+    """Digest of what a tensor shows, whatever else is in its storage."""
+    if transit.dense(tensor):
+        return transit.digest(tensor.untyped_storage())
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense() if tensor.layout is not torch.sparse_coo else tensor.coalesce().values()
+    return transit.digest(tensor.clone(memory_format=torch.contiguous_format).untyped_storage())
+
+
+def fingerprint(result: Any) -> list[Any]:
+    """What two results are compared by: digests of tensors, and everything else as it is."""
+    values = result if isinstance(result, list | tuple) else (result,)
+    return [digest_of(value) if isinstance(value, Tensor) else repr(value) for value in _flat(values)]
+
+
+def _flat(values: Any) -> Iterator[Any]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def same(first: list[Any], second: list[Any]) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
+        for one, two in zip(first, second, strict=True)
+    )
+
+
+def shares(one: Tensor, other: Tensor) -> bool:
+    if one.layout is not torch.strided or other.layout is not torch.strided:
+        return True
+    return bool(one.untyped_storage()._cdata == other.untyped_storage()._cdata)
+
+
+def stored(func: Any, args: tuple[Any, ...]) -> Tensor:
+    """What a store has left: the elements an index names, or the whole target."""
+    target: Tensor = args[0]
+    if "index_put" not in func._schema.name:
+        return target
+    stored: Tensor = torch.ops.aten.index.Tensor(target, args[1])
+    return stored
+
+
+def replaced(values: Any, copies: dict[int, Tensor]) -> Any:
+    if isinstance(values, dict):
+        return {key: replaced(value, copies) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return type(values)(replaced(value, copies) for value in values)
+    return copies.get(id(values), values)
+
+
+def put_back_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], None]:
+    """Puts the generator of a random operation back to where it stands now; nothing for others."""
+    if not operations.is_random(func):
+        return _nothing
+    generator = kwargs.get("generator")
+    if generator is None:
+        device = next((tensor.device for tensor in tensors_in(args)), torch.device("cpu"))
+        generator = (
+            torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+        )
+    state = generator.get_state()
+
+    def put_back() -> None:
+        generator.set_state(state)
+
+    return put_back
+
+
+def _nothing() -> None:
+    """Nothing to put back."""
+
+
+def version_of(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
