@@ -2,9 +2,9 @@
 
 Gradients live between the operations that ``protect`` sees and the update that verifies memory, so they are the
 training guard's business: bands of loss, norm and update around the last clean steps, replay of a step that is
-suspect, what lies at rest between two parts. Each trial is a new ``Trainer`` that has made ``PAST_STEPS`` clean steps
-under the guard, so that the bands know what is normal; one of the next steps has the fault, and the model is judged
-on windows that it does not train on.
+suspect, what lies at rest between two parts. Each trial is a new ``Trainer`` that has made ``PAST_STEPS`` clean
+steps under the guard, so that the bands know what is normal; one of the next steps has the fault, and the model is
+judged on windows that it does not train on.
 """
 
 from collections.abc import Iterator
@@ -45,9 +45,9 @@ class _Passes(ComputePath):
     @contextmanager
     def running(self, *, everything: bool = False) -> Iterator[None]:
         shot = self.shot
-        with shot.below() if shot else nullcontext(), super().running(everything=everything):
-            with shot.above() if shot else nullcontext():
-                yield
+        below, above = (shot.below(), shot.above()) if shot else (nullcontext(), nullcontext())
+        with below, super().running(everything=everything), above:
+            yield
 
 
 class Bench:
