@@ -7,6 +7,7 @@ Exit status: 0 every goal that could be judged is met · 1 one was missed · 2 i
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -76,6 +77,7 @@ def _campaign(order: Order, *, measure: bool, as_json: bool, quiet: bool) -> int
                 order.folder, testees, quick=order.scale < 1.0, say=lambda text: None if quiet else _line(text, "")
             )
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent passes it on, too; the report is short.
         ending, reason = "partial", "interrupted; the same command goes on from here"
     except NeverFired as error:
         ending, reason = "invalid", str(error)
