@@ -3,9 +3,10 @@
 #   make demo     one orbit on real work        SEED= LINK=pty|udp ORBIT= DEVICE=auto|cpu|cuda
 #   make test     checks and tests
 #   make check    ruff, mypy --strict, dependency rules
-#   make bench    measure, write out/bench/results.json and README's table    ONLY=spine|services|power
+#   make bench    measure, write out/bench/results.json and README's table    ONLY=spine|services|power|integrity
 #   make hil      run one scenario              SCENARIO=worker_kill
-#   make soak     a virtual day at 10 Hz, a fault every ten minutes, memory watched    SEED= HOURS=24
+#   make soak     a virtual day at 10 Hz with faults, and the whole integrity campaign    SEED= HOURS=24
+#   make bench-gpu    overhead and scrub of the integrity layer on a CUDA card
 #   make icd      interface document and XTCE into out/icd
 #   make clean    remove what was built and measured (not the virtual environment)
 
@@ -23,10 +24,10 @@ ONLY   ?=
 HOURS  ?= 24
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check fmt bench hil soak icd clean
+.PHONY: help setup setup-dev demo test check fmt bench bench-gpu hil soak icd clean
 
 help:
-	@sed -n '3,10s/^#   //p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '3,11s/^#   //p' $(firstword $(MAKEFILE_LIST))
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v[:2] <= (3, 13); \
@@ -66,12 +67,16 @@ test: check
 bench: setup-dev
 	@$(PY) tests/benchmarks $(if $(ONLY),--only $(ONLY))
 
+bench-gpu: setup
+	@PYTHONPATH=. $(PY) tests/benchmarks/integrity.py --gpu
+
 hil: setup
 	@test -n "$(SCENARIO)" || { echo "say which scenario: make hil SCENARIO=NAME (they are listed below)"; $(BIN)/hil list; exit 2; }
 	@$(BIN)/hil run $(SCENARIO) --seed $(SEED) --link $(LINK) --device $(DEVICE)
 
 soak: setup
 	@$(BIN)/hil endure --frame 0.1 --hours $(HOURS) --seed $(SEED)
+	@$(BIN)/hil campaign integrity --seed $(SEED)
 
 icd: setup
 	@$(PY) -m flightsw.link.icd --out out/icd

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from . import cli_calibrate, cli_governor, cli_preflight, cli_virtual, report, scenario
+from . import cli_calibrate, cli_governor, cli_integrity, cli_preflight, cli_virtual, report, scenario
 from .bench import Flight
 from .devices import DeviceError
 from .display import make_display
@@ -124,6 +124,7 @@ cli_virtual.add_to(app)
 cli_governor.add_to(app)
 cli_preflight.add_to(app)
 app.add_typer(cli_calibrate.calibrate, name="calibrate")
+app.add_typer(cli_integrity.campaign, name="campaign")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from results import Result, merge, number, render
 
-PARTS = ("spine", "services", "power")
+PARTS = ("spine", "services", "power", "integrity")
 ROOT = Path(__file__).resolve().parents[2]
 
 
