@@ -20,10 +20,12 @@ What does not divide is reported as more than one word, and left alone.
 that of no memory at all: see ``guarded_adamw``.
 
 *Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
-block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = a · ROW_WORDS + b, and one float64 product gives
-Σ_a X, Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. With few and long rows the product
-runs at the speed of the caches, and what costs time is to read the words and widen them. Shorter blocks share one
-product: of rows of ``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
+block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = (a + ROWS/2) · ROW_WORDS + b, and one float64
+product gives Σ_a X, Σ_a a X and Σ_a a² X of each column; counted from the middle row, a² is four times smaller. A
+second product, for many blocks at once, sums these over ``GROUP_COLUMNS`` neighbouring columns with weights of their
+own. All of it is exact: 2³¹ · Σ a² · GROUP_COLUMNS < 2⁵³. What is left for 64-bit integers is one number in two
+hundred, and what costs time is to read the words and widen them. Shorter blocks share one product: of rows of
+``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
 
 A digest is taken of memory that is known to be good (just written, just verified), never of live data that nobody
 has checked: that would seal the damage in. Source of the two-sum form: Fletcher's checksum; the theorem is that of
@@ -44,8 +46,10 @@ from flightsw.gpu.integrity import kernels
 BLOCK_WORDS: Final = 1 << 16
 """Words of a block: 256 KiB. The proofs above need no more than 2¹⁶."""
 ROWS: Final = 128
-"""Rows of the exact float64 product: 2³¹ · 127·128·255/6 < 2⁵³; twice as many would not do."""
+"""Rows of the exact float64 products: 2³¹ · 174,784 · 16 < 2⁵³; twice as many would not do."""
 ROW_WORDS: Final = BLOCK_WORDS // ROWS
+GROUP_COLUMNS: Final = 16
+GROUPS: Final = ROW_WORDS // GROUP_COLUMNS
 SHORT_WORDS: Final = 128
 SHORT_ROWS: Final = BLOCK_WORDS // SHORT_WORDS
 WORD_BYTES: Final = 4
@@ -110,15 +114,24 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
             kernel.digest_into(memory, sums[first : first + block_count(memory.numel())])
             first += block_count(memory.numel())
         return sums
+    rows: list[int] = []
+    blocks: list[torch.Tensor] = []
     for memory in memories:
+        size_bytes = memory.numel()
         if memory.storage_offset() % WORD_BYTES:
             memory = memory.clone()
-        whole = memory.numel() // BLOCK_BYTES
+        whole = size_bytes // BLOCK_BYTES
         if whole:
-            _whole_blocks(memory[: whole * BLOCK_BYTES], sums[first : first + whole])
-        if whole * BLOCK_BYTES < memory.numel():
-            short.append((first + whole, memory[whole * BLOCK_BYTES :]))
-        first += block_count(memory.numel())
+            whole_bytes = whole * BLOCK_BYTES
+            part = memory if whole_bytes == size_bytes else memory[:whole_bytes]
+            blocks += part.view(torch.int32).view(whole, ROWS, ROW_WORDS).unbind()
+            rows += range(first, first + whole)
+            first += whole
+        if whole * BLOCK_BYTES < size_bytes:
+            short.append((first, memory[whole * BLOCK_BYTES :]))
+            first += 1
+    for start in range(0, len(blocks), BATCH_BLOCKS):
+        _whole_blocks(blocks[start : start + BATCH_BLOCKS], rows[start : start + BATCH_BLOCKS], sums)
     while short:
         used, taken = 0, []
         while short and used + _short_rows(short[0][1]) <= SHORT_ROWS:
@@ -128,15 +141,17 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     return sums
 
 
-def _whole_blocks(memory: torch.Tensor, sums: torch.Tensor) -> None:
-    words = memory.view(torch.int32).view(len(sums), ROWS, ROW_WORDS)
-    widened, columns = _scratch(memory.device)
-    rows, _ = _weights(memory.device)
-    for start in range(0, len(sums), BATCH_BLOCKS):
-        batch = words[start : start + BATCH_BLOCKS]
-        for block, column in zip(batch.unbind(), columns.unbind(), strict=False):
-            torch.mm(rows, widened.copy_(block), out=column)
-        sums[start : start + len(batch)] = _joined(columns[: len(batch)])
+def _whole_blocks(blocks: Sequence[torch.Tensor], rows: list[int], sums: torch.Tensor) -> None:
+    """Sums of whole blocks, int32 (ROWS, ROW_WORDS) each, into the rows of ``sums`` that ``rows`` names, rising."""
+    widened, columns, targets = _scratch(sums.device)
+    along, across, _ = _weights(sums.device)
+    for block, target in zip(blocks, targets, strict=False):
+        torch.mm(along, widened.copy_(block), out=target)
+    found = _joined(torch.mm(columns[: len(blocks) * 3 * GROUPS], across))
+    if rows[-1] - rows[0] == len(rows) - 1:
+        sums[rows[0] : rows[-1] + 1] = found
+    else:
+        sums[torch.tensor(rows, device=sums.device)] = found
 
 
 def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor) -> None:
@@ -167,12 +182,15 @@ def _short_rows(memory: torch.Tensor) -> int:
     return -(-memory.numel() // (SHORT_WORDS * WORD_BYTES))
 
 
-def _joined(columns: torch.Tensor) -> torch.Tensor:
-    """Sums (blocks, 3) of column sums Σ X, Σ a X, Σ a² X: (blocks, 3, ROW_WORDS), float64, whole numbers.
+def _joined(grouped: torch.Tensor) -> torch.Tensor:
+    """Sums (blocks, 3) of Σ a^q h^r X over each group of columns: (blocks · 3 · GROUPS, 3), float64, whole numbers.
 
-    As i + 1 = a · ROW_WORDS + (b + 1), each sum is one over columns with whole weights, modulo 2⁶⁴.
+    As i + 1 = a · ROW_WORDS + h + P with a P of each group, each sum is one over them with whole weights, modulo
+    2⁶⁴.
+    Numbers with q + r > 2 are not exact, and their weight is 0.
     """
-    return (columns.to(torch.int64).unsqueeze(1) * _weights(columns.device)[1]).sum(dim=(2, 3))
+    whole = grouped.to(torch.int64).view(-1, 1, 9 * GROUPS)
+    return (whole * _weights(grouped.device)[2]).sum(dim=2)
 
 
 def compare(expected: torch.Tensor, found: torch.Tensor) -> list[Damage]:
@@ -215,30 +233,47 @@ class _Kept(threading.local):
     """Buffers of a thread, by device."""
 
     def __init__(self) -> None:
-        self.buffers: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.buffers: dict[torch.device, tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]] = {}
 
 
 _KEPT: Final = _Kept()
 
 
-def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Room for a widened block and for the column sums of a batch, kept for each thread."""
+def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Room for a widened block and for the column sums of a batch, by group and by block; kept for each thread."""
     if device not in _KEPT.buffers:
+        columns = torch.empty((BATCH_BLOCKS, 3, ROW_WORDS), dtype=torch.float64, device=device)
         _KEPT.buffers[device] = (
             torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device),
-            torch.empty((BATCH_BLOCKS, 3, ROW_WORDS), dtype=torch.float64, device=device),
+            columns.view(-1, GROUP_COLUMNS),
+            columns.unbind(),
         )
     return _KEPT.buffers[device]
 
 
 @functools.cache
-def _weights(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights 1, a, a² of rows (3, ROWS), float64, and of column sums in S1, S2, S3 (3, 3, ROW_WORDS), int64."""
-    row = torch.arange(ROWS, dtype=torch.float64, device=device)
-    place = torch.arange(1, ROW_WORDS + 1, dtype=torch.int64, device=device)
-    return torch.stack((torch.ones_like(row), row, row * row)), _placed(place, ROW_WORDS).permute(
-        1, 2, 0
-    ).contiguous()
+def _weights(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights 1, a, a² of rows (3, ROWS) and 1, h, h² of columns (GROUP_COLUMNS, 3), float64; of what they make, as
+    ``_joined`` takes it, in S1, S2, S3: (3, 9 · GROUPS), int64."""
+    row = torch.arange(-ROWS // 2, ROWS // 2, dtype=torch.float64, device=device)
+    column = torch.arange(GROUP_COLUMNS, dtype=torch.float64, device=device)
+    joining = torch.zeros((3, 3, GROUPS, 3), dtype=torch.int64, device=device)  # Sum, q, group, r.
+    place = torch.arange(GROUPS, device=device) * GROUP_COLUMNS + 1 + ROWS // 2 * ROW_WORDS
+    joining[0, 0, :, 0] = 1
+    joining[1, 0, :, 0] = place
+    joining[1, 0, :, 1] = 1
+    joining[1, 1, :, 0] = ROW_WORDS
+    joining[2, 0, :, 0] = place * place
+    joining[2, 0, :, 1] = 2 * place
+    joining[2, 0, :, 2] = 1
+    joining[2, 1, :, 0] = 2 * ROW_WORDS * place
+    joining[2, 1, :, 1] = 2 * ROW_WORDS
+    joining[2, 2, :, 0] = ROW_WORDS * ROW_WORDS
+    return (
+        torch.stack((torch.ones_like(row), row, row * row)),
+        torch.stack((torch.ones_like(column), column, column * column), dim=1),
+        joining.view(3, -1),
+    )
 
 
 @functools.lru_cache(maxsize=LAYOUTS_MAX)
