@@ -22,10 +22,10 @@ that of no memory at all: see ``guarded_adamw``.
 *Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
 block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = (a + ROWS/2) · ROW_WORDS + b, and one float64
 product gives Σ_a X, Σ_a a X and Σ_a a² X of each column; counted from the middle row, a² is four times smaller. A
-second product, for many blocks at once, sums these over ``GROUP_COLUMNS`` neighbouring columns with weights of their
-own. All of it is exact: 2³¹ · Σ a² · GROUP_COLUMNS < 2⁵³. What is left for 64-bit integers is one number in two
-hundred, and what costs time is to read the words and widen them. Shorter blocks share one product: of rows of
-``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
+second product, for many blocks at once, sums these over ``GROUP_COLUMNS`` columns with weights of their own. All of
+it is exact: 2³¹ · Σ a² · GROUP_COLUMNS < 2⁵³. What is left for 64-bit integers is one number in two hundred, and
+what costs time is to read the words and widen them. A shorter block has fewer rows. Many short ones share one
+product: of rows of ``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
 
 A digest is taken of memory that is known to be good (just written, just verified), never of live data that nobody
 has checked: that would seal the damage in. Source of the two-sum form: Fletcher's checksum; the theorem is that of
@@ -56,6 +56,10 @@ WORD_BYTES: Final = 4
 BLOCK_BYTES: Final = BLOCK_WORDS * WORD_BYTES
 BATCH_BLOCKS: Final = 16
 """Blocks whose column sums are put together at once: small beside the blocks, many beside the cost of a call."""
+FEW_MAX: Final = 8
+"""Short blocks of one call that are not worth a shared product."""
+LONG_WORDS: Final = 4096
+"""A short block of so many words is worth a product of its own, however many there are."""
 LAYOUTS_MAX: Final = 256
 """Arrangements of short blocks whose weights are kept; each is at most 50 kB."""
 
@@ -117,21 +121,25 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     rows: list[int] = []
     blocks: list[torch.Tensor] = []
     for memory in memories:
-        size_bytes = memory.numel()
         if memory.storage_offset() % WORD_BYTES:
             memory = memory.clone()
-        whole = size_bytes // BLOCK_BYTES
-        if whole:
-            whole_bytes = whole * BLOCK_BYTES
-            part = memory if whole_bytes == size_bytes else memory[:whole_bytes]
-            blocks += part.view(torch.int32).view(whole, ROWS, ROW_WORDS).unbind()
-            rows += range(first, first + whole)
-            first += whole
-        if whole * BLOCK_BYTES < size_bytes:
-            short.append((first, memory[whole * BLOCK_BYTES :]))
+        whole_bytes = memory.numel() // BLOCK_BYTES * BLOCK_BYTES
+        if whole_bytes:
+            words = memory[:whole_bytes].view(torch.int32).view(-1, BLOCK_WORDS)
+            blocks += words.unbind()
+            rows += range(first, first + len(words))
+            first += len(words)
+        if whole_bytes < memory.numel():
+            short.append((first, _in_words(memory[whole_bytes:])))
             first += 1
+    alone = LONG_WORDS if len(short) > FEW_MAX else 0
+    for row, words in short:
+        if words.numel() >= alone:
+            rows.append(row)
+            blocks.append(words)
     for start in range(0, len(blocks), BATCH_BLOCKS):
-        _whole_blocks(blocks[start : start + BATCH_BLOCKS], rows[start : start + BATCH_BLOCKS], sums)
+        _by_columns(blocks[start : start + BATCH_BLOCKS], rows[start : start + BATCH_BLOCKS], sums)
+    short = [(row, words) for row, words in short if words.numel() < alone]
     while short:
         used, taken = 0, []
         while short and used + _short_rows(short[0][1]) <= SHORT_ROWS:
@@ -141,33 +149,44 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     return sums
 
 
-def _whole_blocks(blocks: Sequence[torch.Tensor], rows: list[int], sums: torch.Tensor) -> None:
-    """Sums of whole blocks, int32 (ROWS, ROW_WORDS) each, into the rows of ``sums`` that ``rows`` names, rising."""
+def _in_words(memory: torch.Tensor) -> torch.Tensor:
+    if left := memory.numel() % WORD_BYTES:
+        memory = nn.functional.pad(memory, (0, WORD_BYTES - left))
+    return memory.view(torch.int32)
+
+
+def _by_columns(blocks: Sequence[torch.Tensor], rows: list[int], sums: torch.Tensor) -> None:
+    """Sums of blocks, int32 (words,) each, into the rows of ``sums`` that ``rows`` names."""
     widened, columns, targets = _scratch(sums.device)
     along, across, _ = _weights(sums.device)
+    flat = widened.view(-1)
     for block, target in zip(blocks, targets, strict=False):
-        torch.mm(along, widened.copy_(block), out=target)
+        words = len(block)
+        flat[:words].copy_(block)
+        if words == BLOCK_WORDS:
+            torch.mm(along, widened, out=target)
+            continue
+        height = -(-words // ROW_WORDS)
+        flat[words : height * ROW_WORDS].zero_()
+        torch.mm(along[:, :height], widened[:height], out=target)
     found = _joined(torch.mm(columns[: len(blocks) * 3 * GROUPS], across))
-    if rows[-1] - rows[0] == len(rows) - 1:
-        sums[rows[0] : rows[-1] + 1] = found
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        sums[rows[0] : rows[0] + len(rows)] = found
     else:
         sums[torch.tensor(rows, device=sums.device)] = found
 
 
 def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor) -> None:
-    """Sums of blocks that are shorter than one, together not more than one: (row of ``sums``, memory) each."""
+    """Sums of short blocks, together not more than one: (row of ``sums``, words int32) each."""
     filling = torch.zeros(SHORT_WORDS, dtype=torch.int32, device=sums.device)
     pieces = []
-    for _, memory in parts:
-        if left := memory.numel() % WORD_BYTES:
-            memory = nn.functional.pad(memory, (0, WORD_BYTES - left))
-        words = memory.view(torch.int32)
+    for _, words in parts:
         pieces.append(words)
         if left := words.numel() % SHORT_WORDS:
             pieces.append(filling[left:])
     words = torch.cat(pieces)
     flat = _scratch(sums.device)[0].view(-1)[: words.numel()].copy_(words)
-    counts = tuple(_short_rows(memory) for _, memory in parts)
+    counts = tuple(_short_rows(words) for _, words in parts)
     weights, joining, owner = _short_weights(counts, sums.device)
     rows = torch.mm(flat.view(-1, SHORT_WORDS), weights).to(torch.int64)
     joined = (rows.unsqueeze(1) * joining).sum(dim=2)
@@ -178,8 +197,8 @@ def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor)
         sums[torch.tensor([row for row, _ in parts], device=sums.device)] = found
 
 
-def _short_rows(memory: torch.Tensor) -> int:
-    return -(-memory.numel() // (SHORT_WORDS * WORD_BYTES))
+def _short_rows(words: torch.Tensor) -> int:
+    return -(-words.numel() // SHORT_WORDS)
 
 
 def _joined(grouped: torch.Tensor) -> torch.Tensor:
