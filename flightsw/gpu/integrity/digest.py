@@ -157,16 +157,16 @@ def _in_words(memory: torch.Tensor) -> torch.Tensor:
 
 def _by_columns(blocks: Sequence[torch.Tensor], rows: list[int], sums: torch.Tensor) -> None:
     """Sums of blocks, int32 (words,) each, into the rows of ``sums`` that ``rows`` names."""
-    widened, columns, targets = _scratch(sums.device)
+    widened, flat, columns, targets = _scratch(sums.device)
     along, across, _ = _weights(sums.device)
-    flat = widened.view(-1)
     for block, target in zip(blocks, targets, strict=False):
-        words = len(block)
-        flat[:words].copy_(block)
+        words = block.numel()
         if words == BLOCK_WORDS:
+            flat.copy_(block)
             torch.mm(along, widened, out=target)
             continue
         height = -(-words // ROW_WORDS)
+        flat[:words].copy_(block)
         flat[words : height * ROW_WORDS].zero_()
         torch.mm(along[:, :height], widened[:height], out=target)
     found = _joined(torch.mm(columns[: len(blocks) * 3 * GROUPS], across))
@@ -185,7 +185,7 @@ def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor)
         if left := words.numel() % SHORT_WORDS:
             pieces.append(filling[left:])
     words = torch.cat(pieces)
-    flat = _scratch(sums.device)[0].view(-1)[: words.numel()].copy_(words)
+    flat = _scratch(sums.device)[1][: words.numel()].copy_(words)
     counts = tuple(_short_rows(words) for _, words in parts)
     weights, joining, owner = _short_weights(counts, sums.device)
     rows = torch.mm(flat.view(-1, SHORT_WORDS), weights).to(torch.int64)
@@ -248,22 +248,27 @@ def repair(memory: torch.Tensor, damage: Damage) -> None:
     place.copy_(torch.tensor(list(raw[: len(held)]), dtype=torch.uint8))
 
 
+_Buffers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]
+
+
 class _Kept(threading.local):
     """Buffers of a thread, by device."""
 
     def __init__(self) -> None:
-        self.buffers: dict[torch.device, tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]] = {}
+        self.buffers: dict[torch.device, _Buffers] = {}
 
 
 _KEPT: Final = _Kept()
 
 
-def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]:
-    """Room for a widened block and for the column sums of a batch, by group and by block; kept for each thread."""
+def _scratch(device: torch.device) -> _Buffers:
+    """Room for a widened block, as a matrix and flat, and for the column sums of a batch, by group and by block."""
     if device not in _KEPT.buffers:
         columns = torch.empty((BATCH_BLOCKS, 3, ROW_WORDS), dtype=torch.float64, device=device)
+        widened = torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device)
         _KEPT.buffers[device] = (
-            torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device),
+            widened,
+            widened.view(-1),
             columns.view(-1, GROUP_COLUMNS),
             columns.unbind(),
         )
