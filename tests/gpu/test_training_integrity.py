@@ -212,12 +212,11 @@ AT_REST = (
 )
 
 
-@pytest.mark.parametrize(
-    ("parts", "damage", "found"), [row[1:] for row in AT_REST], ids=[row[0] for row in AT_REST]
-)
-def test_damage_at_rest(spec, parts, damage, found):
+@pytest.mark.parametrize(("name", "parts", "damage", "found"), AT_REST, ids=[row[0] for row in AT_REST])
+def test_damage_at_rest(spec, name, parts, damage, found):
     straight = twin(spec)
-    run = Run(spec).until(2, parts)
+    # Only weights are seen by the compute path's guard, too; the rest is quicker without it.
+    run = Run(spec, blind="weight" not in name).until(2, parts)
     damage(run)
     assert run.finish() == straight
     assert found <= run.outcomes(), run.found

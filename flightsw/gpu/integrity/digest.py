@@ -20,9 +20,11 @@ What does not divide is reported as more than one word, and left alone.
 that of no memory at all: see ``guarded_adamw``.
 
 *Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
-block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = a · ROW_WORDS + b, and one float64 product gives
-Σ_a X, Σ_a a X and Σ_a a² X of each column, which is exact: 2³¹ · Σ a² < 2⁵³. With few and long rows the product
-runs at the speed of the caches, and what costs time is to read the words and widen them. Shorter blocks share one
+block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = (a + ROWS/2) · ROW_WORDS + b, and one float64
+product gives Σ_a X, Σ_a a X and Σ_a a² X of each column; counted from the middle row, a² is four times smaller. A
+second product, for many blocks at once, sums these over ``GROUP_COLUMNS`` columns with weights of their own. All of
+it is exact: 2³¹ · Σ a² · GROUP_COLUMNS < 2⁵³. What is left for 64-bit integers is one number in two hundred, and
+what costs time is to read the words and widen them. A shorter block has fewer rows. Many short ones share one
 product: of rows of ``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
 
 A digest is taken of memory that is known to be good (just written, just verified), never of live data that nobody
@@ -44,14 +46,20 @@ from flightsw.gpu.integrity import kernels
 BLOCK_WORDS: Final = 1 << 16
 """Words of a block: 256 KiB. The proofs above need no more than 2¹⁶."""
 ROWS: Final = 128
-"""Rows of the exact float64 product: 2³¹ · 127·128·255/6 < 2⁵³; twice as many would not do."""
+"""Rows of the exact float64 products: 2³¹ · 174,784 · 16 < 2⁵³; twice as many would not do."""
 ROW_WORDS: Final = BLOCK_WORDS // ROWS
+GROUP_COLUMNS: Final = 16
+GROUPS: Final = ROW_WORDS // GROUP_COLUMNS
 SHORT_WORDS: Final = 128
 SHORT_ROWS: Final = BLOCK_WORDS // SHORT_WORDS
 WORD_BYTES: Final = 4
 BLOCK_BYTES: Final = BLOCK_WORDS * WORD_BYTES
 BATCH_BLOCKS: Final = 16
 """Blocks whose column sums are put together at once: small beside the blocks, many beside the cost of a call."""
+FEW_MAX: Final = 8
+"""Short blocks of one call that are not worth a shared product."""
+LONG_WORDS: Final = 4096
+"""A short block of so many words is worth a product of its own, however many there are."""
 LAYOUTS_MAX: Final = 256
 """Arrangements of short blocks whose weights are kept; each is at most 50 kB."""
 
@@ -110,15 +118,28 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
             kernel.digest_into(memory, sums[first : first + block_count(memory.numel())])
             first += block_count(memory.numel())
         return sums
+    rows: list[int] = []
+    blocks: list[torch.Tensor] = []
     for memory in memories:
         if memory.storage_offset() % WORD_BYTES:
             memory = memory.clone()
-        whole = memory.numel() // BLOCK_BYTES
-        if whole:
-            _whole_blocks(memory[: whole * BLOCK_BYTES], sums[first : first + whole])
-        if whole * BLOCK_BYTES < memory.numel():
-            short.append((first + whole, memory[whole * BLOCK_BYTES :]))
-        first += block_count(memory.numel())
+        whole_bytes = memory.numel() // BLOCK_BYTES * BLOCK_BYTES
+        if whole_bytes:
+            words = memory[:whole_bytes].view(torch.int32).view(-1, BLOCK_WORDS)
+            blocks += words.unbind()
+            rows += range(first, first + len(words))
+            first += len(words)
+        if whole_bytes < memory.numel():
+            short.append((first, _in_words(memory[whole_bytes:])))
+            first += 1
+    alone = LONG_WORDS if len(short) > FEW_MAX else 0
+    for row, words in short:
+        if words.numel() >= alone:
+            rows.append(row)
+            blocks.append(words)
+    for start in range(0, len(blocks), BATCH_BLOCKS):
+        _by_columns(blocks[start : start + BATCH_BLOCKS], rows[start : start + BATCH_BLOCKS], sums)
+    short = [(row, words) for row, words in short if words.numel() < alone]
     while short:
         used, taken = 0, []
         while short and used + _short_rows(short[0][1]) <= SHORT_ROWS:
@@ -128,31 +149,44 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     return sums
 
 
-def _whole_blocks(memory: torch.Tensor, sums: torch.Tensor) -> None:
-    words = memory.view(torch.int32).view(len(sums), ROWS, ROW_WORDS)
-    widened, columns = _scratch(memory.device)
-    rows, _ = _weights(memory.device)
-    for start in range(0, len(sums), BATCH_BLOCKS):
-        batch = words[start : start + BATCH_BLOCKS]
-        for block, column in zip(batch.unbind(), columns.unbind(), strict=False):
-            torch.mm(rows, widened.copy_(block), out=column)
-        sums[start : start + len(batch)] = _joined(columns[: len(batch)])
+def _in_words(memory: torch.Tensor) -> torch.Tensor:
+    if left := memory.numel() % WORD_BYTES:
+        memory = nn.functional.pad(memory, (0, WORD_BYTES - left))
+    return memory.view(torch.int32)
+
+
+def _by_columns(blocks: Sequence[torch.Tensor], rows: list[int], sums: torch.Tensor) -> None:
+    """Sums of blocks, int32 (words,) each, into the rows of ``sums`` that ``rows`` names."""
+    widened, flat, columns, targets = _scratch(sums.device)
+    along, across, _ = _weights(sums.device)
+    for block, target in zip(blocks, targets, strict=False):
+        words = block.numel()
+        if words == BLOCK_WORDS:
+            flat.copy_(block)
+            torch.mm(along, widened, out=target)
+            continue
+        height = -(-words // ROW_WORDS)
+        flat[:words].copy_(block)
+        flat[words : height * ROW_WORDS].zero_()
+        torch.mm(along[:, :height], widened[:height], out=target)
+    found = _joined(torch.mm(columns[: len(blocks) * 3 * GROUPS], across))
+    if rows == list(range(rows[0], rows[0] + len(rows))):
+        sums[rows[0] : rows[0] + len(rows)] = found
+    else:
+        sums[torch.tensor(rows, device=sums.device)] = found
 
 
 def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor) -> None:
-    """Sums of blocks that are shorter than one, together not more than one: (row of ``sums``, memory) each."""
+    """Sums of short blocks, together not more than one: (row of ``sums``, words int32) each."""
     filling = torch.zeros(SHORT_WORDS, dtype=torch.int32, device=sums.device)
     pieces = []
-    for _, memory in parts:
-        if left := memory.numel() % WORD_BYTES:
-            memory = nn.functional.pad(memory, (0, WORD_BYTES - left))
-        words = memory.view(torch.int32)
+    for _, words in parts:
         pieces.append(words)
         if left := words.numel() % SHORT_WORDS:
             pieces.append(filling[left:])
     words = torch.cat(pieces)
-    flat = _scratch(sums.device)[0].view(-1)[: words.numel()].copy_(words)
-    counts = tuple(_short_rows(memory) for _, memory in parts)
+    flat = _scratch(sums.device)[1][: words.numel()].copy_(words)
+    counts = tuple(_short_rows(words) for _, words in parts)
     weights, joining, owner = _short_weights(counts, sums.device)
     rows = torch.mm(flat.view(-1, SHORT_WORDS), weights).to(torch.int64)
     joined = (rows.unsqueeze(1) * joining).sum(dim=2)
@@ -163,16 +197,19 @@ def _short_blocks(parts: Sequence[tuple[int, torch.Tensor]], sums: torch.Tensor)
         sums[torch.tensor([row for row, _ in parts], device=sums.device)] = found
 
 
-def _short_rows(memory: torch.Tensor) -> int:
-    return -(-memory.numel() // (SHORT_WORDS * WORD_BYTES))
+def _short_rows(words: torch.Tensor) -> int:
+    return -(-words.numel() // SHORT_WORDS)
 
 
-def _joined(columns: torch.Tensor) -> torch.Tensor:
-    """Sums (blocks, 3) of column sums Σ X, Σ a X, Σ a² X: (blocks, 3, ROW_WORDS), float64, whole numbers.
+def _joined(grouped: torch.Tensor) -> torch.Tensor:
+    """Sums (blocks, 3) of Σ a^q h^r X over each group of columns: (blocks · 3 · GROUPS, 3), float64, whole numbers.
 
-    As i + 1 = a · ROW_WORDS + (b + 1), each sum is one over columns with whole weights, modulo 2⁶⁴.
+    As i + 1 = a · ROW_WORDS + h + P with a P of each group, each sum is one over them with whole weights, modulo
+    2⁶⁴.
+    Numbers with q + r > 2 are not exact, and their weight is 0.
     """
-    return (columns.to(torch.int64).unsqueeze(1) * _weights(columns.device)[1]).sum(dim=(2, 3))
+    whole = grouped.to(torch.int64).view(-1, 1, 9 * GROUPS)
+    return (whole * _weights(grouped.device)[2]).sum(dim=2)
 
 
 def compare(expected: torch.Tensor, found: torch.Tensor) -> list[Damage]:
@@ -211,34 +248,56 @@ def repair(memory: torch.Tensor, damage: Damage) -> None:
     place.copy_(torch.tensor(list(raw[: len(held)]), dtype=torch.uint8))
 
 
+_Buffers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]
+
+
 class _Kept(threading.local):
     """Buffers of a thread, by device."""
 
     def __init__(self) -> None:
-        self.buffers: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.buffers: dict[torch.device, _Buffers] = {}
 
 
 _KEPT: Final = _Kept()
 
 
-def _scratch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Room for a widened block and for the column sums of a batch, kept for each thread."""
+def _scratch(device: torch.device) -> _Buffers:
+    """Room for a widened block, as a matrix and flat, and for the column sums of a batch, by group and by block."""
     if device not in _KEPT.buffers:
+        columns = torch.empty((BATCH_BLOCKS, 3, ROW_WORDS), dtype=torch.float64, device=device)
+        widened = torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device)
         _KEPT.buffers[device] = (
-            torch.empty((ROWS, ROW_WORDS), dtype=torch.float64, device=device),
-            torch.empty((BATCH_BLOCKS, 3, ROW_WORDS), dtype=torch.float64, device=device),
+            widened,
+            widened.view(-1),
+            columns.view(-1, GROUP_COLUMNS),
+            columns.unbind(),
         )
     return _KEPT.buffers[device]
 
 
 @functools.cache
-def _weights(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weights 1, a, a² of rows (3, ROWS), float64, and of column sums in S1, S2, S3 (3, 3, ROW_WORDS), int64."""
-    row = torch.arange(ROWS, dtype=torch.float64, device=device)
-    place = torch.arange(1, ROW_WORDS + 1, dtype=torch.int64, device=device)
-    return torch.stack((torch.ones_like(row), row, row * row)), _placed(place, ROW_WORDS).permute(
-        1, 2, 0
-    ).contiguous()
+def _weights(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weights 1, a, a² of rows (3, ROWS) and 1, h, h² of columns (GROUP_COLUMNS, 3), float64; of what they make, as
+    ``_joined`` takes it, in S1, S2, S3: (3, 9 · GROUPS), int64."""
+    row = torch.arange(-ROWS // 2, ROWS // 2, dtype=torch.float64, device=device)
+    column = torch.arange(GROUP_COLUMNS, dtype=torch.float64, device=device)
+    joining = torch.zeros((3, 3, GROUPS, 3), dtype=torch.int64, device=device)  # Sum, q, group, r.
+    place = torch.arange(GROUPS, device=device) * GROUP_COLUMNS + 1 + ROWS // 2 * ROW_WORDS
+    joining[0, 0, :, 0] = 1
+    joining[1, 0, :, 0] = place
+    joining[1, 0, :, 1] = 1
+    joining[1, 1, :, 0] = ROW_WORDS
+    joining[2, 0, :, 0] = place * place
+    joining[2, 0, :, 1] = 2 * place
+    joining[2, 0, :, 2] = 1
+    joining[2, 1, :, 0] = 2 * ROW_WORDS * place
+    joining[2, 1, :, 1] = 2 * ROW_WORDS
+    joining[2, 2, :, 0] = ROW_WORDS * ROW_WORDS
+    return (
+        torch.stack((torch.ones_like(row), row, row * row)),
+        torch.stack((torch.ones_like(column), column, column * column), dim=1),
+        joining.view(3, -1),
+    )
 
 
 @functools.lru_cache(maxsize=LAYOUTS_MAX)

@@ -2,6 +2,13 @@
 
 A *pass* is one forward pass, with its backward pass in training. ``…_every`` counts passes or steps: 1 is every one
 of them, 0 none. Which passes are looked at is a matter of count, not of chance, so a run can be repeated.
+
+*State is not sampled in the training job*: it verifies all of it before every update, at every level but OFF. An
+update changes every word, and AdamW is not linear, so a digest cannot be carried over a step: the new one is taken
+from the new values. Taken after a step whose start nobody verified, it would seal damage in, the next verification
+would pass, and no later checkpoint could be vouched for. Verified every n-th step, only what was hit in that one
+step would be seen, and blocks that were left out would stay unknown until the job is restored. So ``state_every``
+is for the loops of users under ``protect``, which write no checkpoints of ours; what it leaves out is not seen.
 """
 
 from typing import Final
@@ -21,7 +28,8 @@ class Vigilance(msgspec.Struct, frozen=True, kw_only=True):
     transit_every: int = 0
     """Passes whose results are digested by the producer and verified by the consumer."""
     state_every: int = 0
-    """Optimiser steps before which the whole training state is verified; it is so before every checkpoint, too."""
+    """Optimiser steps of a user's own loop before which all of the state is verified. The training job does so
+    before every step and every checkpoint."""
     scrub_share: float = 0.0
     """Share of busy time that goes into scrubbing resident state, 0 to 1."""
     replay_every: int = 0

@@ -4,7 +4,8 @@ Random states, counters, the batch whose parts are being worked on, and gradient
 for the update: none of them is resident state (they change with every part), none of them is seen by a check of
 the arithmetic, and each of them goes into the weights. So each is remembered when work leaves it and looked at
 when work comes back: generators and counters against copies, the batch against the second copy of the corpus,
-gradients against their digest, taken at the end of the backward pass that made them.
+gradients against their digest, taken at the end of the backward pass that made them. Nobody repairs from that one:
+on a processor it is xxh3-128, which reads at twice the speed of the three sums.
 
 A change here has no second source that can be trusted, except at a step's boundary: the step is run again from
 there.
@@ -92,4 +93,10 @@ class AtRest:
 
     def _gradient_sums(self) -> Tensor:
         self._trainer.optimiser.gather()
-        return digest_all([row.view(torch.uint8) for row in self._trainer.optimiser.gradients()])
+        rows = self._trainer.optimiser.gradients()
+        if self._trainer.device.type != "cpu":
+            return digest_all([row.view(torch.uint8) for row in rows])
+        digest = xxhash.xxh3_128()
+        for row in rows:
+            digest.update(row.numpy().data)
+        return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

@@ -100,6 +100,9 @@ class Trainer:
         So it is, too, when the loss is not finite: the rest of such a step is not worth its time.
         """
         parts, rows = self.parts, self.rows
+        if self.untouched:
+            # Here and not at the last boundary: what changed in that memory since then is of no account.
+            self.optimiser.zero_gradients()
         if not self._pieces:
             part = self._accumulated % self.split
             if part == 0 or self.at_hand is None:
@@ -233,7 +236,6 @@ class Trainer:
         return float(loss.item()) * share  # Waits for the device.
 
     def _discard(self) -> None:
-        self.optimiser.zero_gradients()
         self.at_hand = None
         self._pieces = []
         self._accumulated = 0
