@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flightsw.gpu.integrity import attention, checksum, operations, transit
+from flightsw.gpu.integrity import checksum, operations, owed, transit
 from flightsw.gpu.integrity.finding import Detector, Finding, Outcome, Report
 from flightsw.gpu.integrity.operations import Cover
 from flightsw.gpu.integrity.products import Product, product_of, wide
@@ -108,6 +108,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._transit = transit.Transit()
         self._margins: list[tuple[Tensor, str]] = []
         self._flags: list[tuple[Tensor, Detector, str]] = []
+        self._owed: dict[owed.Key, owed.Owed] = {}
 
     # A pass.
 
@@ -115,13 +116,15 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A pass begins: what to look at in it."""
         self.look = look
         self._transit.clear()
+        self._owed.clear()
         self._reported = 0
         self._waiting = self._deferred and not self._immediate_next
 
     def finish(self) -> None:
         """The pass has ended: last look at what still lives. Verdicts may still be on the device."""
-        if self.look.transit:
-            with torch.no_grad():
+        with torch.no_grad():
+            self._pay()
+            if self.look.transit:
                 for expected, found in self._transit.remaining():
                     self._agree(expected, found, "the end of the pass")
         self._transit.clear()
@@ -186,6 +189,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         handlers = {
             Cover.CHECKSUM: self._product,
             Cover.IDENTITY: self._identity,
+            Cover.LATER: self._later,
             Cover.REPEAT: self._repeat,
             Cover.RANDOM: self._repeat,
             Cover.CHANGE: self._change,
@@ -208,10 +212,17 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _unrepeated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._verify(func, args, kwargs)
+        if func._schema.is_mutable:
+            self._about_to_write(tensors_in(args))
         return self._watch(func(*args, **kwargs))
+
+    def _about_to_write(self, targets: Iterable[Tensor]) -> None:
+        if self._owed:
+            self._pay(frozenset(one.untyped_storage()._cdata for one in targets if one.layout is torch.strided))
 
     def _state(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._verify(func, args, kwargs)
+        self._about_to_write(tensors_in(args))
         result = func(*args, **kwargs)
         for tensor in tensors_in(args):
             self._transit.forget(tensor)
@@ -237,25 +248,69 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result, first = self._majority(func, (result, first), (again, second), args, kwargs)
         return self._watch(result, first)
 
+    def _later(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A forward operation whose backward one will be checked by identities that hold only if this is sound."""
+        if not self.look.repeat or not owed.may_owe(func, args, kwargs):
+            return self._repeat(func, args, kwargs)
+        self._verify(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self._owed[owed.key_of_forward(func, args, result)] = owed.Owed(func, args, kwargs, result)
+        return self._watch(result)
+
+    def _pay(self, storages: frozenset[int] | None = None) -> None:
+        """Do again what is still owed; of ``storages`` only, when somebody is about to write there."""
+        for key, one in list(self._owed.items()):
+            held = {tensor.untyped_storage()._cdata for tensor in tensors_in((one.args, one.result))}
+            if storages is None or not storages.isdisjoint(held):
+                del self._owed[key]
+                self._redo(one)
+
+    def _redo(self, one: owed.Owed) -> bool:
+        """Whether a forward operation whose result is out gives that again; if not, the pass is tainted."""
+        first, second = fingerprint(one.result), fingerprint(one.func(*one.args, **one.kwargs))
+        self.tally.checks += 1
+        if self._waiting:
+            self._flag("repeat", one.func, first, second)
+        elif not same(first, second):
+            self._taint("repeat", str(one.func), "done again, a result that is in use differs")
+            return False
+        return True
+
     def _identity(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation whose results obey identities; where these do not hold, it is repeated."""
         if not self.look.repeat:
             return self._unrepeated(func, args, kwargs)
         self._verify(func, args, kwargs)
         result = func(*args, **kwargs)
-        low_high = attention.margin(result, args, kwargs)
+        forward = self._owed.pop(owed.key_of_backward(func, args), None)
+        low_high = owed.margin(func, forward, result, args, kwargs, careful=self._waiting)
         self.tally.checks += 1
         if low_high is not None and self._waiting:
             self._margins.append((low_high, str(func)))
-        elif low_high is None or not checksum.sound(*low_high.tolist()):
+        elif low_high is None or not self._holds(low_high, func, forward, result, args, kwargs):
             first, second = fingerprint(result), fingerprint(again := func(*args, **kwargs))
+            sound = forward is None or self._redo(forward)
             if self._waiting:
                 self._flag("repeat", func, first, second)
             elif not same(first, second):
                 result, _ = self._majority(func, (result, first), (again, second), args, kwargs)
             else:
-                self.tally.doubts += low_high is not None
+                self.tally.doubts += low_high is not None and sound
         return self._watch(result)
+
+    def _holds(
+        self,
+        low_high: Tensor,
+        func: Any,
+        forward: owed.Owed | None,
+        result: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> bool:
+        if checksum.sound(*low_high.tolist()):
+            return True
+        again = None if forward is None else owed.margin(func, forward, result, args, kwargs, careful=True)
+        return again is not None and checksum.sound(*again.tolist())
 
     def _majority(
         self,
@@ -284,6 +339,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args[index] if index < len(args) else kwargs.get(name) for index, name in operations.written(func)
         ]
         flat = list(tensors_in(targets))
+        self._about_to_write(flat)
         if self.look.repeat and flat:
             copies = {id(tensor): tensor.clone() for tensor in flat}
             put_back = put_back_of(func, args, kwargs)
@@ -310,6 +366,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if accumulates or kwargs.get("accumulate") or any(shares(source, target) for source in sources):
             return self._change(func, args, kwargs)
         self._verify(func, args[1:], kwargs)
+        self._about_to_write([target])
         result = func(*args, **kwargs)
         if self.look.repeat:
             first = [digest_of(stored(func, args))]
