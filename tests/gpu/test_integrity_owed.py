@@ -1,4 +1,4 @@
-"""Forward operations whose check is owed to their backward operation: sound ones pass, struck ones taint the pass."""
+"""Forward operations whose check is owed to their backward one: sound ones pass, struck ones taint the pass."""
 
 import math
 from collections.abc import Callable
@@ -133,9 +133,9 @@ def test_without_a_backward_pass_the_debt_is_paid_at_the_end(name: str, deferred
     def work() -> Any:
         return F.gelu(x, approximate="tanh") if name == "gelu" else F.scaled_dot_product_attention(x, x, x)
 
-    _, findings, settled, mode = looked_at(work, deferred=deferred)
+    _, findings, settled, _ = looked_at(work, deferred=deferred)
     assert (findings, settled) == ([], True)
-    _, findings, settled, mode = looked_at(work, Struck(name, flip(10, 7)), deferred=deferred)
+    _, findings, settled, _ = looked_at(work, Struck(name, flip(10, 7)), deferred=deferred)
     assert (settled, [(found.detector, found.outcome) for found in findings]) == (False, [("repeat", "contained")])
 
 

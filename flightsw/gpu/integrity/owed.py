@@ -11,11 +11,12 @@ but still before the pass is settled; its results are out by then, so it taints 
     gelu'(x)  =  r + 2 y (1 − r) u'(x),        u'(x) = √(2/π) (1 + 3·0.044715 x²)
 
 whatever way y was computed. The backward result b has to be g · gelu'(x). It computes its own tanh from x and never
-reads y: an error of either side shows. No function has to be evaluated, only five multiplications and a division.
+reads y: an error of either side shows. No function is evaluated, only five multiplications and a division.
 
-*Bound*: per row ‖b − g gelu'(x)‖ ≤ λ u ‖g‖. The largest difference of a sound element is 44 u, near |x| = 4.6, where
-1 − r is a difference of nearly equal numbers; λ = ``GELU_SLACK``. A change of y by a relative δ moves gelu' by about δ,
-but near |x| = 0.9, where gelu' as a function of r is flat, only by about δ²: there it is seen from 1 % on.
+*Bound*: per row ‖b − g gelu'(x)‖ ≤ λ u ‖g‖. The largest difference of a sound element is 44 u, near |x| = 4.6,
+where 1 − r is a difference of nearly equal numbers; λ = ``GELU_SLACK``. A change of y by a relative δ moves gelu' by
+about δ, but near |x| = 0.9, where gelu' as a function of r is flat, only by about δ²: there it is seen from some
+percent on. Not seen: what changes an element whose gradient is nothing beside the others of its row.
 """
 
 import math
@@ -52,7 +53,8 @@ Key = tuple[int, int, torch.Size]
 def may_owe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a backward operation is to come that has identities for it. Not under activation checkpointing or
     offloading: there its operands are not kept for the backward pass, and must not be kept here."""
-    if not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:  # type: ignore[attr-defined]
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    if hooks is not None or not torch.is_grad_enabled():
         return False
     if func._schema.name == _ATTENTION:
         query, key, value = args[:3]
@@ -107,7 +109,10 @@ def _gelu_margin(y: Tensor, x: Tensor, gradient: Tensor, result: Tensor, *, care
     root = torch.tensor(ROOT, dtype=x.dtype, device=x.device)
     made = torch.empty((3, min(rows, len(x)), columns), dtype=x.dtype, device=x.device)
     differences, sizes = [], []
-    for y_, x_, gradient_, result_ in zip(*(one.split(rows) for one in (y, x, gradient, result)), strict=True):
+    for y_, x_, gradient_, result_ in zip(
+        *(torch.split(one, rows) for one in (y, x, gradient, result)),
+        strict=True,  # type: ignore[no-untyped-call]
+    ):
         ratio, left, slope = made[:, : len(x_)].unbind()
         torch.div(y_, x_, out=ratio)
         if careful:
