@@ -48,7 +48,7 @@ def gelu_backward(x: torch.Tensor, damage: Damage | None = None, *, back: bool =
         result,
         (gradient, x),
         {"approximate": "tanh"},
-        careful=True,
+        waiting=False,
     )
     assert found is not None
     return found

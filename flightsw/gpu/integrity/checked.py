@@ -252,7 +252,9 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A forward operation whose backward one will be checked by identities that hold only if this is sound."""
         if not self.look.repeat or not owed.may_owe(func, args, kwargs):
             return self._repeat(func, args, kwargs)
-        self._verify(func, args, kwargs)
+        if self.look.transit:
+            self._transit.tick()
+            self._transit.postpone(args[: 3 if len(args) > 2 else 1])
         result = func(*args, **kwargs)
         self._owed[owed.key_of_forward(func, args, result)] = owed.Owed(func, args, kwargs, result)
         return self._watch(result)
@@ -283,11 +285,11 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._verify(func, args, kwargs)
         result = func(*args, **kwargs)
         forward = self._owed.pop(owed.key_of_backward(func, args), None)
-        low_high = owed.margin(func, forward, result, args, kwargs, careful=self._waiting)
+        low_high = owed.margin(func, forward, result, args, kwargs, waiting=self._waiting)
         self.tally.checks += 1
         if low_high is not None and self._waiting:
             self._margins.append((low_high, str(func)))
-        elif low_high is None or not self._holds(low_high, func, forward, result, args, kwargs):
+        elif low_high is None or not checksum.sound(*low_high.tolist()):
             first, second = fingerprint(result), fingerprint(again := func(*args, **kwargs))
             sound = forward is None or self._redo(forward)
             if self._waiting:
@@ -297,20 +299,6 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             else:
                 self.tally.doubts += low_high is not None and sound
         return self._watch(result)
-
-    def _holds(
-        self,
-        low_high: Tensor,
-        func: Any,
-        forward: owed.Owed | None,
-        result: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> bool:
-        if checksum.sound(*low_high.tolist()):
-            return True
-        again = None if forward is None else owed.margin(func, forward, result, args, kwargs, careful=True)
-        return again is not None and checksum.sound(*again.tolist())
 
     def _majority(
         self,
@@ -484,8 +472,10 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.look.transit or not len(self._transit):
             return
         self._transit.tick()
+        later = owed.saved(func, args) if owed.kept_for_backward() else ()
+        self._transit.postpone(later)
         for tensor in tensors_in((args, tuple(kwargs.values())) if kwargs else args):
-            if tensor.layout is torch.strided:
+            if tensor.layout is torch.strided and not any(tensor is one for one in later):
                 held = self._transit.expected(tensor)
                 if held is not None and not self._agree(*held, str(func)):
                     self._transit.produced(tensor, held[1])

@@ -50,11 +50,30 @@ class Owed(msgspec.Struct, frozen=True):
 Key = tuple[int, int, torch.Size]
 
 
+def kept_for_backward() -> bool:
+    """Whether autograd keeps operands for a backward pass, as they are."""
+    hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
+    return torch.is_grad_enabled() and hooks is None
+
+
+def saved(func: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Operands of a forward operation that its backward one reads again."""
+    match func._schema.name:
+        case "aten::mm" | "aten::bmm":
+            x, w = args[:2]
+        case "aten::addmm" | "aten::baddbmm":
+            x, w = args[1:3]
+        case "aten::native_layer_norm":
+            return (args[0],) if args[0].requires_grad else ()
+        case _:
+            return ()
+    return (*((x,) if w.requires_grad else ()), *((w,) if x.requires_grad else ()))
+
+
 def may_owe(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether a backward operation is to come that has identities for it. Not under activation checkpointing or
     offloading: there its operands are not kept for the backward pass, and must not be kept here."""
-    hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    if hooks is not None or not torch.is_grad_enabled():
+    if not kept_for_backward():
         return False
     if func._schema.name == _ATTENTION:
         query, key, value = args[:3]
@@ -89,39 +108,44 @@ def _key(tensor: Tensor) -> Key:
 
 
 def margin(
-    func: Any, owed: Owed | None, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, careful: bool
+    func: Any, owed: Owed | None, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, waiting: bool
 ) -> Tensor | None:
     """Lowest and highest of bound − difference (2,) of a backward operation; None when it has no identities here.
 
-    Elements x = 0, of which there is hardly ever one, are an alarm unless it is ``careful``."""
+    ``waiting``: no verdict may be read on the way."""
     if func._schema.name.startswith(_ATTENTION):
         return attention.margin(result, args, kwargs)
     gradient, x = args[:2]
     if owed is None or not gradient.is_contiguous() or not result.is_contiguous() or gradient.dtype is not x.dtype:
         return None
-    return _gelu_margin(owed.result, x, gradient, result, careful=careful)
-
-
-def _gelu_margin(y: Tensor, x: Tensor, gradient: Tensor, result: Tensor, *, careful: bool) -> Tensor:
     columns = x.shape[-1] if x.dim() else 1
-    rows = max(1, PIECE_ELEMENTS // columns)
-    y, x, gradient, result = (tensor.view(-1, columns) for tensor in (y, x, gradient, result))
+    y, x, gradient, result = (tensor.view(-1, columns) for tensor in (owed.result, x, gradient, result))
+    margins = _gelu_margins(y, x, gradient, result, zeros=waiting)
+    if not waiting and not margins.min() >= 0.0:
+        # An x = 0, of which there is hardly ever one, gives 0/0. Only these rows are looked at again.
+        rows = (~(margins >= 0.0)).nonzero().view(-1)
+        margins[rows] = _gelu_margins(y[rows], x[rows], gradient[rows], result[rows], zeros=True)
+    return torch.stack(torch.aminmax(margins))
+
+
+def _gelu_margins(y: Tensor, x: Tensor, gradient: Tensor, result: Tensor, *, zeros: bool) -> Tensor:
+    """Bound − difference of each row (M,) of operands (M, N), piece by piece."""
+    rows = max(1, PIECE_ELEMENTS // x.shape[1])
     root = torch.tensor(ROOT, dtype=x.dtype, device=x.device)
-    made = torch.empty((3, min(rows, len(x)), columns), dtype=x.dtype, device=x.device)
-    differences, sizes = [], []
-    for y_, x_, gradient_, result_ in zip(
-        *(torch.split(one, rows) for one in (y, x, gradient, result)),
-        strict=True,  # type: ignore[no-untyped-call]
-    ):
+    made = torch.empty((3, min(rows, len(x)), x.shape[1]), dtype=x.dtype, device=x.device)
+    differences = torch.empty(len(x), dtype=x.dtype, device=x.device)
+    sizes = torch.empty_like(differences)
+    for start in range(0, len(x), rows):
+        piece = slice(start, start + rows)
+        y_, x_, gradient_ = y[piece], x[piece], gradient[piece]
         ratio, left, slope = made[:, : len(x_)].unbind()
         torch.div(y_, x_, out=ratio)
-        if careful:
+        if zeros:
             ratio.masked_fill_(x_ == 0, 0.5)
         torch.addcmul(y_, y_, ratio, value=-1.0, out=left)
         torch.addcmul(root, x_, x_, value=CUBIC * ROOT, out=slope)
         ratio.addcmul_(left, slope, value=2.0)
-        torch.addcmul(result_, gradient_, ratio, value=-1.0, out=left)
-        differences.append(torch.linalg.vector_norm(left, dim=1))
-        sizes.append(torch.linalg.vector_norm(gradient_, dim=1))
-    bound = torch.cat(sizes).mul_(GELU_SLACK * UNIT[x.dtype]).add_(TINY)
-    return torch.stack(torch.aminmax(bound.sub_(torch.cat(differences))))
+        torch.addcmul(result[piece], gradient_, ratio, value=-1.0, out=left)
+        torch.linalg.vector_norm(left, dim=1, out=differences[piece])
+        torch.linalg.vector_norm(gradient_, dim=1, out=sizes[piece])
+    return sizes.mul_(GELU_SLACK * UNIT[x.dtype]).add_(TINY).sub_(differences)
