@@ -174,3 +174,70 @@ def test_zeros_are_no_alarm() -> None:
     result, findings, settled, mode = looked_at(work)
     assert torch.equal(result, work())
     assert (findings, settled, mode.tally.doubts) == ([], True, 0)
+
+
+COPIES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "clone": lambda x: x.transpose(0, 1).clone(memory_format=torch.contiguous_format),
+    "stack": lambda x: torch.stack([x, x]),
+    "cat": lambda x: torch.cat([x, x], dim=-1),
+}
+
+
+@pytest.mark.parametrize("fault", [None, flip(30, 77), flip(0, 77), value(0.0, 77)])
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_is_done_once_and_a_struck_one_again(name: str, fault: Damage | None) -> None:
+    x = torch.randn(40, 50, 6)
+    struck = [Struck(name, fault)] if fault is not None else [Struck(name, flip(30), nth=1)]
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    mode.begin(Look(checksum=True, repeat=True, transit=True))
+    with struck[0], mode:
+        result = COPIES[name](x * 1.0)
+    mode.finish()
+    assert torch.equal(result, COPIES[name](x))
+    assert mode.settle()
+    assert struck[0].fired == (fault is not None)
+    assert [(found.detector, found.outcome) for found in findings] == [("repeat", "recomputed")] * len(findings)
+    assert len(findings) == (fault is not None)
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_damaged_memory_taints_the_pass(name: str) -> None:
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    mode.begin(Look(checksum=True, repeat=True, transit=True))
+    with mode, Struck("mul", flip(3, 5)):
+        COPIES[name](torch.randn(40, 50, 6) * 1.0)
+    mode.finish()
+    assert not mode.settle()
+    assert findings[0].detector == "transit"
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("consumer", ["mm", "gelu", "layer_norm", "attention", "zero_"])
+def test_a_look_that_is_left_to_the_backward_pass_comes_there_or_at_the_end(consumer: str, backward: bool) -> None:
+    w = torch.randn(16, 16).requires_grad_()
+    read: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "mm": lambda x: x @ w,
+        "gelu": lambda x: F.gelu(x, approximate="tanh"),
+        "layer_norm": lambda x: F.layer_norm(x, (16,)),
+        "attention": lambda x: F.scaled_dot_product_attention(*[x.view(1, 1, 30, 16)] * 3),
+        "zero_": lambda x: ((x @ w).sum(), x.detach().zero_())[0],
+    }
+
+    def work() -> None:
+        x = torch.randn(30, 16).requires_grad_() * 1.0
+        result = read[consumer](x)
+        del x
+        if backward and consumer != "zero_":
+            result.square().sum().backward()
+
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    mode.begin(Look(checksum=True, repeat=True, transit=True))
+    with mode, Struck("mul", flip(3, 5)) as struck:
+        work()
+    mode.finish()
+    assert struck.fired == 1
+    assert not mode.settle()
+    assert findings[0].detector == "transit"

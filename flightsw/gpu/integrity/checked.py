@@ -190,6 +190,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Cover.CHECKSUM: self._product,
             Cover.IDENTITY: self._identity,
             Cover.LATER: self._later,
+            Cover.COPY: self._copy,
             Cover.REPEAT: self._repeat,
             Cover.RANDOM: self._repeat,
             Cover.CHANGE: self._change,
@@ -217,6 +218,11 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._watch(func(*args, **kwargs))
 
     def _about_to_write(self, targets: Iterable[Tensor]) -> None:
+        """What was left to a later look, or is owed, is looked at before it is gone."""
+        targets = list(targets)
+        for tensor in targets:
+            if tensor.layout is torch.strided and self._transit.postponed(tensor):
+                self._look_at(tensor, "a write into it")
         if self._owed:
             self._pay(frozenset(one.untyped_storage()._cdata for one in targets if one.layout is torch.strided))
 
@@ -258,6 +264,29 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         self._owed[owed.key_of_forward(func, args, result)] = owed.Owed(func, args, kwargs, result)
         return self._watch(result)
+
+    def _copy(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A copy has the words of its sources, in whatever order: so has the sum of all, which costs no reading."""
+        sources = list(tensors_in(args))
+        alike = self.look.repeat and len({tensor.dtype for tensor in sources}) == 1
+        expected = self._transit.total(sources) if alike else None
+        if expected is None:
+            return self._repeat(func, args, kwargs)
+        self._transit.tick()
+        result = func(*args, **kwargs)
+        if not transit.keeps_words(result) or result.dtype is not sources[0].dtype:
+            for tensor in sources:
+                self._look_at(tensor, str(func))
+            return self._repeat_of(func, result, args, kwargs)
+        sums = digest_of(result)
+        self.tally.checks += 1
+        if self._waiting:
+            self._flags.append((sums.sum() != expected, "repeat", str(func)))
+        elif not torch.equal(sums.sum(), expected):
+            for tensor in sources:
+                self._look_at(tensor, str(func))
+            return self._repeat_of(func, result, args, kwargs)
+        return self._watch(result, [sums])
 
     def _pay(self, storages: frozenset[int] | None = None) -> None:
         """Do again what is still owed; of ``storages`` only, when somebody is about to write there."""
@@ -476,9 +505,15 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._transit.postpone(later)
         for tensor in tensors_in((args, tuple(kwargs.values())) if kwargs else args):
             if tensor.layout is torch.strided and not any(tensor is one for one in later):
-                held = self._transit.expected(tensor)
-                if held is not None and not self._agree(*held, str(func)):
-                    self._transit.produced(tensor, held[1])
+                self._look_at(tensor, str(func))
+
+    def _look_at(self, tensor: Tensor, where: str) -> bool:
+        """Whether it is what its producer wrote; also when nobody watches it, or its last look is fresh."""
+        held = self._transit.expected(tensor)
+        if held is None or self._agree(*held, where):
+            return True
+        self._transit.produced(tensor, held[1])
+        return False
 
     def _agree(self, expected: Tensor, found: Tensor, where: str) -> bool:
         self.tally.checks += 1

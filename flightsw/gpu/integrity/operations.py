@@ -18,6 +18,7 @@ class Cover(enum.Enum):
     CHECKSUM = "checked against the sums of its operands"
     IDENTITY = "checked against identities of its results, done again when they fail"
     LATER = "checked by identities of its backward operation; done twice, compared, where there is none"
+    COPY = "its sum compared with that of what is copied, or done twice"
     REPEAT = "done twice, compared"
     RANDOM = "done twice with the generator put back, compared"
     CHANGE = "done twice, the second time on a copy of what it changes, compared"
@@ -64,6 +65,9 @@ TABLE: Final[dict[str, Cover]] = {
     # Attention is tagged as random for its dropout; with one it is repeated, the generator put back.
     "aten::_scaled_dot_product_flash_attention_for_cpu": Cover.LATER,
     "aten::gelu": Cover.LATER,
+    "aten::clone": Cover.COPY,
+    "aten::stack": Cover.COPY,
+    "aten::cat": Cover.COPY,
 }
 """By operator name; every other follows the rules of ``cover_of``."""
 

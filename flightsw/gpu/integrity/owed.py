@@ -14,8 +14,8 @@ whatever way y was computed. The backward result b has to be g · gelu'(x). It c
 reads y: an error of either side shows. No function is evaluated, only five multiplications and a division.
 
 *Bound*: per row ‖b − g gelu'(x)‖ ≤ λ u ‖g‖. The largest difference of a sound element is 44 u, near |x| = 4.6,
-where 1 − r is a difference of nearly equal numbers; λ = ``GELU_SLACK``. A change of y by a relative δ moves gelu' by
-about δ, but near |x| = 0.9, where gelu' as a function of r is flat, only by about δ²: there it is seen from some
+where 1 − r is a difference of nearly equal numbers; λ = ``GELU_SLACK``. A change of y by a relative δ moves gelu'
+by about δ, but near |x| = 0.9, where gelu' as a function of r is flat, only by about δ²: there it is seen from some
 percent on. Not seen: what changes an element whose gradient is nothing beside the others of its row.
 """
 
