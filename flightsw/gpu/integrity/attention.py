@@ -55,7 +55,7 @@ def margin(results: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tenso
     longest_value = _rows(value).amax(dim=-1, keepdim=True)
     moved = size * queries.norm(dim=-1, keepdim=True) * longest_value * unit * (2.0 * scale)
     columns = (value_gradient.sum(-2) - gradient.sum(-2)).abs_()
-    trace = (query * query_gradient).sum((-2, -1)) - (key * key_gradient).sum((-2, -1))
+    trace = _trace(query, query_gradient, key, key_gradient)
     margins = (
         size * unit * math.sqrt(query.shape[-2]) - columns,
         moved - key_gradient.sum(-2).abs_(),
@@ -63,6 +63,22 @@ def margin(results: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tenso
         longest_value * (1.0 + unit * math.sqrt(query.shape[-2])) - _rows(out).amax(dim=-1, keepdim=True),
     )
     return torch.stack(torch.aminmax(torch.cat(margins, dim=-1)))
+
+
+def _trace(query: Tensor, query_gradient: Tensor, key: Tensor, key_gradient: Tensor) -> Tensor:
+    """Σ q·dQ − Σ k·dK (B, H), sequence by sequence: what is made of one stays in a core's own cache."""
+    batch, heads, _, size = query.shape
+    if query.shape != key.shape or query.is_cuda:
+        return (query * query_gradient).sum((-2, -1)) - (key * key_gradient).sum((-2, -1))
+    found = torch.empty((batch, heads), dtype=query.dtype, device=query.device)
+    made = torch.empty_like(query[0].transpose(0, 1), memory_format=torch.contiguous_format)  # (T, H, D).
+    columns = made.view(len(made), -1)
+    with torch.no_grad():
+        for index in range(batch):
+            q, dq, k, dk = (one[index].transpose(0, 1) for one in (query, query_gradient, key, key_gradient))
+            torch.mul(q, dq, out=made).addcmul_(k, dk, value=-1.0)
+            torch.sum(columns.sum(0).view(heads, size), dim=-1, out=found[index])
+    return found
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -432,7 +432,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         sums = self._sums_of(product.w)
         if sums is None and y.numel() // y.shape[-1] < ROWS_MIN and not (self._wide and half):
             return self._repeat_of(func, y, args, kwargs)
-        y = self._check(func, product, sums or checksum.sums_of(product.w), y, compute)
+        y = self._check(func, product, sums, y, compute)
         return self._watch(y.to(product.x.dtype))
 
     def _repeat_of(self, func: Any, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -447,12 +447,21 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._watch(result, first)
 
     def _check(
-        self, func: Any, product: Product, sums: checksum.Sums, y: Tensor, compute: Callable[[], Tensor]
+        self, func: Any, product: Product, kept: checksum.Sums | None, y: Tensor, compute: Callable[[], Tensor]
     ) -> Tensor:
-        limits = checksum.bounds(product.x.shape[-1], y.shape[-1], y.dtype)
-        site = (func, product.w.shape, y.shape)
-        factor = sums.scale * (limits.likely * self._slack.get(site, 1.0))
-        found = checksum.residual(y, product.x, sums, product.addend, limits, product.alpha, product.beta)
+        x, w, addend, alpha, beta = product.x, product.w, product.addend, product.alpha, product.beta
+        limits = checksum.bounds(x.shape[-1], y.shape[-1], y.dtype)
+        site = (func, w.shape, y.shape)
+        likely = limits.likely * self._slack.get(site, 1.0)
+        if not self._waiting:
+            sums = kept or checksum.sums_of(w, screen=True)
+            found = checksum.residual(y, x, sums, addend, limits, alpha, beta, screen=True)
+            if checksum.sound(*checksum.margin(found, sums.scale * likely).tolist()):
+                self.tally.checks += 1
+                return y
+        sums = kept or checksum.sums_of(w)
+        factor = sums.scale * likely
+        found = checksum.residual(y, x, sums, addend, limits, alpha, beta)
         low_high = checksum.margin(found, factor)
         self.tally.checks += 1
         if self._waiting:
@@ -462,14 +471,14 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return y
         again = compute()
         where = self._where(func, product)
-        found = checksum.residual(again, product.x, sums, product.addend, limits, product.alpha, product.beta)
+        found = checksum.residual(again, x, sums, addend, limits, alpha, beta)
         if checksum.sound(*checksum.margin(found, factor).tolist()):
             self._find(
                 "checksum", "recomputed", where, "sums of the product did not match, those of a second one do"
             )
             return again
         certain = checksum.margin(found, sums.norm * limits.certain)
-        fresh = checksum.sums_of(product.w)
+        fresh = checksum.sums_of(w)
         if not same([sums.rows], [fresh.rows]):
             self._taint("checksum", where, "the operand does not have the sums it had when it was verified")
         elif checksum.sound(*certain.tolist()) and same([digest_of(y)], [digest_of(again)]):
@@ -501,10 +510,10 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.look.transit or not len(self._transit):
             return
         self._transit.tick()
-        later = owed.saved(func, args) if owed.kept_for_backward() else ()
-        self._transit.postpone(later)
+        forward = owed.kept_for_backward()
+        self._transit.postpone(owed.saved(func, args) if forward else ())
         for tensor in tensors_in((args, tuple(kwargs.values())) if kwargs else args):
-            if tensor.layout is torch.strided and not any(tensor is one for one in later):
+            if tensor.layout is torch.strided and not (forward and self._transit.postponed(tensor)):
                 self._look_at(tensor, str(func))
 
     def _look_at(self, tensor: Tensor, where: str) -> bool:
