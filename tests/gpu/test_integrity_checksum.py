@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flightsw.gpu.integrity import checksum
+from flightsw.gpu.integrity.checked import Checked, Look
+from flightsw.gpu.integrity.finding import Finding
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SIZES = st.integers(1, 70)
@@ -123,3 +125,31 @@ def test_a_weight_that_differs_from_its_sums_is_an_alarm() -> None:
     w[3, 3] += 0.5
     found = checksum.residual(x @ w, x, sums, None, limits)
     assert not checksum.sound(*checksum.margin(found, sums.scale * limits.likely).tolist())
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (40, 600), (2, 40, 600)])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_norms_of_a_screen_are_lower_bounds(shape: tuple[int, ...], strided: bool, size: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape) * size
+    x = x.transpose(-1, -2).contiguous().transpose(-1, -2) if strided else x
+    assert (checksum.part_norms(x) <= checksum.row_norms(x) * 1.00001).all()
+    part, whole = checksum.sums_of(x.transpose(-1, -2), screen=True), checksum.sums_of(x.transpose(-1, -2))
+    assert torch.equal(part.rows, whole.rows)
+    assert (part.scale <= whole.scale).all()
+    assert (part.norm <= whole.norm).all()
+
+
+def test_what_a_screen_does_not_clear_is_held_to_the_whole_bound() -> None:
+    """All of x is in the columns that the screen does not read."""
+    torch.manual_seed(0)
+    x, w = torch.randn(20, 600), torch.randn(600, 30)
+    x[:, : 600 // checksum.PART] = 0.0
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    mode.begin(Look(checksum=True))
+    with mode:
+        assert torch.equal(torch.mm(x, w), x @ w)
+    mode.finish()
+    assert (mode.settle(), findings, mode.tally.doubts) == (True, [], 0)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flightsw.gpu.integrity import attention, checksum, operations, transit
+from flightsw.gpu.integrity import checksum, operations, owed, transit
 from flightsw.gpu.integrity.finding import Detector, Finding, Outcome, Report
 from flightsw.gpu.integrity.operations import Cover
 from flightsw.gpu.integrity.products import Product, product_of, wide
@@ -108,6 +108,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._transit = transit.Transit()
         self._margins: list[tuple[Tensor, str]] = []
         self._flags: list[tuple[Tensor, Detector, str]] = []
+        self._owed: dict[owed.Key, owed.Owed] = {}
 
     # A pass.
 
@@ -115,13 +116,15 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A pass begins: what to look at in it."""
         self.look = look
         self._transit.clear()
+        self._owed.clear()
         self._reported = 0
         self._waiting = self._deferred and not self._immediate_next
 
     def finish(self) -> None:
         """The pass has ended: last look at what still lives. Verdicts may still be on the device."""
-        if self.look.transit:
-            with torch.no_grad():
+        with torch.no_grad():
+            self._pay()
+            if self.look.transit:
                 for expected, found in self._transit.remaining():
                     self._agree(expected, found, "the end of the pass")
         self._transit.clear()
@@ -186,6 +189,8 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         handlers = {
             Cover.CHECKSUM: self._product,
             Cover.IDENTITY: self._identity,
+            Cover.LATER: self._later,
+            Cover.COPY: self._copy,
             Cover.REPEAT: self._repeat,
             Cover.RANDOM: self._repeat,
             Cover.CHANGE: self._change,
@@ -208,10 +213,22 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _unrepeated(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._verify(func, args, kwargs)
+        if func._schema.is_mutable:
+            self._about_to_write(tensors_in(args))
         return self._watch(func(*args, **kwargs))
+
+    def _about_to_write(self, targets: Iterable[Tensor]) -> None:
+        """What was left to a later look, or is owed, is looked at before it is gone."""
+        targets = list(targets)
+        for tensor in targets:
+            if tensor.layout is torch.strided and self._transit.postponed(tensor):
+                self._look_at(tensor, "a write into it")
+        if self._owed:
+            self._pay(frozenset(one.untyped_storage()._cdata for one in targets if one.layout is torch.strided))
 
     def _state(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._verify(func, args, kwargs)
+        self._about_to_write(tensors_in(args))
         result = func(*args, **kwargs)
         for tensor in tensors_in(args):
             self._transit.forget(tensor)
@@ -237,24 +254,79 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result, first = self._majority(func, (result, first), (again, second), args, kwargs)
         return self._watch(result, first)
 
+    def _later(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A forward operation whose backward one will be checked by identities that hold only if this is sound."""
+        if not self.look.repeat or not owed.may_owe(func, args, kwargs):
+            return self._repeat(func, args, kwargs)
+        if self.look.transit:
+            self._transit.tick()
+            self._transit.postpone(args[: 3 if len(args) > 2 else 1])
+        result = func(*args, **kwargs)
+        self._owed[owed.key_of_forward(func, args, result)] = owed.Owed(func, args, kwargs, result)
+        return self._watch(result)
+
+    def _copy(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A copy has the words of its sources, in whatever order: so has the sum of all, which costs no reading."""
+        sources = list(tensors_in(args))
+        alike = self.look.repeat and len({tensor.dtype for tensor in sources}) == 1
+        expected = self._transit.total(sources) if alike else None
+        if expected is None:
+            return self._repeat(func, args, kwargs)
+        self._transit.tick()
+        result = func(*args, **kwargs)
+        if not transit.keeps_words(result) or result.dtype is not sources[0].dtype:
+            for tensor in sources:
+                self._look_at(tensor, str(func))
+            return self._repeat_of(func, result, args, kwargs)
+        sums = digest_of(result)
+        self.tally.checks += 1
+        if self._waiting:
+            self._flags.append((sums.sum() != expected, "repeat", str(func)))
+        elif not torch.equal(sums.sum(), expected):
+            for tensor in sources:
+                self._look_at(tensor, str(func))
+            return self._repeat_of(func, result, args, kwargs)
+        return self._watch(result, [sums])
+
+    def _pay(self, storages: frozenset[int] | None = None) -> None:
+        """Do again what is still owed; of ``storages`` only, when somebody is about to write there."""
+        for key, one in list(self._owed.items()):
+            held = {tensor.untyped_storage()._cdata for tensor in tensors_in((one.args, one.result))}
+            if storages is None or not storages.isdisjoint(held):
+                del self._owed[key]
+                self._redo(one)
+
+    def _redo(self, one: owed.Owed) -> bool:
+        """Whether a forward operation whose result is out gives that again; if not, the pass is tainted."""
+        first, second = fingerprint(one.result), fingerprint(one.func(*one.args, **one.kwargs))
+        self.tally.checks += 1
+        if self._waiting:
+            self._flag("repeat", one.func, first, second)
+        elif not same(first, second):
+            self._taint("repeat", str(one.func), "done again, a result that is in use differs")
+            return False
+        return True
+
     def _identity(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation whose results obey identities; where these do not hold, it is repeated."""
         if not self.look.repeat:
             return self._unrepeated(func, args, kwargs)
         self._verify(func, args, kwargs)
         result = func(*args, **kwargs)
-        low_high = attention.margin(result, args, kwargs)
+        forward = self._owed.pop(owed.key_of_backward(func, args), None)
+        low_high = owed.margin(func, forward, result, args, kwargs, waiting=self._waiting)
         self.tally.checks += 1
         if low_high is not None and self._waiting:
             self._margins.append((low_high, str(func)))
         elif low_high is None or not checksum.sound(*low_high.tolist()):
             first, second = fingerprint(result), fingerprint(again := func(*args, **kwargs))
+            sound = forward is None or self._redo(forward)
             if self._waiting:
                 self._flag("repeat", func, first, second)
             elif not same(first, second):
                 result, _ = self._majority(func, (result, first), (again, second), args, kwargs)
             else:
-                self.tally.doubts += low_high is not None
+                self.tally.doubts += low_high is not None and sound
         return self._watch(result)
 
     def _majority(
@@ -284,6 +356,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args[index] if index < len(args) else kwargs.get(name) for index, name in operations.written(func)
         ]
         flat = list(tensors_in(targets))
+        self._about_to_write(flat)
         if self.look.repeat and flat:
             copies = {id(tensor): tensor.clone() for tensor in flat}
             put_back = put_back_of(func, args, kwargs)
@@ -310,6 +383,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if accumulates or kwargs.get("accumulate") or any(shares(source, target) for source in sources):
             return self._change(func, args, kwargs)
         self._verify(func, args[1:], kwargs)
+        self._about_to_write([target])
         result = func(*args, **kwargs)
         if self.look.repeat:
             first = [digest_of(stored(func, args))]
@@ -358,7 +432,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         sums = self._sums_of(product.w)
         if sums is None and y.numel() // y.shape[-1] < ROWS_MIN and not (self._wide and half):
             return self._repeat_of(func, y, args, kwargs)
-        y = self._check(func, product, sums or checksum.sums_of(product.w), y, compute)
+        y = self._check(func, product, sums, y, compute)
         return self._watch(y.to(product.x.dtype))
 
     def _repeat_of(self, func: Any, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -373,12 +447,21 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._watch(result, first)
 
     def _check(
-        self, func: Any, product: Product, sums: checksum.Sums, y: Tensor, compute: Callable[[], Tensor]
+        self, func: Any, product: Product, kept: checksum.Sums | None, y: Tensor, compute: Callable[[], Tensor]
     ) -> Tensor:
-        limits = checksum.bounds(product.x.shape[-1], y.shape[-1], y.dtype)
-        site = (func, product.w.shape, y.shape)
-        factor = sums.scale * (limits.likely * self._slack.get(site, 1.0))
-        found = checksum.residual(y, product.x, sums, product.addend, limits, product.alpha, product.beta)
+        x, w, addend, alpha, beta = product.x, product.w, product.addend, product.alpha, product.beta
+        limits = checksum.bounds(x.shape[-1], y.shape[-1], y.dtype)
+        site = (func, w.shape, y.shape)
+        likely = limits.likely * self._slack.get(site, 1.0)
+        if not self._waiting:
+            sums = kept or checksum.sums_of(w, screen=True)
+            found = checksum.residual(y, x, sums, addend, limits, alpha, beta, screen=True)
+            if checksum.sound(*checksum.margin(found, sums.scale * likely).tolist()):
+                self.tally.checks += 1
+                return y
+        sums = kept or checksum.sums_of(w)
+        factor = sums.scale * likely
+        found = checksum.residual(y, x, sums, addend, limits, alpha, beta)
         low_high = checksum.margin(found, factor)
         self.tally.checks += 1
         if self._waiting:
@@ -388,14 +471,14 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return y
         again = compute()
         where = self._where(func, product)
-        found = checksum.residual(again, product.x, sums, product.addend, limits, product.alpha, product.beta)
+        found = checksum.residual(again, x, sums, addend, limits, alpha, beta)
         if checksum.sound(*checksum.margin(found, factor).tolist()):
             self._find(
                 "checksum", "recomputed", where, "sums of the product did not match, those of a second one do"
             )
             return again
         certain = checksum.margin(found, sums.norm * limits.certain)
-        fresh = checksum.sums_of(product.w)
+        fresh = checksum.sums_of(w)
         if not same([sums.rows], [fresh.rows]):
             self._taint("checksum", where, "the operand does not have the sums it had when it was verified")
         elif checksum.sound(*certain.tolist()) and same([digest_of(y)], [digest_of(again)]):
@@ -427,11 +510,19 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self.look.transit or not len(self._transit):
             return
         self._transit.tick()
+        forward = owed.kept_for_backward()
+        self._transit.postpone(owed.saved(func, args) if forward else ())
         for tensor in tensors_in((args, tuple(kwargs.values())) if kwargs else args):
-            if tensor.layout is torch.strided:
-                held = self._transit.expected(tensor)
-                if held is not None and not self._agree(*held, str(func)):
-                    self._transit.produced(tensor, held[1])
+            if tensor.layout is torch.strided and not (forward and self._transit.postponed(tensor)):
+                self._look_at(tensor, str(func))
+
+    def _look_at(self, tensor: Tensor, where: str) -> bool:
+        """Whether it is what its producer wrote; also when nobody watches it, or its last look is fresh."""
+        held = self._transit.expected(tensor)
+        if held is None or self._agree(*held, where):
+            return True
+        self._transit.produced(tensor, held[1])
+        return False
 
     def _agree(self, expected: Tensor, found: Tensor, where: str) -> bool:
         self.tally.checks += 1

@@ -23,6 +23,10 @@ The likely bound raises the alarm and has the product done again. Where operands
 say) errors are correlated and a clean product can cross it: two equal results then say that it was no transient
 fault, and only the certain bound condemns it. So alarms can be sharp and findings sure.
 
+*Screen.* Norms only say how far off a sum may be, and hardly any comes near. So the bound is first formed from
+norms of a ``PART``-th of x and of a live w, which are lower: what passes it passes the whole bound, too, and the
+rest is not read. What does not pass is held to the whole bound.
+
 A bias or addend c adds u n √N ‖c_i‖ to both. A result that was rounded to half precision before the check adds that
 unit roundoff. A margin that is not a number, or infinite because a norm has overflowed, counts as an alarm: nothing
 is ever compared with infinity and passes. Sums are formed in the product's own precision (float32, or float64 for
@@ -44,6 +48,10 @@ SMALL: Final = {torch.float64: 2.0**-510, torch.float32: 2.0**-62}
 """Elements below this may be missing in a norm, as their squares underflow."""
 PIECE_ELEMENTS: Final = 1 << 18
 """Elements that are squared at a time: 1 MiB of float32 stays in a core's own cache."""
+PART: Final = 8
+"""Of this many equal parts of the inner dimension, the norm of one is a lower bound of that of all."""
+PART_MIN: Final = 256
+"""Inner dimension from which a part is worth it."""
 ONES_MAX: Final = 256
 """Columns of ones that are kept."""
 UNIT: Final = {
@@ -94,10 +102,13 @@ def bounds(inner: int, columns: int, dtype: torch.dtype) -> Bounds:
     )
 
 
-def sums_of(w: Tensor) -> Sums:
-    """Sums of an operand (K, N) or (B, K, N) as it is now."""
+def sums_of(w: Tensor, *, screen: bool = False) -> Sums:
+    """Sums of an operand (K, N) or (B, K, N) as it is now; for a ``screen`` with lower bounds of the norms."""
     w = w.to(precision(w.dtype))
     rows = row_sums(w)
+    if screen and w.shape[-2] >= PART_MIN:
+        part = torch.linalg.vector_norm(w[..., : w.shape[-2] // PART, :], dim=(-2, -1), keepdim=True)
+        return Sums(rows, part + torch.linalg.vector_norm(rows, dim=(-2, -1), keepdim=True), part)
     norm = torch.linalg.vector_norm(w, dim=(-2, -1), keepdim=True)
     norm += math.sqrt(w.shape[-1] * w.shape[-2]) * SMALL[w.dtype]
     return Sums(rows, norm + torch.linalg.vector_norm(rows, dim=(-2, -1), keepdim=True), norm)
@@ -132,6 +143,15 @@ def row_norms(x: Tensor) -> Tensor:
     return norms
 
 
+def part_norms(x: Tensor) -> Tensor:
+    """Lower bounds (…, M, 1) of ‖x_i‖₂, from a part of the columns."""
+    columns = x.shape[-1]
+    if columns < PART_MIN:
+        return row_norms(x)
+    part = x[..., : columns // PART]
+    return row_norms(part) - math.sqrt(part.shape[-1]) * SMALL[x.dtype]
+
+
 class Residual(msgspec.Struct, frozen=True):
     """Of one product: ``difference`` |Σ_j y_ij − …|, ``scale`` ‖x_i‖ · |α|, ``floor`` of both bounds; (…, M, 1)."""
 
@@ -141,17 +161,26 @@ class Residual(msgspec.Struct, frozen=True):
 
 
 def residual(
-    y: Tensor, x: Tensor, sums: Sums, addend: Tensor | None, limits: Bounds, alpha: float = 1.0, beta: float = 1.0
+    y: Tensor,
+    x: Tensor,
+    sums: Sums,
+    addend: Tensor | None,
+    limits: Bounds,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    *,
+    screen: bool = False,
 ) -> Residual:
     """Both sides of y = β c + α x w with x (…, M, K), row by row.
 
     ``addend`` is c as it is broadcast over y: (), (N,), (M, 1), (M, N) or with a leading batch.
+    With ``screen``, ‖x_i‖ is a lower bound.
     """
     dtype = sums.rows.dtype
     x = x.to(dtype)
     expected = torch.matmul(x, sums.rows)
     difference = row_sums(y.to(dtype))
-    scale = row_norms(x)
+    scale = part_norms(x) if screen else row_norms(x)
     if alpha != 1.0:
         expected, scale = expected * alpha, scale * abs(alpha)
     difference = difference.sub_(expected)

@@ -17,6 +17,8 @@ class Cover(enum.Enum):
 
     CHECKSUM = "checked against the sums of its operands"
     IDENTITY = "checked against identities of its results, done again when they fail"
+    LATER = "checked by identities of its backward operation; done twice, compared, where there is none"
+    COPY = "its sum compared with that of what is copied, or done twice"
     REPEAT = "done twice, compared"
     RANDOM = "done twice with the generator put back, compared"
     CHANGE = "done twice, the second time on a copy of what it changes, compared"
@@ -59,8 +61,13 @@ TABLE: Final[dict[str, Cover]] = {
     "aten::zero_": Cover.STORE,
     "aten::fill_": Cover.STORE,
     "aten::_scaled_dot_product_flash_attention_for_cpu_backward": Cover.IDENTITY,
-    # Tagged as random for their dropout; with none they are not, and the generator put back does no harm.
-    "aten::_scaled_dot_product_flash_attention_for_cpu": Cover.REPEAT,
+    "aten::gelu_backward": Cover.IDENTITY,
+    # Attention is tagged as random for its dropout; with one it is repeated, the generator put back.
+    "aten::_scaled_dot_product_flash_attention_for_cpu": Cover.LATER,
+    "aten::gelu": Cover.LATER,
+    "aten::clone": Cover.COPY,
+    "aten::stack": Cover.COPY,
+    "aten::cat": Cover.COPY,
 }
 """By operator name; every other follows the rules of ``cover_of``."""
 

@@ -15,10 +15,19 @@ a gradient that three products read one after the other is read once. What is da
 a neighbour's read that is not looked at, is seen by the next look. What still lives at the end of the pass (the
 answer, the gradients) is verified there.
 
-Digests are dropped at the end of a pass. Memory is held by weak references: nothing lives longer for being watched.
+*Postponed.* What a forward operation reads and its backward one reads again is verified there, not twice: damage
+does not heal in between. Until that look the memory is held, as autograd does anyway; without one it comes at the
+end.
+
+*Copies.* A copy has the words of its sources in another order, and so the same sum of all columns: that checks the
+copy, and looks at the sources, without a second run or a reading of them. It does not see words that change places,
+nor flips of the same bit that cancel.
+
+Digests are dropped at the end of a pass. Memory is held by weak references but for postponed looks: nothing else
+lives longer for being watched.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import torch
@@ -62,6 +71,18 @@ def dense(tensor: torch.Tensor) -> bool:
     return size > 0 and size == tensor.untyped_storage().nbytes()
 
 
+def keeps_words(tensor: torch.Tensor) -> bool:
+    """Whether its memory is made of whole words along its last dimension, as is that of a copy of it."""
+    return (
+        dense(tensor)
+        and tensor.dim() > 0
+        and tensor.stride(-1) == 1
+        and tensor.shape[-1] * tensor.element_size() % WORD_BYTES == 0
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+    )
+
+
 class Transit:
     """Digests of the results of one pass, by storage."""
 
@@ -97,7 +118,32 @@ class Transit:
         if held is None or self._now <= held.fresh_until:
             return None
         held.fresh_until = self._now + FRESH_OPERATIONS
+        held.strong = None
         return held.sums, digest(storage)
+
+    def postpone(self, tensors: Iterable[torch.Tensor]) -> None:
+        """They are read now, and will be read again: the look is left to that time, or to the end of the pass."""
+        for tensor in tensors:
+            if tensor.layout is torch.strided:
+                storage = tensor.untyped_storage()
+                held = self._watched.get(storage._cdata)
+                if held is not None and self._now > held.fresh_until:
+                    held.strong = storage
+
+    def postponed(self, tensor: torch.Tensor) -> bool:
+        """Whether a look at it is still to come."""
+        held = self._watched.get(tensor.untyped_storage()._cdata)
+        return held is not None and held.strong is not None
+
+    def total(self, tensors: Iterable[torch.Tensor]) -> torch.Tensor | None:
+        """Sum () of all words of tensors as they were produced; None unless all are watched and of whole words."""
+        total: torch.Tensor | None = None
+        for tensor in tensors:
+            held = self._watched.get(tensor.untyped_storage()._cdata) if keeps_words(tensor) else None
+            if held is None:
+                return None
+            total = held.sums.sum() if total is None else total + held.sums.sum()
+        return total
 
     def remaining(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Digests at production and now of all that still lives and has no fresh look."""
@@ -114,12 +160,14 @@ class Transit:
 class _Watched:
     """A digest, and a weak reference to the memory it is of."""
 
-    __slots__ = ("_handle", "fresh_until", "sums")
+    __slots__ = ("_handle", "fresh_until", "strong", "sums")
 
     def __init__(self, storage: Any, sums: torch.Tensor) -> None:
         self._handle: int = storage._weak_ref()
         self.sums = sums
         self.fresh_until = -1
+        self.strong: Any = None
+        """The memory itself while a look is postponed."""
 
     def storage(self) -> Any:
         """The memory; None when nobody holds it any more."""
