@@ -129,9 +129,8 @@ class Contestant:
             return
         with guard.running():
             norm = self._gradients()
-        every = guard.vigilance.state_every
         assert guard.settle(), "nothing was injected"
-        if every and guard.passes % every == 0:
+        if guard.level is not Level.OFF:
             assert guard.before_update(), "nothing was injected"
         update(self._optimiser, norm, LEARNING_RATE)
         if guard.level is not Level.OFF:
@@ -207,7 +206,7 @@ def measure(
 def period(level: Level) -> int:
     """Passes after which a level begins anew, within ``PASSES_MIN`` and ``PASSES_MAX``."""
     row = LEVELS[level]
-    longest = max(row.checksum_every, row.repeat_every, row.transit_every, row.state_every, 1)
+    longest = max(row.checksum_every, row.repeat_every, row.transit_every, 1)
     return min(max(longest, PASSES_MIN), PASSES_MAX)
 
 

@@ -3,14 +3,16 @@
 A *pass* is one forward pass, with its backward pass in training. ``…_every`` counts passes or steps: 1 is every one
 of them, 0 none. Which passes are looked at is a matter of count, not of chance, so a run can be repeated.
 
-*State is not sampled in the training job*: it verifies all of it before every update, at every level but OFF. An
-update changes every word, and AdamW is not linear, so a digest cannot be carried over a step: the new one is taken
-from the new values. Taken after a step whose start nobody verified, it would seal damage in, the next verification
-would pass, and no later checkpoint could be vouched for. Verified every n-th step, only what was hit in that one
-step would be seen, and blocks that were left out would stay unknown until the job is restored. So ``state_every``
-is for the loops of users under ``protect``, which write no checkpoints of ours; what it leaves out is not seen.
+*State is not sampled*: all of it is verified before every update, at every level but OFF. An update changes every
+word, and AdamW is not linear, so a digest cannot be carried over a step: the new one is taken from the new values.
+Taken after a step whose start nobody verified, it would seal damage in, the next verification would pass, and no
+later checkpoint could be vouched for.
+
+``python -m flightsw.gpu.integrity.levels`` draws the table into ``flightsw/gpu/README.md``.
 """
 
+import sys
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -27,9 +29,6 @@ class Vigilance(msgspec.Struct, frozen=True, kw_only=True):
     """Passes whose other operations (attention, norms, activations) are done twice and compared bit by bit."""
     transit_every: int = 0
     """Passes whose results are digested by the producer and verified by the consumer."""
-    state_every: int = 0
-    """Optimiser steps of a user's own loop before which all of the state is verified. The training job does so
-    before every step and every checkpoint."""
     scrub_share: float = 0.0
     """Share of busy time that goes into scrubbing resident state, 0 to 1."""
     replay_every: int = 0
@@ -40,13 +39,59 @@ class Vigilance(msgspec.Struct, frozen=True, kw_only=True):
 
 LEVELS: Final[dict[Level, Vigilance]] = {
     Level.OFF: Vigilance(),
-    Level.WATCH: Vigilance(checksum_every=256, transit_every=256, state_every=32, scrub_share=0.002, guards=True),
+    Level.WATCH: Vigilance(checksum_every=256, transit_every=256, scrub_share=0.002, guards=True),
     Level.STANDARD: Vigilance(
-        checksum_every=8, repeat_every=32, transit_every=8, state_every=1, scrub_share=0.01, replay_every=256,
+        checksum_every=8, repeat_every=32, transit_every=8, scrub_share=0.01, replay_every=256,
         guards=True,
     ),
     Level.STORM: Vigilance(
-        checksum_every=1, repeat_every=1, transit_every=1, state_every=1, scrub_share=0.03, replay_every=64,
+        checksum_every=1, repeat_every=1, transit_every=1, scrub_share=0.03, replay_every=64,
         guards=True,
     ),
 }  # fmt: skip
+
+README: Final = Path(__file__).parent.parent / "README.md"
+MARKS: Final = ("<!-- generated: levels -->\n", "<!-- end of levels -->")
+ROWS: Final[tuple[tuple[str, str], ...]] = (
+    ("checksum_every", "matrix products checked"),
+    ("repeat_every", "other operations done twice"),
+    ("transit_every", "results verified on their way"),
+    ("scrub_share", "busy time spent on scrubbing"),
+    ("replay_every", "steps done again as a whole"),
+    ("guards", "guards of training"),
+)
+
+
+def table() -> str:
+    """The levels as a Markdown table, OFF left out."""
+    levels = [level for level in Level if level is not Level.OFF]
+    lines = [f"| | {' | '.join(level.name for level in levels)} |", f"|---|{'---|' * len(levels)}"]
+    lines.append(
+        f"| state before every update, cache rows and weights before an answer | {' | '.join(['yes'] * 3)} |"
+    )
+    for field, text in ROWS:
+        cells = [_cell(field, getattr(LEVELS[level], field)) for level in levels]
+        lines.append(f"| {text} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def written(text: str) -> str:
+    """The README with the table made anew; ``ValueError`` when it lacks the marks."""
+    head, found, rest = text.partition(MARKS[0])
+    _, closed, tail = rest.partition(MARKS[1])
+    if not found or not closed:
+        raise ValueError(f"{README} lacks the marks {MARKS[0].strip()} … {MARKS[1]}")
+    return f"{head}{MARKS[0]}\n{table()}\n{MARKS[1]}{tail}"
+
+
+def _cell(field: str, value: float) -> str:
+    if field == "scrub_share":
+        return f"{100.0 * value:g} %"
+    if field == "guards":
+        return "yes" if value else "no"
+    return {0: "none", 1: "all"}.get(int(value), f"1 in {int(value)}")
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+    sys.stdout.write(f"levels: {README}\n")

@@ -281,11 +281,8 @@ class Guard:
                 "optimiser step refused: a pass since the last one is tainted or unfinished, or state is damaged; "
                 "run the step again, or restore and call adopt()"
             )
-        if (
-            self.vigilance.state_every
-            and self._steps % self.vigilance.state_every == 0
-            and not self.before_update()
-        ):
+        # Every update at every level: its digests are new ones, and of unverified state they would seal damage in.
+        if self.level is not Level.OFF and not self.before_update():
             raise NotUsable(
                 f"optimiser step refused: damaged and not repairable: {', '.join(sorted(self.resident.damaged))}; "
                 "restore the state and call adopt()"
