@@ -1,5 +1,6 @@
 """One call: passes, levels that change no bit, what plain code gets, and what it says to what it cannot do."""
 
+import contextlib
 import copy
 import inspect
 import io
@@ -117,11 +118,12 @@ def test_plain_calls_and_steps_are_covered() -> None:
     flip(20, 3)(model[0].weight)
     kept = model[0].weight.clone()
     optimiser.zero_grad()
-    model[2](torch.ones(1, 16)).sum().backward()
-    model[0](torch.ones(1, 8)).sum().backward()
-    optimiser.step()
+    model(torch.ones(1, 8)).sum().backward()
+    with pytest.raises(NotUsable, match="run the step again"):
+        optimiser.step()
     assert findings[-1].outcome == "repaired"
     assert not torch.equal(model[0].weight, kept)
+    optimiser.step()
 
 
 def test_a_step_from_a_tainted_pass_or_damaged_state_is_refused() -> None:
@@ -293,6 +295,7 @@ def test_memory_only() -> None:
     guard.module(torch.ones(1, 8))
     assert (guard.looked, guard.tally.checks, guard.settle()) == (0, 0, True)
     flip(20)(guard.module[0].weight)
+    assert not guard.before_update(), "what was computed since may be wrong"
     assert guard.before_update()
 
 
@@ -340,3 +343,72 @@ def test_a_range_that_a_fully_checked_pass_crosses_is_widened() -> None:
     with guard.running(everything=True):
         guard.module(torch.full((20, 8), 5000.0))
     assert guard.settle(), "done again with everything checked"
+
+
+def struck_word(tensor: torch.Tensor, bit: int = 30) -> None:
+    """Flip a bit of the first word behind torch's back: through the storage, which moves no version."""
+    memory = torch.empty(0, dtype=torch.int32).set_(tensor.untyped_storage())
+    memory[0] ^= 1 << bit
+
+
+def test_gradients_of_a_weight_that_was_wrong_make_no_update() -> None:
+    """The weight is put right before the update; what was computed with the wrong one is done again."""
+    torch.manual_seed(0)
+    model, findings = mlp(), list[Finding]()
+    optimiser = torch.optim.AdamW(model.parameters())
+    guard = protect(model, optimiser, level=Level.WATCH, report=findings.append)
+    x = torch.randn(5, 8)
+
+    def gradients() -> None:
+        optimiser.zero_grad()
+        with guard.running():
+            model(x).square().mean().backward()
+
+    gradients()
+    optimiser.step()
+    struck_word(model[0].weight)
+    gradients()
+    before = model[0].weight.detach().clone()
+    with pytest.raises(NotUsable, match="run the step again"):
+        optimiser.step()
+    assert [finding.outcome for finding in findings] == ["repaired"]
+    assert not torch.equal(model[0].weight, before), "the word is put right"
+    gradients()
+    optimiser.step()
+
+
+@pytest.mark.parametrize("level", [Level.WATCH, Level.STORM])
+def test_running_statistics_are_written_by_passes_and_guarded_between_them(level: Level) -> None:
+    torch.manual_seed(0)
+    model, findings = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)).train(), list[Finding]()
+    twin = copy.deepcopy(model)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    twins = torch.optim.SGD(twin.parameters(), lr=0.1)
+    guard = protect(model, optimiser, level=level, report=findings.append)
+    for step in range(4):
+        x = torch.randn(7, 4)
+        for part, its in ((model, optimiser), (twin, twins)):
+            its.zero_grad()
+            with guard.running() if part is model else contextlib.nullcontext():
+                part(x).square().sum().backward()
+            its.step()
+        if step == 1:
+            struck_word(model[1].running_mean)
+            assert not guard.before_update()
+    assert [finding.outcome for finding in findings] == ["repaired"]
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
+    )
+
+
+def test_what_was_trained_at_off_is_good_when_the_level_rises() -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    optimiser = torch.optim.AdamW(model.parameters())
+    guard = protect(model, optimiser, level=Level.OFF)
+    for level in (Level.OFF, Level.OFF, Level.STORM, Level.OFF, Level.WATCH):
+        guard.level = level
+        with guard.running():
+            model(torch.randn(3, 8)).sum().backward()
+        optimiser.step()
+    assert guard.resident.damaged == frozenset()

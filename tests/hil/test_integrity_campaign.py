@@ -175,6 +175,7 @@ def test_mutant_gate_that_releases_everything(testees: Roster, monkeypatch: pyte
     monkeypatch.setattr(Scrubber, "begun_after", lambda self, mark: True)
     monkeypatch.setattr(Scrubber, "spoiled", lambda self, mark: False)
     monkeypatch.setattr(Scrubber, "turn", lambda self, worked_s, share: True)
+    monkeypatch.setattr(Scrubber, "finish_pass", lambda self, max_s, mark=None: True)
     trial = answers_part.Trial(testees, "serve-float32")
     found = run(
         trial, group("answers", subject="serve-float32", target="weights", prior="even:byte_contiguous"), 12

@@ -95,8 +95,7 @@ class Guard:
         compute: bool,
     ) -> None:
         self.module = module
-        self.level = level
-        """May be set at any time; counts for the next pass."""
+        self._level = level
         self.passes = 0
         """Passes begun."""
         self.looked = 0
@@ -110,6 +109,7 @@ class Guard:
         self.mode = Checked(report, device=self._device, deferred=self._device == "cuda", wide=self._wide)
         self.resident = Resident(regions_of(self._state()), report)
         self.resident.adopt()
+        self._statistics = self._written_by_passes()
         self.mode.know(weights(module))
         self.scrubber = Scrubber(self.resident)
         self.ranges = Ranges()
@@ -121,12 +121,29 @@ class Guard:
         self._depth = 0
         self._unfinished = False
         self._steps = 0
+        self._unwatched = False
+        """State was changed at level off, where nobody takes digests."""
+        self._hits = 0
+        """Hits in memory up to the last look before an update."""
         self._surveyed = 0
         self._survey: tuple[Any, ...] = ()
         self._handles: list[Any] = []
         self._hook(module, optimiser)
 
     # A pass.
+
+    @property
+    def level(self) -> Level:
+        """May be set at any time; counts for the next pass. What was trained at level off is taken to be good when
+        the level rises: nobody can say otherwise."""
+        return self._level
+
+    @level.setter
+    def level(self, level: Level) -> None:
+        self._level = level
+        if level is not Level.OFF and self._unwatched:
+            self._unwatched = False
+            self.adopt()
 
     @property
     def vigilance(self) -> Vigilance:
@@ -193,8 +210,14 @@ class Guard:
         return clean and not self.resident.damaged
 
     def before_update(self) -> bool:
-        """Verify all resident state now, repair what can be; whether it is good."""
-        return self.resident.verify()
+        """Verify all resident state now, repair what can be; whether the update may be made.
+
+        Not when anything was hit since the last look, although it may be put right by now: the gradients at hand
+        may have been made with the wrong value. Run the step again; the next look passes.
+        """
+        good = self.resident.verify()
+        before, self._hits = self._hits, self.resident.hits
+        return good and self._hits == before
 
     def after_update(self) -> None:
         """The optimiser has changed the state, which was good before: new digests, new sums of the weights."""
@@ -204,6 +227,8 @@ class Guard:
     def adopt(self) -> None:
         """Everything is good as it is (just loaded, just restored): digests and sums anew, of all there is now."""
         self.resident.adopt(regions_of(self._state()))
+        self._statistics = self._written_by_passes()
+        self._hits = self.resident.hits
         self.mode.know(weights(self.module))
 
     def coverage(self) -> Coverage:
@@ -257,6 +282,18 @@ class Guard:
         if self._depth and (self._learning or self.level is not Level.OFF):
             self.ranges.note(name, result)
 
+    def _written_by_passes(self) -> tuple[int, ...]:
+        """Regions of running statistics: a pass in training writes them, and torch moves no version for it. So they
+        are verified before such a pass and taken anew after it."""
+        buffers = (
+            buffer
+            for part in self.module.modules()
+            if isinstance(part, nn.modules.batchnorm._NormBase)
+            for buffer in part.buffers(recurse=False)
+        )
+        found = (self.resident.index_of(buffer) for buffer in buffers)
+        return tuple(dict.fromkeys(index for index in found if index is not None))
+
     def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
         yield from weights(self.module)
         if self._optimiser is not None:
@@ -286,6 +323,9 @@ class Guard:
             raise NotUsable(
                 f"optimiser step refused: damaged and not repairable: {', '.join(sorted(self.resident.damaged))}; "
                 "restore the state and call adopt()"
+                if self.resident.damaged
+                else "optimiser step refused: state was hit and is put right, but the gradients may have been made "
+                "with the wrong value; zero them and run the step again"
             )
 
     def _after_step(self, optimiser: Any, args: Any, kwargs: Any) -> None:
@@ -293,13 +333,18 @@ class Guard:
         if self._steps == 1:
             # Torch optimisers make their state in the first step.
             self.adopt()
-        elif self.level is not Level.OFF:
+        elif self.level is Level.OFF:
+            self._unwatched = True
+        else:
             self.after_update()
 
     def _enter(self, *, everything: bool) -> bool:
         """Whether the mode takes part in the pass that begins."""
         count, at_hand = self.passes, self.vigilance
         self.passes += 1
+        if self.module.training and self.level is not Level.OFF:
+            for index in self._statistics:
+                self.resident.verify(*self.resident.span(index))
         if not self.compute:
             self._thorough = False
             self._depth = 1
@@ -328,6 +373,11 @@ class Guard:
     def _leave(self) -> None:
         self._depth = 0
         self.mode.finish()
+        if self.module.training and self._statistics:
+            if self.level is Level.OFF:
+                self._unwatched = True
+            else:
+                self.resident.adopt_update(self._statistics)
         for handle in self._survey:
             handle.remove()
         self._survey = ()
