@@ -49,6 +49,8 @@ class Overhead(msgspec.Struct, frozen=True, kw_only=True):
     passes: int
     """Of a round."""
     device: str = "cpu"
+    small: bool = False
+    """Shown beside the figure, and not the figure itself."""
 
 
 class Scrub(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +96,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                 )
             )
         for kind in ("train", "infer"):
-            storms = [row for row in self.overhead if row.kind == kind and row.level == "storm"]
+            storms = [row for row in self.overhead if row.kind == kind and row.level == "storm" and not row.small]
             if storms:
                 worst = max(storms, key=lambda row: row.percent)
                 beside = "; ".join(
