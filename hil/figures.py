@@ -7,8 +7,7 @@ follows the page into light and dark. Text stays text: it can be read aloud, sea
 
 import io
 import math
-import re
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -20,6 +19,7 @@ from flightsw.link.dictionary import JOB_STATES
 
 from .evidence import Evidence
 from .summary import mode_spans
+from .svg import style, themed
 
 # Marker colour → CSS variable. The values never appear in print; they only have to be distinct.
 INK: Final = {
@@ -69,24 +69,7 @@ MINUTES_PER_LETTER: Final = 0.0098
 
 def draw(evidence: Evidence) -> str:
     """The SVG text, with CSS variables for colours; one drawing, 980 units wide."""
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "gpusat",
-        "font.family": "sans-serif",
-        "font.size": 9.5,
-        "axes.edgecolor": INK["grid"],
-        "axes.labelcolor": INK["text"],
-        "xtick.color": INK["muted"],
-        "ytick.color": INK["muted"],
-        "text.color": INK["text"],
-        "grid.color": INK["grid"],
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.linewidth": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with mpl.rc_context(style):
+    with mpl.rc_context(style(INK)):
         figure = Figure(figsize=(9.8, 10.2))
         FigureCanvasSVG(figure)
         rows = figure.subplots(
@@ -114,19 +97,7 @@ def draw(evidence: Evidence) -> str:
         figure.align_ylabels(rows)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return themed(buffer.getvalue())
-
-
-def themed(svg: str) -> str:
-    """The drawing itself, without XML prologue and fixed size, its marker colours as CSS variables."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img" aria-label="Plots of the run"', svg, count=1)
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    for name, marker in INK.items():
-        svg = svg.replace(marker, f"var(--{name})")
-    return svg
+    return themed(buffer.getvalue(), INK, "Plots of the run")
 
 
 def _minutes(evidence: Evidence, world_s: float) -> float:

@@ -9,13 +9,14 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from ..svg import style, themed
 from .account import Line
 from .intervals import Share
 from .ledger_table import EFFECTS
@@ -170,36 +171,12 @@ def _svg(figure: Figure, label: str) -> str:
     buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', rf'\1 role="img" aria-label="{label}"', text, count=1)
-    text = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", text)
+    text = themed(buffer.getvalue(), INK, label)
     # Several drawings stand in one page: what one defines must not be found by another.
     slug = re.sub(r"\W+", "-", label.lower())
     text = re.sub(r'id="([^"]+)"', rf'id="{slug}-\1"', text)
     text = re.sub(r'(xlink:href="#|href="#|url\(#)', rf"\1{slug}-", text)
-    for name, marker in INK.items():
-        text = text.replace(marker, f"var(--{name})")
     return text
 
 
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gpusat",
-    "font.family": "sans-serif",
-    "font.size": 9.5,
-    "axes.edgecolor": INK["grid"],
-    "axes.labelcolor": INK["text"],
-    "xtick.color": INK["muted"],
-    "ytick.color": INK["muted"],
-    "text.color": INK["text"],
-    "grid.color": INK["grid"],
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-}
+_STYLE: Final = style(INK) | {"axes.spines.left": False}

@@ -245,12 +245,10 @@ class Guard:
 
     def close(self) -> None:
         """Take the hooks away; the module is as it was."""
-        if not self.compute:
-            pass
-        elif self._forward is None:
+        if self.compute:
             self.module.__dict__.pop("forward", None)
-        else:
-            self.module.forward = self._forward
+            if self._forward is not None:
+                self.module.forward = self._forward
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
