@@ -38,12 +38,12 @@ $(VENV)/.made:
 # Stamps: a target is older than its inputs only when the pins or the package list changed.
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing gpusat and its libraries into $(VENV) (first call only) …"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[native]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "Installing the tools for tests and checks into $(VENV) (first call only) …"
-	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[native,dev]'
 	@touch $@
 
 setup: $(VENV)/.run

@@ -1,13 +1,16 @@
-"""Which Triton kernels there are for a device: the one place that asks, so that nothing else imports Triton.
+"""Which kernels there are for a device: the one place that asks, so that nothing else imports Triton or Numba.
 
-A machine without Triton, or without a card that it compiles for, runs the plain PyTorch forms, which give the same
-digests bit for bit. The kernels' own modules (``kernels_digest``, ``kernels_adamw``, ``kernels_gemm``) import
-Triton on load and are loaded here at the first use on such a card.
+A card has those of Triton (``kernels_digest``, ``kernels_adamw``, ``kernels_gemm``), a processor those of Numba
+(``native_digest`` and its neighbours, see ``native``). A machine without them runs the plain PyTorch forms, which
+give the same digests bit for bit. The kernels' own modules import their compiler on load and are loaded here at the
+first use.
 """
 
+import contextlib
 import functools
 import importlib
 import importlib.util
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Final
 
@@ -30,6 +33,33 @@ def adamw(device: torch.device) -> ModuleType | None:
 def gemm(device: torch.device) -> ModuleType | None:
     """``kernels_gemm`` for products on ``device``; None where a product in float32 and a cast have to do."""
     return _loaded("kernels_gemm") if _compiles_for(device) else None
+
+
+def native(device: torch.device, name: str) -> ModuleType | None:
+    """The processor's kernels of module ``name``; None on other devices, without Numba, and within ``plain``."""
+    return _loaded(name) if device.type == "cpu" and _NATIVE.wanted and _has_numba() else None
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+    """Without the processor's kernels: what a machine without Numba runs. For tests and baselines, one thread."""
+    wanted, _NATIVE.wanted = _NATIVE.wanted, False
+    try:
+        yield
+    finally:
+        _NATIVE.wanted = wanted
+
+
+class _Native:
+    wanted = True
+
+
+_NATIVE: Final = _Native()
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
 @functools.cache

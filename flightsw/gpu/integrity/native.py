@@ -1,0 +1,44 @@
+"""How a kernel for the processor is made: Python, compiled by Numba at its first call.
+
+An interpreter that hands whole tensors from one operator of torch to the next reads memory once for each of them.
+A kernel reads a row once and does all that there is to do with it while it is in the core's own cache: on a
+processor that halves what the checks cost, as they cost little but reading. Each kernel has a plain form in torch's
+operators, which runs where Numba is not installed. Sums of integers agree bit for bit with it; sums of floats agree
+within the bounds they are held to, which hold for any order of summation.
+
+What was compiled is kept beside the package, or in the user's cache where that may not be written, or for this
+process only where nothing may be. A kernel runs on the thread that calls it, without the interpreter's lock.
+
+*How to write one that is fast.* Slices with unsigned or ``range`` bounds, so that the compiler need not think of
+negative indices; innermost loops over one array or two, straight on; accumulators in local arrays that fit the
+first cache; ``FAST`` for float sums, or the loop is not vectorised.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar, cast
+
+import numba
+
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+FAST: Final = frozenset({"reassoc", "nsz", "contract"})
+"""Sums in any order, products fused with sums. NaN and infinity keep their meaning: alarms live by it."""
+
+
+def compiled(function: Kernel) -> Kernel:
+    """A kernel whose arithmetic is that of its source, step by step: integers, or floats in a fixed order."""
+    return _compiled(function, fast=False)
+
+
+def compiled_fast(function: Kernel) -> Kernel:
+    """A kernel whose float sums may be formed in any order."""
+    return _compiled(function, fast=True)
+
+
+def _compiled(function: Kernel, *, fast: bool) -> Kernel:
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST) if fast else False}
+    try:
+        made = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # Numba found no folder that it may write.
+        made = numba.njit(cache=False, **options)(function)
+    return cast(Kernel, made)
