@@ -8,8 +8,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flightsw.gpu.integrity import attention, checksum
-from flightsw.gpu.integrity.checked import Checked, Look
+from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.verdicts import Look
 from tests.gpu.struck_mode import Struck, flip, value
 
 BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from flightsw.gpu.integrity.checked import Checked, Look
+from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.operations import Cover
+from flightsw.gpu.integrity.verdicts import Look
 from tests.gpu.struck_mode import Damage, Struck, flip, nullify, value
 
 ALL = Look(checksum=True, repeat=True, transit=True)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flightsw.gpu.integrity import checksum
-from flightsw.gpu.integrity.checked import Checked, Look
+from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.verdicts import Look
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SIZES = st.integers(1, 70)

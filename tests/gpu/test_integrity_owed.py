@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from flightsw.gpu.integrity import checksum, owed
-from flightsw.gpu.integrity.checked import Checked, Look
+from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.verdicts import Look
 from tests.gpu.struck_mode import Damage, Struck, flip, value
 
 aten = torch.ops.aten

@@ -116,7 +116,7 @@ def sums_of(w: Tensor, *, screen: bool = False) -> Sums:
 
 def row_sums(matrix: Tensor) -> Tensor:
     """Σ over the last dimension (…, 1): a product with ones, which reads at the memory's speed."""
-    sums: Tensor = torch.matmul(matrix, _ones(matrix.shape[-1], matrix.dtype, matrix.device))
+    sums: Tensor = torch.matmul(matrix, ones(matrix.shape[-1], matrix.dtype, matrix.device))
     return sums
 
 
@@ -134,11 +134,11 @@ def row_norms(x: Tensor) -> Tensor:
     rows = max(1, PIECE_ELEMENTS // memory.shape[1])
     squares = _scratch(rows * memory.shape[1], x.dtype, x.device).view(rows, memory.shape[1])
     total = torch.zeros((memory.shape[1], 1), dtype=x.dtype, device=x.device)
-    ones = _ones(rows, x.dtype, x.device)
+    column = ones(rows, x.dtype, x.device)
     for start in range(0, len(memory), rows):
         piece = memory[start : start + rows]
         square = torch.mul(piece, piece, out=squares[: len(piece)])
-        total.addmm_(square.t(), ones[: len(piece)])
+        total.addmm_(square.t(), column[: len(piece)])
     norms: Tensor = total.sqrt_().add_(lost)
     return norms
 
@@ -222,8 +222,8 @@ def _scratch(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 _ONES: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
 
-def _ones(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A column (size, 1) of ones, made once."""
+def ones(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A column (size, 1) of ones, made once; not to be written."""
     key = (size, dtype, device)
     if key not in _ONES:
         if len(_ONES) >= ONES_MAX:

@@ -32,7 +32,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from flightsw.gpu.integrity.checked import Checked, Look, Tally
+from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.coverage import Coverage, coverage_of
 from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.levels import LEVELS, Vigilance
@@ -40,6 +40,7 @@ from flightsw.gpu.integrity.ranges import FACTOR, Ranges, leaves
 from flightsw.gpu.integrity.regions import optimiser_state, regions_of, weights
 from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.integrity.scrub import Scrubber
+from flightsw.gpu.integrity.verdicts import Look, Tally
 from flightsw.link.integrity import Level
 
 SURVEY_PASSES: Final = 1

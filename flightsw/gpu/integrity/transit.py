@@ -7,7 +7,7 @@ a storage, so a view (a slice, a transposition) needs none of its own and costs 
 *Digest.* The memory is read as 64-bit words in rows of ``COLUMNS``; the digest is the sum of the rows, modulo 2⁶⁴.
 A result of up to ``COLUMNS`` words is its own digest, and compared bit by bit. In a longer one any damage within a
 single word is seen, and any of several words of which one is alone in its column. ``COLUMNS`` is prime: a damage of
-regular stride (a lane, a bank, a line) puts two words into one column only at distances of a multiple of 32,744
+regular stride (a lane, a bank, a line) puts two words into one column only at distances of a multiple of 8,168
 bytes, which no power of two is. A single sum would not do: two flips of the same bit cancel in half of all cases.
 
 *When.* The first consumer verifies, and every later one unless another did so within the last ``FRESH_OPERATIONS``:
@@ -32,7 +32,9 @@ from typing import Any, Final
 
 import torch
 
-COLUMNS: Final = 4093
+from flightsw.gpu.integrity import kernels
+
+COLUMNS: Final = 1021
 """Words of a row, prime."""
 WORD_BYTES: Final = 8
 FRESH_OPERATIONS: Final = 6
@@ -43,6 +45,11 @@ def digest(storage: Any) -> torch.Tensor:
     """Sums of the columns of a storage: int64 (at most ``COLUMNS`` + 1,), on its device."""
     size = storage.nbytes()
     count = size // WORD_BYTES
+    kernel = kernels.native(storage.device, "native_rows")
+    if kernel is not None and count > COLUMNS and not size % WORD_BYTES and not storage.data_ptr() % WORD_BYTES:
+        sums = torch.empty(COLUMNS, dtype=torch.int64)
+        kernel.digest_into(storage.data_ptr(), count, sums.data_ptr())
+        return sums
     words = torch.empty(0, dtype=torch.int64, device=storage.device).set_(storage, 0, (count,), (1,))
     if count <= COLUMNS:
         sums = words.clone()
@@ -111,15 +118,19 @@ class Transit:
         """The next operation."""
         self._now += 1
 
-    def expected(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Digest at production and digest now; None when nobody watches it, or its last look is fresh."""
-        storage = tensor.untyped_storage()
-        held = self._watched.get(storage._cdata)
+    def due(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """Digest at production; None when nobody watches it, or its last look is fresh. Who asks looks."""
+        held = self._watched.get(tensor.untyped_storage()._cdata)
         if held is None or self._now <= held.fresh_until:
             return None
         held.fresh_until = self._now + FRESH_OPERATIONS
         held.strong = None
-        return held.sums, digest(storage)
+        return held.sums
+
+    def expected(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Digest at production and digest now; None when no look is due."""
+        sums = self.due(tensor)
+        return None if sums is None else (sums, digest(tensor.untyped_storage()))
 
     def postpone(self, tensors: Iterable[torch.Tensor]) -> None:
         """They are read now, and will be read again: the look is left to that time, or to the end of the pass."""

@@ -1,0 +1,168 @@
+"""The check of a product on a processor: each operand and the result are read once, for all that is asked of them.
+
+What ``checksum`` and ``transit`` do in torch's operators reads a row up to three times: for its sum, for its norm,
+for its digest. Here memory goes by in pieces that stay in the first cache while all sums are formed. Digests are
+those of ``transit``, bit for bit. Sums of floats are in float32, in lanes, which errs less than one after the
+other; the bounds hold for any order.
+
+A matrix lies in memory row after row, float32. Addresses and counts are the caller's promise, see ``native``; of a
+digest, address 0 says that none is wanted. Memory of which one is wanted has more than ``COLUMNS`` words of 64
+bits, and no half word.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
+from flightsw.gpu.integrity.transit import COLUMNS
+
+PIECE_WORDS: Final = 4 * COLUMNS
+"""Words that are read together: 32 KiB."""
+
+
+@compiled
+def digest_into(memory: int, words: int, sums: int) -> None:
+    """Column sums of ``words`` words into ``sums`` (``COLUMNS`` words)."""
+    source, found = words_at(memory, words), words_at(sums, COLUMNS)
+    found[:] = 0
+    for start in range(0, words, PIECE_WORDS):
+        _add(source[start : start + PIECE_WORDS], found)
+
+
+@compiled
+def _add(piece: Any, found: Any) -> None:
+    """Add a piece, whose first word is of the first column, to the column sums."""
+    if piece.size == PIECE_WORDS:
+        first, second = piece[:COLUMNS], piece[COLUMNS : 2 * COLUMNS]
+        third, fourth = piece[2 * COLUMNS : 3 * COLUMNS], piece[3 * COLUMNS :]
+        for j in range(COLUMNS):
+            found[j] += first[j] + second[j] + third[j] + fourth[j]
+        return
+    for start in range(0, piece.size, COLUMNS):
+        words = piece[start : start + COLUMNS]
+        for j in range(words.size):
+            found[j] += words[j]
+
+
+@compiled_fast
+def sums_of_rows(memory: int, rows: int, columns: int, totals: int, digest: int) -> float:
+    """Σ_j m_ij of each row into ``totals`` (rows,); returns Σ_ij m_ij², infinite when a row's overflows."""
+    size = rows * columns
+    matrix, words, total = floats_at(memory, size), words_at(memory, size // 2), floats_at(totals, rows)
+    found = words_at(digest, COLUMNS)
+    if digest:
+        found[:] = 0
+    top = 0
+    whole = 0.0
+    for start in range(0, size, 2 * PIECE_WORDS):
+        if digest:
+            _add(words[start // 2 : start // 2 + PIECE_WORDS], found)
+        bottom = min(start + 2 * PIECE_WORDS, size) // columns
+        for i in range(top, bottom):
+            row = matrix[i * columns : (i + 1) * columns]
+            first, square = np.float32(0), np.float32(0)
+            for j in range(columns):
+                first += row[j]
+                square += row[j] * row[j]
+            total[i] = first
+            whole += float(square)
+        top = bottom
+    return whole
+
+
+@compiled_fast
+def dots_of_rows(
+    memory: int, rows: int, columns: int, weights: int, totals: int, squares: int, digest: int
+) -> None:
+    """Σ_j m_ij w_j and Σ_j m_ij² of each row, into ``totals`` and ``squares`` (rows,)."""
+    size = rows * columns
+    matrix, words, weight = floats_at(memory, size), words_at(memory, size // 2), floats_at(weights, columns)
+    found, total, square = words_at(digest, COLUMNS), floats_at(totals, rows), floats_at(squares, rows)
+    if digest:
+        found[:] = 0
+    top = 0
+    for start in range(0, size, 2 * PIECE_WORDS):
+        if digest:
+            _add(words[start // 2 : start // 2 + PIECE_WORDS], found)
+        bottom = min(start + 2 * PIECE_WORDS, size) // columns
+        for i in range(top, bottom):
+            row = matrix[i * columns : (i + 1) * columns]
+            first, second = np.float32(0), np.float32(0)
+            for j in range(columns):
+                first += row[j] * weight[j]
+                second += row[j] * row[j]
+            total[i], square[i] = first, second
+        top = bottom
+
+
+@compiled_fast
+def dots_of_columns(
+    memory: int, rows: int, columns: int, weights: int, totals: int, squares: int, digest: int
+) -> None:
+    """Σ_i m_ij w_i and Σ_i m_ij² of each column, into ``totals`` and ``squares`` (columns,)."""
+    size = rows * columns
+    matrix, words, weight = floats_at(memory, size), words_at(memory, size // 2), floats_at(weights, rows)
+    found, total, square = words_at(digest, COLUMNS), floats_at(totals, columns), floats_at(squares, columns)
+    if digest:
+        found[:] = 0
+    total[:] = 0
+    square[:] = 0
+    top = 0
+    for start in range(0, size, 2 * PIECE_WORDS):
+        if digest:
+            _add(words[start // 2 : start // 2 + PIECE_WORDS], found)
+        bottom = min(start + 2 * PIECE_WORDS, size) // columns
+        while top + 4 <= bottom:
+            first, second = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
+            third, fourth = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
+            a, b, c, d = weight[top], weight[top + 1], weight[top + 2], weight[top + 3]
+            for j in range(columns):
+                total[j] += (first[j] * a + second[j] * b) + (third[j] * c + fourth[j] * d)
+                square[j] += (first[j] * first[j] + second[j] * second[j]) + (
+                    third[j] * third[j] + fourth[j] * fourth[j]
+                )
+            top += 4
+        if bottom == rows:
+            for i in range(top, rows):
+                row, factor = matrix[i * columns : (i + 1) * columns], weight[i]
+                for j in range(columns):
+                    total[j] += row[j] * factor
+                    square[j] += row[j] * row[j]
+            top = rows
+
+
+@compiled
+def margin(
+    rows: int, sums: int, dots: int, squares: int, alpha: float, addend: float, factor: float, lost: float,
+    floor: float,
+) -> tuple[float, float]:  # fmt: skip
+    """Lowest and highest of bound − difference: (‖x_i‖ + ``lost``) ``factor`` + ``floor`` − |Σ_j y_ij − α x_i·s −
+    ``addend``| over all rows. Not a number if any is."""
+    left, right, square = floats_at(sums, rows), floats_at(dots, rows), floats_at(squares, rows)
+    low, high = np.inf, -np.inf
+    for i in range(rows):
+        difference = abs(left[i] - alpha * right[i] - addend)
+        found = (np.sqrt(np.float64(square[i])) + lost) * factor + floor - difference
+        if found != found:
+            return found, found
+        low, high = min(low, found), max(high, found)
+    return low, high
+
+
+@compiled_fast
+def total(memory: int, count: int) -> float:
+    """Σ of floats, not negative, in float64."""
+    values, found = floats_at(memory, count), 0.0
+    for i in range(count):
+        found += values[i]
+    return found
+
+
+@compiled_fast
+def square(memory: int, count: int) -> float:
+    """Σ of the squares of floats, in float64."""
+    values, found = floats_at(memory, count), 0.0
+    for i in range(count):
+        found += np.float64(values[i]) * values[i]
+    return found

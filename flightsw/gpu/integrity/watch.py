@@ -1,0 +1,103 @@
+"""Results on their way, as the operations of a pass meet them: verified when read, digested when made.
+
+``transit`` knows what a digest is and when a look is due; here are the occasions. An alarm has no second source to
+go back to and taints the pass: its owner runs it again.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flightsw.gpu.integrity import owed, transit
+from flightsw.gpu.integrity.results import tensors_in
+from flightsw.gpu.integrity.verdicts import Verdicts
+
+
+class Watch:
+    """Digests of the results of a pass; ``known`` says of a handle that its memory is guarded otherwise."""
+
+    def __init__(self, verdicts: Verdicts, known: Callable[[int], bool]) -> None:
+        self.transit = transit.Transit()
+        self._verdicts = verdicts
+        self._known = known
+
+    def clear(self) -> None:
+        self.transit.clear()
+
+    def finish(self) -> None:
+        """Last look at what still lives."""
+        if self._verdicts.look.transit:
+            for expected, found in self.transit.remaining():
+                self.agree(expected, found, "the end of the pass")
+
+    def verify(self, func: Any, args: Any, kwargs: dict[str, Any], spared: tuple[Tensor, ...] = ()) -> None:
+        """Look at the operands of an operation; those ``spared`` will be looked at by whoever reads them."""
+        if not self._verdicts.look.transit or not len(self.transit):
+            return
+        self.transit.tick()
+        forward = owed.kept_for_backward()
+        if forward:
+            self.transit.postpone(owed.saved(func, args))
+        for tensor in tensors_in((args, tuple(kwargs.values())) if kwargs else args):
+            if (
+                tensor.layout is torch.strided
+                and not any(tensor is one for one in spared)
+                and not (forward and self.transit.postponed(tensor))
+            ):
+                self.look_at(tensor, str(func))
+
+    def due(self, tensor: Tensor) -> Tensor | None:
+        """Digest at production of an operand that was spared; None when nobody watches it, its last look is fresh,
+        or it was postponed. Who asks looks."""
+        if not self._verdicts.look.transit or (owed.kept_for_backward() and self.transit.postponed(tensor)):
+            return None
+        return self.transit.due(tensor)
+
+    def look_at(self, tensor: Tensor, where: str) -> bool:
+        """Whether it is what its producer wrote; also when nobody watches it, or its last look is fresh."""
+        held = self.transit.expected(tensor)
+        if held is None or self.agree(*held, where):
+            return True
+        self.transit.produced(tensor, held[1])
+        return False
+
+    def agree(self, expected: Tensor, found: Tensor, where: str) -> bool:
+        """Whether a digest is still what it was."""
+        self._verdicts.tally.checks += 1
+        if self._verdicts.alike([expected], [found], "transit", where):
+            return True
+        self._verdicts.taint("transit", where, "a result is not any more what its producer wrote")
+        return False
+
+    def made(self, result: Any, sums: list[Any] | None = None) -> Any:
+        """Digest a result that is fresh memory; ``sums`` are those of its tensors where they are known."""
+        if self._verdicts.look.transit:
+            known = [one for one in sums if isinstance(one, Tensor)] if sums else None
+            for index, tensor in enumerate(tensors_in((result,))):
+                if self.wanted(tensor):
+                    self.transit.produced(tensor, known[index] if known else None)
+        return result
+
+    def wanted(self, tensor: Tensor) -> bool:
+        """Whether a result is memory of its own that nobody watches yet."""
+        return (
+            transit.watchable(tensor)
+            and not self.transit.watched(tensor)
+            and not self._known(tensor.untyped_storage()._cdata)
+        )
+
+    def rewritten(self, tensors: Iterable[Tensor]) -> None:
+        """Memory that was just written by an announced change; a cache of rows has digests of its own."""
+        if not self._verdicts.look.transit:
+            return
+        for tensor in tensors:
+            if tensor.layout is torch.strided and self.transit.watched(tensor):
+                self.transit.produced(tensor)
+
+    def before_write(self, targets: Iterable[Tensor]) -> None:
+        """What was left to a later look is looked at before it is gone."""
+        for tensor in targets:
+            if tensor.layout is torch.strided and self.transit.postponed(tensor):
+                self.look_at(tensor, "a write into it")
