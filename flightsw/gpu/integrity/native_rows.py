@@ -23,10 +23,50 @@ PIECE_WORDS: Final = 4 * COLUMNS
 
 @compiled
 def digest_into(memory: int, words: int, sums: int) -> None:
-    """Column sums of ``words`` words into ``sums`` (``COLUMNS`` words)."""
-    source, found = words_at(memory, words), words_at(sums, COLUMNS)
-    found[:] = 0
+    """Digest of ``words`` words into ``sums``: ``COLUMNS`` column sums, or the words themselves if they are fewer."""
+    _digest(words_at(memory, words), words_at(sums, min(words, COLUMNS)))
+
+
+@compiled
+def matches(memory: int, words: int, sums: int) -> bool:
+    """Whether the digest of ``words`` words is the one in ``sums``."""
+    source, expected = words_at(memory, words), words_at(sums, min(words, COLUMNS))
+    if words > COLUMNS:
+        found = np.empty(COLUMNS, np.int64)
+        _digest(source, found)
+        source = found
+    differences = 0
+    for j in range(source.size):
+        differences |= source[j] ^ expected[j]
+    return differences == 0
+
+
+@compiled
+def same_into(memory: int, other: int, words: int, sums: int) -> bool:
+    """Whether two memories have the same ``words`` words; the digest of the first one into ``sums``."""
+    source, copy = words_at(memory, words), words_at(other, words)
+    found = words_at(sums, min(words, COLUMNS))
+    differences = 0
+    if words > COLUMNS:
+        found[:] = 0
     for start in range(0, words, PIECE_WORDS):
+        one, two = source[start : start + PIECE_WORDS], copy[start : start + PIECE_WORDS]
+        for j in range(one.size):
+            differences |= one[j] ^ two[j]
+        if words > COLUMNS:
+            _add(one, found)
+        else:
+            found[:] = one
+    return differences == 0
+
+
+@compiled
+def _digest(source: Any, found: Any) -> None:
+    if source.size <= COLUMNS:
+        found[:] = source
+        return
+    found[:] = 0
+    for start in range(0, source.size, PIECE_WORDS):
         _add(source[start : start + PIECE_WORDS], found)
 
 

@@ -127,7 +127,7 @@ class ProductCheck:
             y, kept, likely, limits, [held is not None for held in due], digest=wanted
         )
         for tensor, held, digest in zip(reader.reads, due, digests, strict=True):
-            if held is not None and digest is not None and not self._watch.agree(held, digest, str(func)):
+            if held is not None and digest is not None and not self._watch.agree(held, digest, func):
                 self._watch.transit.produced(tensor, digest)
         sound = checksum.sound(*low_high)
         self._verdicts.tally.checks += sound

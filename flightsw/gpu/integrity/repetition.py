@@ -4,7 +4,7 @@ Of two results that differ a third decides; none agreeing, the pass is tainted, 
 changes its argument: its owner runs it again. What is owed by a forward operation (``owed``) is paid here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from flightsw.gpu.integrity import operations, owed, transit
 from flightsw.gpu.integrity.results import (
     digest_of,
     fingerprint,
+    fingerprint_if_same,
+    nothing,
     put_back_of,
     replaced,
     same,
@@ -44,23 +46,31 @@ class Repetition:
             return self._watch.made(func(*args, **kwargs))
         put_back = put_back_of(func, args, kwargs)
         result = func(*args, **kwargs)
-        first = fingerprint(result)
         put_back()
         again = func(*args, **kwargs)
-        second = fingerprint(again)
-        self._verdicts.tally.checks += 1
-        if not self._verdicts.alike(first, second, "repeat", str(func)):
-            put_back()
-            result, first = self._majority(func, (result, first), (again, second), args, kwargs)
-        return self._watch.made(result, first)
+        return self._compared(func, result, again, args, kwargs, put_back)
 
     def again(self, func: Any, y: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The second run of an operation that was done once already, with result ``y``."""
-        first, second = [digest_of(y)], fingerprint(again := func(*args, **kwargs))
+        return self._compared(func, y, func(*args, **kwargs), args, kwargs)
+
+    def _compared(
+        self,
+        func: Any,
+        result: Any,
+        again: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        put_back: Callable[[], None] = nothing,
+    ) -> Any:
+        """The result that two runs, or two of three, agree on."""
         self._verdicts.tally.checks += 1
-        result: Any = y
-        if not self._verdicts.alike(first, second, "repeat", str(func)):
-            result, first = self._majority(func, (y, first), (again, second), args, kwargs)
+        first = None if self._verdicts.waiting else fingerprint_if_same(result, again)
+        if first is None:
+            first, second = fingerprint(result), fingerprint(again)
+            if not self._verdicts.alike(first, second, "repeat", func):
+                put_back()
+                result, first = self._majority(func, (result, first), (again, second), args, kwargs)
         return self._watch.made(result, first)
 
     def copy(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -75,10 +85,10 @@ class Repetition:
         if transit.keeps_words(result) and result.dtype is sources[0].dtype:
             sums = digest_of(result)
             self._verdicts.tally.checks += 1
-            if self._verdicts.alike([sums.sum()], [expected], "repeat", str(func)):
+            if self._verdicts.alike([sums.sum()], [expected], "repeat", func):
                 return self._watch.made(result, [sums])
         for tensor in sources:
-            self._watch.look_at(tensor, str(func))
+            self._watch.look_at(tensor, func)
         return self.again(func, result, args, kwargs)
 
     def change(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -98,10 +108,8 @@ class Repetition:
             first = [digest_of(tensor) for tensor in flat] + fingerprint(result)
             second = [digest_of(copies[id(tensor)]) for tensor in flat] + fingerprint(again)
             self._verdicts.tally.checks += 1
-            if not self._verdicts.alike(first, second, "repeat", str(func)):
-                self._verdicts.taint(
-                    "repeat", str(func), "a change in place differs from the same change of a copy"
-                )
+            if not self._verdicts.alike(first, second, "repeat", func):
+                self._verdicts.taint("repeat", func, "a change in place differs from the same change of a copy")
         else:
             result = func(*args, **kwargs)
         self._watch.rewritten(flat)
@@ -122,13 +130,13 @@ class Repetition:
             func(*args, **kwargs)
             second = [digest_of(stored(func, args))]
             self._verdicts.tally.checks += 1
-            if not self._verdicts.alike(first, second, "repeat", str(func)):
+            if not self._verdicts.alike(first, second, "repeat", func):
                 func(*args, **kwargs)
                 if same(second, [digest_of(stored(func, args))]):
                     detail = "stored again: the first write had gone wrong"
-                    self._verdicts.find("repeat", "recomputed", str(func), detail)
+                    self._verdicts.find("repeat", "recomputed", func, detail)
                 else:
-                    self._verdicts.taint("repeat", str(func), "what is read back differs from write to write")
+                    self._verdicts.taint("repeat", func, "what is read back differs from write to write")
         self._watch.rewritten([target])
         return result
 
@@ -180,10 +188,10 @@ class Repetition:
         forward = self._owed.pop(owed.key_of_backward(func, args), None)
         low_high = owed.margin(func, forward, result, args, kwargs, waiting=self._verdicts.waiting)
         self._verdicts.tally.checks += 1
-        if low_high is None or not self._verdicts.sound(low_high, str(func)):
+        if low_high is None or not self._verdicts.sound(low_high, func):
             first, second = fingerprint(result), fingerprint(again := func(*args, **kwargs))
             sound = forward is None or self._redo(forward)
-            if not self._verdicts.alike(first, second, "repeat", str(func)):
+            if not self._verdicts.alike(first, second, "repeat", func):
                 result, _ = self._majority(func, (result, first), (again, second), args, kwargs)
             elif not self._verdicts.waiting:
                 self._verdicts.tally.doubts += low_high is not None and sound
@@ -210,9 +218,9 @@ class Repetition:
         """Whether a forward operation whose result is out gives that again; if not, the pass is tainted."""
         first, second = fingerprint(one.result), fingerprint(one.func(*one.args, **one.kwargs))
         self._verdicts.tally.checks += 1
-        if self._verdicts.alike(first, second, "repeat", str(one.func)):
+        if self._verdicts.alike(first, second, "repeat", one.func):
             return True
-        self._verdicts.taint("repeat", str(one.func), "done again, a result that is in use differs")
+        self._verdicts.taint("repeat", one.func, "done again, a result that is in use differs")
         return False
 
     def _majority(
@@ -229,7 +237,7 @@ class Repetition:
         for result, held in (two, one):
             if same(found, held):
                 detail = "one of two results was wrong, a third agrees with the other"
-                self._verdicts.find("repeat", "recomputed", str(func), detail)
+                self._verdicts.find("repeat", "recomputed", func, detail)
                 return result, held
-        self._verdicts.taint("repeat", str(func), "no two of three results agree")
+        self._verdicts.taint("repeat", func, "no two of three results agree")
         return third, found

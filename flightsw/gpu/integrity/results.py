@@ -32,16 +32,34 @@ def digest_of(tensor: Tensor) -> Tensor:
 
 def fingerprint(result: Any) -> list[Any]:
     """What two results are compared by: digests of tensors, and everything else as it is."""
-    values = result if isinstance(result, list | tuple) else (result,)
-    return [digest_of(value) if isinstance(value, Tensor) else repr(value) for value in _flat(values)]
+    return [digest_of(value) if isinstance(value, Tensor) else repr(value) for value in _values(result)]
 
 
-def _flat(values: Any) -> Iterator[Any]:
-    for value in values:
-        if isinstance(value, list | tuple):
-            yield from _flat(value)
+def fingerprint_if_same(result: Any, again: Any) -> list[Any] | None:
+    """The fingerprint of two results that are the same, found by one reading of both. None is no verdict."""
+    if isinstance(result, Tensor):
+        sums = transit.digest_if_same(result, again)
+        return None if sums is None else [sums]
+    found: list[Any] = []
+    for one, two in zip(_values(result), _values(again), strict=True):
+        if isinstance(one, Tensor):
+            sums = transit.digest_if_same(one, two)
+            if sums is None:
+                return None
+            found.append(sums)
+        elif repr(one) == repr(two):
+            found.append(repr(one))
         else:
-            yield value
+            return None
+    return found
+
+
+def _values(result: Any) -> Iterator[Any]:
+    if isinstance(result, list | tuple):
+        for value in result:
+            yield from _values(value)
+    else:
+        yield result
 
 
 def same(first: list[Any], second: list[Any]) -> bool:
@@ -77,7 +95,7 @@ def replaced(values: Any, copies: dict[int, Tensor]) -> Any:
 def put_back_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[], None]:
     """Puts the generator of a random operation back to where it stands now; nothing for others."""
     if not operations.is_random(func):
-        return _nothing
+        return nothing
     generator = kwargs.get("generator")
     if generator is None:
         device = next((tensor.device for tensor in tensors_in(args)), torch.device("cpu"))
@@ -92,7 +110,7 @@ def put_back_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cal
     return put_back
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Nothing to put back."""
 
 

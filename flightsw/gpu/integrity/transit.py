@@ -28,6 +28,7 @@ lives longer for being watched.
 """
 
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any, Final
 
 import torch
@@ -45,9 +46,8 @@ def digest(storage: Any) -> torch.Tensor:
     """Sums of the columns of a storage: int64 (at most ``COLUMNS`` + 1,), on its device."""
     size = storage.nbytes()
     count = size // WORD_BYTES
-    kernel = kernels.native(storage.device, "native_rows")
-    if kernel is not None and count > COLUMNS and not size % WORD_BYTES and not storage.data_ptr() % WORD_BYTES:
-        sums = torch.empty(COLUMNS, dtype=torch.int64)
+    if kernel := _kernel_for(storage):
+        sums = torch.empty(min(count, COLUMNS), dtype=torch.int64)
         kernel.digest_into(storage.data_ptr(), count, sums.data_ptr())
         return sums
     words = torch.empty(0, dtype=torch.int64, device=storage.device).set_(storage, 0, (count,), (1,))
@@ -63,6 +63,35 @@ def digest(storage: Any) -> torch.Tensor:
         tail = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage, size - rest, (rest,), (1,))
         sums = torch.cat((sums, tail.to(torch.int64)))
     return sums
+
+
+def matches(storage: Any, sums: torch.Tensor) -> bool:
+    """Whether a kernel found that a storage has this digest. False is no verdict: there may be no kernel."""
+    kernel = _kernel_for(storage)
+    return kernel is not None and kernel.matches(
+        storage.data_ptr(), storage.nbytes() // WORD_BYTES, sums.data_ptr()
+    )
+
+
+def digest_if_same(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
+    """Digest of a tensor of whole memory, read once beside another one that a kernel found to be the same bit for
+    bit. None is no verdict."""
+    if one.layout is not torch.strided or other.layout is not torch.strided or one.stride() != other.stride():
+        return None
+    storage, copy = one.untyped_storage(), other.untyped_storage()
+    size, kernel = storage.nbytes(), _kernel_for(storage)
+    if kernel is None or copy.nbytes() != size or one.numel() * one.element_size() != size or not _kernel_for(copy):
+        return None
+    sums = torch.empty(min(size // WORD_BYTES, COLUMNS), dtype=torch.int64)
+    same = kernel.same_into(storage.data_ptr(), copy.data_ptr(), size // WORD_BYTES, sums.data_ptr())
+    return sums if same else None
+
+
+def _kernel_for(storage: Any) -> ModuleType | None:
+    """The kernels that read a storage; None for one that is not of whole, aligned words on the processor."""
+    if storage.nbytes() % WORD_BYTES or storage.data_ptr() % WORD_BYTES:
+        return None
+    return kernels.native(storage.device, "native_rows")
 
 
 def watchable(tensor: torch.Tensor) -> bool:

@@ -54,8 +54,8 @@ class Verdicts:
         self._deferred = deferred
         self._immediate_next = False
         self._reported = 0
-        self._margins: list[tuple[Tensor, str]] = []
-        self._flags: list[tuple[Tensor, Detector, str]] = []
+        self._margins: list[tuple[Tensor, Any]] = []
+        self._flags: list[tuple[Tensor, Detector, Any]] = []
 
     def begin(self, look: Look) -> None:
         """A pass begins."""
@@ -81,14 +81,14 @@ class Verdicts:
         self._immediate_next = not clean
         return clean
 
-    def sound(self, low_high: Tensor, where: str) -> bool:
+    def sound(self, low_high: Tensor, where: Any) -> bool:
         """Whether a margin passes; while waiting it does, for now."""
         if self.waiting:
             self._margins.append((low_high, where))
             return True
         return checksum.sound(*low_high.tolist())
 
-    def alike(self, first: list[Any], second: list[Any], detector: Detector, where: str) -> bool:
+    def alike(self, first: list[Any], second: list[Any], detector: Detector, where: Any) -> bool:
         """Whether two fingerprints are the same; while waiting they are, for now."""
         if not self.waiting:
             return same(first, second)
@@ -97,14 +97,14 @@ class Verdicts:
                 self._flags.append(((one != two).any(), detector, where))
         return True
 
-    def taint(self, detector: Detector, where: str, detail: str) -> None:
+    def taint(self, detector: Detector, where: Any, detail: str) -> None:
         """Nothing that came of this pass may be used."""
         self.tainted = True
         self.find(detector, "contained", where, detail)
 
-    def find(self, detector: Detector, outcome: Outcome, where: str, detail: str) -> None:
+    def find(self, detector: Detector, outcome: Outcome, where: Any, detail: str) -> None:
         """Report a finding."""
         self.tally.findings += 1
         self._reported += 1
         if self._reported <= FINDINGS_MAX:
-            self._report(Finding(detector=detector, outcome=outcome, where=where, detail=detail))
+            self._report(Finding(detector=detector, outcome=outcome, where=str(where), detail=detail))
