@@ -12,9 +12,9 @@ found, is in ``verdicts``.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, Final
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,7 +30,7 @@ from flightsw.gpu.integrity.watch import Watch
 _PLAIN: Final = frozenset({Tensor, nn.Parameter, nn.Buffer})
 """Tensor types that are what they seem."""
 
-Handler = Callable[[tuple[Any, ...], dict[str, Any]], Any]
+Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -44,16 +44,14 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, report: Report, *, device: str = "cpu", deferred: bool = False, wide: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: Counter[tuple[Any, Cover, str]] = Counter()
-        """Operations by operator, cover and layer, since the guard began."""
         self._device = device
-        self._plans: dict[Any, tuple[Cover, Handler]] = {}
+        self._plans: dict[Any, _Plan] = {}
         self._verdicts = Verdicts(report, deferred=deferred)
         self._weights = Weights()
         self._watch = Watch(self._verdicts, self._weights.known)
         self._repetition = Repetition(self._verdicts, self._watch)
         products = ProductCheck(self._verdicts, self._watch, self._repetition, self._weights, wide=wide)
-        self._handlers: dict[Cover, Callable[..., Any]] = {
+        self._handlers: dict[Cover, Handler] = {
             Cover.CHECKSUM: products.product,
             Cover.IDENTITY: self._repetition.identity,
             Cover.LATER: self._repetition.later,
@@ -68,6 +66,17 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Cover.UNSTABLE: self._repetition.once,
         }
         """How an operation of each cover is carried out; every other only makes memory, or a view of it."""
+
+    @property
+    def seen(self) -> Counter[tuple[Any, Cover, str]]:
+        """Operations by operator, cover and layer, since the guard began."""
+        found: Counter[tuple[Any, Cover, str]] = Counter()
+        for func, plan in self._plans.items():
+            for layer, count in plan.seen.items():
+                found[func, plan.cover, layer] += count
+            for layer, count in plan.unseen.items():
+                found[func, Cover.UNSEEN, layer] += count
+        return found
 
     @property
     def tally(self) -> Tally:
@@ -123,15 +132,17 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         plan = self._plans.get(func)
         if plan is None:
             plan = self._plans[func] = self._plan(func)
-        cover, handler = plan
         if types and not _PLAIN.issuperset(types):
-            cover, handler = Cover.UNSEEN, partial(_plain, func)
-        self.seen[func, cover, self._verdicts.layer] += 1
-        return handler(args, kwargs or {})
+            plan.unseen[self._verdicts.layer] += 1
+            return func(*args, **(kwargs or {}))
+        plan.seen[self._verdicts.layer] += 1
+        if plan.handler is None:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        return plan.handler(func, args, kwargs or {})
 
-    def _plan(self, func: Any) -> tuple[Cover, Handler]:
+    def _plan(self, func: Any) -> "_Plan":
         cover = operations.cover_of(func, self._device, deterministic=torch.are_deterministic_algorithms_enabled())
-        return cover, partial(self._handlers.get(cover, _plain), func)
+        return _Plan(cover, self._handlers.get(cover))
 
     def _composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self:
@@ -139,6 +150,12 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._repetition.repeat(func, args, kwargs) if result is NotImplemented else result
 
 
-def _plain(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Views, and what only makes memory."""
-    return func(*args, **kwargs)
+class _Plan(msgspec.Struct):
+    """What is done about an operator, and how often it was seen in which layer."""
+
+    cover: Cover
+    handler: Handler | None
+    """None for what only makes memory, or a view of it."""
+    seen: Counter[str] = msgspec.field(default_factory=Counter)
+    unseen: Counter[str] = msgspec.field(default_factory=Counter)
+    """Of these, those with tensors of a type of their own."""

@@ -27,11 +27,8 @@ class Operand(msgspec.Struct, frozen=True):
     rows: int
     columns: int
     turned: bool
-
-    @property
-    def digestible(self) -> bool:
-        size = self.rows * self.columns
-        return size % 2 == 0 and size // 2 > transit.COLUMNS and transit.dense(self.tensor)
+    digestible: bool
+    """Whether the reading can form the digest of its storage."""
 
 
 class Reader(msgspec.Struct, frozen=True):
@@ -40,6 +37,8 @@ class Reader(msgspec.Struct, frozen=True):
     product: Product
     x: Operand
     w: Operand
+    reads: tuple[Tensor, ...]
+    """Operands that are verified by reading them here, where they are read at all."""
     kernel: Any
 
     def read(
@@ -67,7 +66,7 @@ class Reader(msgspec.Struct, frozen=True):
         x, x_digest = self.x, digests.get(id(self.x.tensor))
         dot = self.kernel.dots_of_columns if x.turned else self.kernel.dots_of_rows
         dot(x.tensor.data_ptr(), x.rows, x.columns, sums, dots, squares, _address(x_digest))
-        found = _digest() if digest and Operand(y, height, y.shape[-1], turned=False).digestible else None
+        found = _digest() if digest and _digestible(y) else None
         self.kernel.sums_of_rows(y.data_ptr(), height, y.shape[-1], rows, _address(found))
         alpha, addend, floor = self.product.alpha, 0.0, limits.floor
         if self.product.addend is not None and self.product.beta != 0.0:
@@ -99,11 +98,6 @@ class Reader(msgspec.Struct, frozen=True):
         norm = math.sqrt(square) + math.sqrt(size) * checksum.SMALL[torch.float32]
         return norm + math.sqrt(self.kernel.square(sums, inner))
 
-    @property
-    def reads(self) -> tuple[Tensor, ...]:
-        """Operands that are verified by reading them here, where they are read at all."""
-        return tuple(one.tensor for one in (self.x, self.w) if one.digestible)
-
 
 def reader(product: Product) -> Reader | None:
     """None for a product that is not read here."""
@@ -114,17 +108,23 @@ def reader(product: Product) -> Reader | None:
     if kernel is None or (addend is not None and (addend.dim() != 1 or addend.dtype is not torch.float32)):
         return None
     x, w = operand(product.x), operand(product.w)
-    return Reader(product, x, w, kernel) if x is not None and w is not None else None
+    if x is None or w is None:
+        return None
+    return Reader(product, x, w, tuple(one.tensor for one in (x, w) if one.digestible), kernel)
 
 
 def operand(tensor: Tensor) -> Operand | None:
     """The matrix behind an operand (…, M, K), or (M, K) transposed; None for other layouts."""
     if tensor.is_contiguous():
         columns = tensor.shape[-1]
-        return Operand(tensor, tensor.numel() // max(columns, 1), columns, turned=False)
+        return Operand(tensor, tensor.numel() // max(columns, 1), columns, False, _digestible(tensor))
     if tensor.dim() == 2 and tensor.stride(0) == 1 and tensor.stride(1) == tensor.shape[0]:
-        return Operand(tensor, tensor.shape[1], tensor.shape[0], turned=True)
+        return Operand(tensor, tensor.shape[1], tensor.shape[0], True, _digestible(tensor))
     return None
+
+
+def _digestible(tensor: Tensor) -> bool:
+    return tensor.nbytes > transit.COLUMNS * transit.WORD_BYTES and not tensor.numel() % 2 and transit.dense(tensor)
 
 
 def _digest() -> Tensor:

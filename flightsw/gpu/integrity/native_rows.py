@@ -23,7 +23,7 @@ PIECE_WORDS: Final = 4 * COLUMNS
 
 @compiled
 def digest_into(memory: int, words: int, sums: int) -> None:
-    """Digest of ``words`` words into ``sums``: ``COLUMNS`` column sums, or the words themselves if they are fewer."""
+    """Digest of ``words`` words into ``sums``: ``COLUMNS`` column sums, or the words themselves if fewer."""
     _digest(words_at(memory, words), words_at(sums, min(words, COLUMNS)))
 
 

@@ -7,6 +7,7 @@ compared. ``TABLE`` holds what the schema does not say. What nobody has thought 
 """
 
 import enum
+import functools
 from typing import Any, Final
 
 import torch
@@ -133,6 +134,7 @@ def composite(operator: Any) -> bool:
     return has
 
 
+@functools.cache
 def is_random(operator: Any) -> bool:
     """Whether it may draw from a generator."""
     return torch.Tag.nondeterministic_seeded in operator.tags

@@ -52,8 +52,10 @@ Key = tuple[int, int, torch.Size]
 
 def kept_for_backward() -> bool:
     """Whether autograd keeps operands for a backward pass, as they are."""
+    if not torch.is_grad_enabled():
+        return False
     hooks: Any = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    return torch.is_grad_enabled() and hooks is None
+    return hooks is None
 
 
 def saved(func: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:

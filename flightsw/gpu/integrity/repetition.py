@@ -75,7 +75,7 @@ class Repetition:
 
     def copy(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A copy has the words of its sources, in whatever order: so has the sum of all, which costs no reading."""
-        sources = list(tensors_in(args))
+        sources = tensors_in(args)
         alike = self._verdicts.look.repeat and len({tensor.dtype for tensor in sources}) == 1
         expected = self._watch.transit.total(sources) if alike else None
         if expected is None:
@@ -97,7 +97,7 @@ class Repetition:
         targets = [
             args[index] if index < len(args) else kwargs.get(name) for index, name in operations.written(func)
         ]
-        flat = list(tensors_in(targets))
+        flat = tensors_in(targets)
         self.before_write(flat)
         if self._verdicts.look.repeat and flat:
             copies = {id(tensor): tensor.clone() for tensor in flat}
@@ -119,7 +119,7 @@ class Repetition:
         """A write that may be done twice: the second one has to leave what the first one left."""
         target = args[0]
         accumulates = len(args) > 3 and bool(args[3]) and "index_put" in func._schema.name
-        sources = list(tensors_in(args[1:]))
+        sources = tensors_in(args[1:])
         if accumulates or kwargs.get("accumulate") or any(shares(source, target) for source in sources):
             return self.change(func, args, kwargs)
         self._watch.verify(func, args[1:], kwargs)

@@ -12,13 +12,15 @@ from torch import Tensor
 from flightsw.gpu.integrity import operations, transit
 
 
-def tensors_in(values: Any) -> Iterator[Tensor]:
+def tensors_in(values: Any) -> list[Tensor]:
     """Tensors among arguments or results, lists included."""
+    found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
+            found.append(value)
         elif isinstance(value, list | tuple):
-            yield from tensors_in(value)
+            found += tensors_in(value)
+    return found
 
 
 def digest_of(tensor: Tensor) -> Tensor:

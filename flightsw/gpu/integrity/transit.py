@@ -76,11 +76,11 @@ def matches(storage: Any, sums: torch.Tensor) -> bool:
 def digest_if_same(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
     """Digest of a tensor of whole memory, read once beside another one that a kernel found to be the same bit for
     bit. None is no verdict."""
-    if one.layout is not torch.strided or other.layout is not torch.strided or one.stride() != other.stride():
+    storage, copy = own_storage(one), own_storage(other)
+    if storage is None or copy is None or one.stride() != other.stride() or one.shape != other.shape:
         return None
-    storage, copy = one.untyped_storage(), other.untyped_storage()
     size, kernel = storage.nbytes(), _kernel_for(storage)
-    if kernel is None or copy.nbytes() != size or one.numel() * one.element_size() != size or not _kernel_for(copy):
+    if kernel is None or _kernel_for(copy) is None or copy.nbytes() != size:
         return None
     sums = torch.empty(min(size // WORD_BYTES, COLUMNS), dtype=torch.int64)
     same = kernel.same_into(storage.data_ptr(), copy.data_ptr(), size // WORD_BYTES, sums.data_ptr())
@@ -94,17 +94,17 @@ def _kernel_for(storage: Any) -> ModuleType | None:
     return kernels.native(storage.device, "native_rows")
 
 
-def watchable(tensor: torch.Tensor) -> bool:
-    """Whether it has bytes of its own that can be summed."""
-    return dense(tensor) and tensor.device.type != "meta"
+def own_storage(tensor: torch.Tensor) -> Any:
+    """The storage of a tensor that shows every byte of it, so that the storage's digest is its own; else None."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return None
+    storage, size = tensor.untyped_storage(), tensor.nbytes
+    return storage if 0 < size == storage.nbytes() else None
 
 
 def dense(tensor: torch.Tensor) -> bool:
-    """Whether it shows every byte of its storage, so that the storage's digest is its own."""
-    if tensor.layout is not torch.strided:
-        return False
-    size = tensor.numel() * tensor.element_size()
-    return size > 0 and size == tensor.untyped_storage().nbytes()
+    """Whether there are bytes of its own that can be summed."""
+    return own_storage(tensor) is not None
 
 
 def keeps_words(tensor: torch.Tensor) -> bool:
@@ -123,7 +123,7 @@ class Transit:
     """Digests of the results of one pass, by storage."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, Watched] = {}
         self._now = 0
 
     def clear(self) -> None:
@@ -137,42 +137,38 @@ class Transit:
         """Begin to watch a fresh result; ``sums`` when its digest is known already."""
         storage = tensor.untyped_storage()
         # While a weak reference is held, torch gives the handle to no other storage.
-        self._watched[storage._cdata] = _Watched(storage, digest(storage) if sums is None else sums)
-
-    def watched(self, tensor: torch.Tensor) -> bool:
-        """Whether its storage has a digest."""
-        return tensor.untyped_storage()._cdata in self._watched
+        self._watched[storage._cdata] = Watched(storage, digest(storage) if sums is None else sums)
 
     def tick(self) -> None:
         """The next operation."""
         self._now += 1
 
-    def due(self, tensor: torch.Tensor) -> torch.Tensor | None:
-        """Digest at production; None when nobody watches it, or its last look is fresh. Who asks looks."""
-        held = self._watched.get(tensor.untyped_storage()._cdata)
-        if held is None or self._now <= held.fresh_until:
+    def held(self, tensor: torch.Tensor) -> "Watched | None":
+        """What is known of its memory; None when nobody watches it."""
+        return self._watched.get(tensor.untyped_storage()._cdata) if tensor.layout is torch.strided else None
+
+    def holds(self, handle: int) -> bool:
+        """Whether the memory with this handle is watched."""
+        return handle in self._watched
+
+    def due(self, held: "Watched") -> torch.Tensor | None:
+        """Digest at production; None when the last look is fresh. Who asks looks."""
+        if self._now <= held.fresh_until:
             return None
         held.fresh_until = self._now + FRESH_OPERATIONS
         held.strong = None
         return held.sums
 
-    def expected(self, tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Digest at production and digest now; None when no look is due."""
-        sums = self.due(tensor)
-        return None if sums is None else (sums, digest(tensor.untyped_storage()))
-
     def postpone(self, tensors: Iterable[torch.Tensor]) -> None:
         """They are read now, and will be read again: the look is left to that time, or to the end of the pass."""
         for tensor in tensors:
-            if tensor.layout is torch.strided:
-                storage = tensor.untyped_storage()
-                held = self._watched.get(storage._cdata)
-                if held is not None and self._now > held.fresh_until:
-                    held.strong = storage
+            held = self.held(tensor)
+            if held is not None and self._now > held.fresh_until:
+                held.strong = tensor.untyped_storage()
 
     def postponed(self, tensor: torch.Tensor) -> bool:
         """Whether a look at it is still to come."""
-        held = self._watched.get(tensor.untyped_storage()._cdata)
+        held = self.held(tensor)
         return held is not None and held.strong is not None
 
     def total(self, tensors: Iterable[torch.Tensor]) -> torch.Tensor | None:
@@ -197,7 +193,7 @@ class Transit:
         self._watched.pop(tensor.untyped_storage()._cdata, None)
 
 
-class _Watched:
+class Watched:
     """A digest, and a weak reference to the memory it is of."""
 
     __slots__ = ("_handle", "fresh_until", "strong", "sums")

@@ -7,7 +7,6 @@ go back to and taints the pass: its owner runs it again.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import owed, transit
@@ -41,23 +40,26 @@ class Watch:
         if forward:
             self.transit.postpone(owed.saved(func, args))
         for tensor in tensors_in((args, tuple(kwargs.values())) if kwargs else args):
-            if (
-                tensor.layout is torch.strided
-                and not any(tensor is one for one in spared)
-                and not (forward and self.transit.postponed(tensor))
-            ):
-                self.look_at(tensor, func)
+            held = self.transit.held(tensor)
+            if held is None or (forward and held.strong is not None) or any(tensor is one for one in spared):
+                continue
+            self._look(held, tensor, func)
 
     def due(self, tensor: Tensor) -> Tensor | None:
         """Digest at production of an operand that was spared; None when nobody watches it, its last look is fresh,
         or it was postponed. Who asks looks."""
-        if not self._verdicts.look.transit or (owed.kept_for_backward() and self.transit.postponed(tensor)):
+        held = self.transit.held(tensor)
+        if held is None or (held.strong is not None and owed.kept_for_backward()):
             return None
-        return self.transit.due(tensor)
+        return self.transit.due(held)
 
     def look_at(self, tensor: Tensor, where: Any) -> bool:
         """Whether it is what its producer wrote; also when nobody watches it, or its last look is fresh."""
-        sums = self.transit.due(tensor)
+        held = self.transit.held(tensor)
+        return held is None or self._look(held, tensor, where)
+
+    def _look(self, held: transit.Watched, tensor: Tensor, where: Any) -> bool:
+        sums = self.transit.due(held)
         if sums is None:
             return True
         storage = tensor.untyped_storage()
@@ -89,22 +91,19 @@ class Watch:
 
     def wanted(self, tensor: Tensor) -> bool:
         """Whether a result is memory of its own that nobody watches yet."""
-        return (
-            transit.watchable(tensor)
-            and not self.transit.watched(tensor)
-            and not self._known(tensor.untyped_storage()._cdata)
-        )
+        storage = transit.own_storage(tensor)
+        return storage is not None and not self.transit.holds(storage._cdata) and not self._known(storage._cdata)
 
     def rewritten(self, tensors: Iterable[Tensor]) -> None:
         """Memory that was just written by an announced change; a cache of rows has digests of its own."""
         if not self._verdicts.look.transit:
             return
         for tensor in tensors:
-            if tensor.layout is torch.strided and self.transit.watched(tensor):
+            if self.transit.held(tensor) is not None:
                 self.transit.produced(tensor)
 
     def before_write(self, targets: Iterable[Tensor]) -> None:
         """What was left to a later look is looked at before it is gone."""
         for tensor in targets:
-            if tensor.layout is torch.strided and self.transit.postponed(tensor):
+            if self.transit.postponed(tensor):
                 self.look_at(tensor, "a write into it")
