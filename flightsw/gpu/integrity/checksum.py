@@ -33,6 +33,7 @@ is ever compared with infinity and passes. Sums are formed in the product's own 
 float64); n of the bound includes their rounding.
 """
 
+import functools
 import math
 from typing import Final
 
@@ -52,6 +53,8 @@ PART: Final = 8
 """Of this many equal parts of the inner dimension, the norm of one is a lower bound of that of all."""
 PART_MIN: Final = 256
 """Inner dimension from which a part is worth it."""
+BOUNDS_MAX: Final = 1024
+"""Shapes whose bounds are kept."""
 ONES_MAX: Final = 256
 """Columns of ones that are kept."""
 UNIT: Final = {
@@ -89,6 +92,7 @@ def precision(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
+@functools.lru_cache(maxsize=BOUNDS_MAX)
 def bounds(inner: int, columns: int, dtype: torch.dtype) -> Bounds:
     """For a product over ``inner`` terms with ``columns`` columns whose result was rounded to ``dtype``."""
     terms = inner + columns
@@ -116,7 +120,7 @@ def sums_of(w: Tensor, *, screen: bool = False) -> Sums:
 
 def row_sums(matrix: Tensor) -> Tensor:
     """Σ over the last dimension (…, 1): a product with ones, which reads at the memory's speed."""
-    sums: Tensor = torch.matmul(matrix, ones(matrix.shape[-1], matrix.dtype, matrix.device))
+    sums: Tensor = torch.matmul(matrix, _ones(matrix.shape[-1], matrix.dtype, matrix.device))
     return sums
 
 
@@ -134,7 +138,7 @@ def row_norms(x: Tensor) -> Tensor:
     rows = max(1, PIECE_ELEMENTS // memory.shape[1])
     squares = _scratch(rows * memory.shape[1], x.dtype, x.device).view(rows, memory.shape[1])
     total = torch.zeros((memory.shape[1], 1), dtype=x.dtype, device=x.device)
-    column = ones(rows, x.dtype, x.device)
+    column = _ones(rows, x.dtype, x.device)
     for start in range(0, len(memory), rows):
         piece = memory[start : start + rows]
         square = torch.mul(piece, piece, out=squares[: len(piece)])
@@ -222,7 +226,7 @@ def _scratch(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 _ONES: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
 
-def ones(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _ones(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """A column (size, 1) of ones, made once; not to be written."""
     key = (size, dtype, device)
     if key not in _ONES:

@@ -16,8 +16,26 @@ from torch import Tensor
 from flightsw.gpu.integrity import checksum, kernels, transit
 from flightsw.gpu.integrity.products import Product
 
+LOST: Final = checksum.SMALL[torch.float32]
 NONE: Final = 0
 """Address of a digest that nobody wants."""
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """Sums of a resident operand as it was when it was verified."""
+
+    tensor: Tensor
+    version: int
+    sums: checksum.Sums
+    scale: float
+    """Of the sums, on the host."""
+
+
+class Addend(msgspec.Struct, frozen=True):
+    """What a row of an addend adds to that of the product."""
+
+    total: float = 0.0
+    norm: float = 0.0
 
 
 class Operand(msgspec.Struct, frozen=True):
@@ -44,7 +62,8 @@ class Reader(msgspec.Struct, frozen=True):
     def read(
         self,
         y: Tensor,
-        kept: checksum.Sums | None,
+        kept: Kept | None,
+        addend: Addend,
         likely: float,
         limits: checksum.Bounds,
         looks: Sequence[bool],
@@ -53,50 +72,34 @@ class Reader(msgspec.Struct, frozen=True):
     ) -> tuple[tuple[float, float], list[Tensor | None], Tensor | None]:
         """Lowest and highest of bound − difference; digests of ``reads``, of those that ``looks`` asks for; digest
         of ``y`` if asked for and there is one. ``kept`` are sums of w when it need not be read."""
-        inner = self.w.columns if self.w.turned else self.w.rows
-        height = y.numel() // y.shape[-1]
-        asked = dict(zip(map(id, self.reads), looks, strict=True))
-        digests = {key: _digest() for key, look in asked.items() if look}
-        room = torch.empty(3 * height + 2 * inner)
-        rows = room.data_ptr()
-        dots, squares = rows + 4 * height, rows + 8 * height
-        sums, scale = (kept.rows.data_ptr(), kept.scale.item()) if kept else (rows + 12 * height, 0.0)
+        x, w = self.x, self.w
+        inner = w.columns if w.turned else w.rows
+        digests = [_digest() if look else None for look in looks]
+        asked = {
+            id(tensor): one.data_ptr() for tensor, one in zip(self.reads, digests, strict=True) if one is not None
+        }
         if kept is None:
-            scale = self._sum(sums, inner, digests.get(id(self.w.tensor)))
-        x, x_digest = self.x, digests.get(id(self.x.tensor))
-        dot = self.kernel.dots_of_columns if x.turned else self.kernel.dots_of_rows
-        dot(x.tensor.data_ptr(), x.rows, x.columns, sums, dots, squares, _address(x_digest))
-        found = _digest() if digest and _digestible(y) else None
-        self.kernel.sums_of_rows(y.data_ptr(), height, y.shape[-1], rows, _address(found))
-        alpha, addend, floor = self.product.alpha, 0.0, limits.floor
-        if self.product.addend is not None and self.product.beta != 0.0:
-            total = torch.empty(1)
-            columns = self.product.addend.shape[0]
-            size = self.kernel.sums_of_rows(
-                self.product.addend.contiguous().data_ptr(), 1, columns, total.data_ptr(), NONE
-            )
-            # A single number is added to every column.
-            addend = self.product.beta * total.item() * (y.shape[-1] // columns)
-            floor += math.sqrt(size * (y.shape[-1] // columns)) * abs(self.product.beta) * limits.addend
-        lost = math.sqrt(inner) * checksum.SMALL[torch.float32]
-        low_high: tuple[float, float] = self.kernel.margin(
-            height, rows, dots, squares, float(alpha), addend, scale * likely * abs(alpha), lost, floor
-        )
-        return low_high, [digests.get(id(tensor)) for tensor in self.reads], found
-
-    def _sum(self, sums: int, inner: int, digest: Tensor | None) -> float:
-        """Sums of w's rows into memory at ``sums``, two times ``inner``; ‖w‖_F + ‖s‖."""
-        w, size = self.w, self.w.rows * self.w.columns
-        if w.turned:
-            ones = checksum.ones(w.rows, torch.float32, w.tensor.device)
-            self.kernel.dots_of_columns(
-                w.tensor.data_ptr(), w.rows, w.columns, ones.data_ptr(), sums, sums + 4 * inner, _address(digest)
-            )
-            square = self.kernel.total(sums + 4 * inner, inner)
+            sums = torch.empty(inner)
+            address, scale = sums.data_ptr(), self._sum(sums, asked.get(id(w.tensor), NONE))
         else:
-            square = self.kernel.sums_of_rows(w.tensor.data_ptr(), w.rows, w.columns, sums, _address(digest))
-        norm = math.sqrt(square) + math.sqrt(size) * checksum.SMALL[torch.float32]
-        return norm + math.sqrt(self.kernel.square(sums, inner))
+            address, scale = kept.sums.rows.data_ptr(), kept.scale
+        found = _digest() if digest and _digestible(y) else None
+        alpha, beta = float(self.product.alpha), self.product.beta
+        low_high: tuple[float, float] = self.kernel.product_margin(
+            y.data_ptr(), x.tensor.data_ptr(), x.rows, x.columns, x.turned, y.shape[-1], address, alpha,
+            beta * addend.total, scale * likely * abs(alpha), math.sqrt(inner) * LOST,
+            limits.floor + addend.norm * abs(beta) * limits.addend, asked.get(id(x.tensor), NONE),
+            NONE if found is None else found.data_ptr(),
+        )  # fmt: skip
+        return low_high, digests, found
+
+    def _sum(self, sums: Tensor, digest: int) -> float:
+        """Sums of the rows of w into ``sums``; ‖w‖_F + ‖s‖."""
+        w = self.w
+        norm, size = self.kernel.operand_sums(
+            w.tensor.data_ptr(), w.rows, w.columns, w.turned, sums.data_ptr(), digest
+        )
+        return float(math.sqrt(norm) + math.sqrt(w.rows * w.columns) * LOST + math.sqrt(size))
 
 
 def reader(product: Product) -> Reader | None:
@@ -131,5 +134,9 @@ def _digest() -> Tensor:
     return torch.empty(transit.COLUMNS, dtype=torch.int64)
 
 
-def _address(digest: Tensor | None) -> int:
-    return NONE if digest is None else digest.data_ptr()
+def addend_of(product: Product, columns: int) -> Addend:
+    """Of a vector (N,) or a single number that is added to every row."""
+    if product.addend is None or product.beta == 0.0:
+        return Addend()
+    whole = product.addend.double().expand(columns)
+    return Addend(whole.sum().item(), torch.linalg.vector_norm(whole).item())

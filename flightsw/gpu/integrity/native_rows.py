@@ -173,17 +173,26 @@ def dots_of_columns(
 
 
 @compiled
-def margin(
-    rows: int, sums: int, dots: int, squares: int, alpha: float, addend: float, factor: float, lost: float,
-    floor: float,
+def product_margin(
+    y: int, x: int, rows: int, columns: int, turned: bool, width: int, sums: int, alpha: float, addend: float,
+    factor: float, lost: float, floor: float, x_digest: int, y_digest: int,
 ) -> tuple[float, float]:  # fmt: skip
-    """Lowest and highest of bound − difference: (‖x_i‖ + ``lost``) ``factor`` + ``floor`` − |Σ_j y_ij − α x_i·s −
-    ``addend``| over all rows. Not a number if any is."""
-    left, right, square = floats_at(sums, rows), floats_at(dots, rows), floats_at(squares, rows)
+    """Lowest and highest of bound − difference over the rows of y = α x w + …, y (M, ``width``).
+
+    That is (‖x_i‖ + ``lost``) ``factor`` + ``floor`` − |Σ_j y_ij − α x_i·s − ``addend``|, s (K,) at ``sums``; not a
+    number if any is. x is (``rows``, ``columns``) in memory, ``turned`` if the product sees its transpose.
+    """
+    height = columns if turned else rows
+    left, right, squares = np.empty(height, np.float32), np.empty(height, np.float32), np.empty(height, np.float32)
+    sums_of_rows(y, height, width, left.ctypes.data, y_digest)
+    if turned:
+        dots_of_columns(x, rows, columns, sums, right.ctypes.data, squares.ctypes.data, x_digest)
+    else:
+        dots_of_rows(x, rows, columns, sums, right.ctypes.data, squares.ctypes.data, x_digest)
     low, high = np.inf, -np.inf
-    for i in range(rows):
+    for i in range(height):
         difference = abs(left[i] - alpha * right[i] - addend)
-        found = (np.sqrt(np.float64(square[i])) + lost) * factor + floor - difference
+        found = (np.sqrt(np.float64(squares[i])) + lost) * factor + floor - difference
         if found != found:
             return found, found
         low, high = min(low, found), max(high, found)
@@ -191,18 +200,19 @@ def margin(
 
 
 @compiled_fast
-def total(memory: int, count: int) -> float:
-    """Σ of floats, not negative, in float64."""
-    values, found = floats_at(memory, count), 0.0
-    for i in range(count):
-        found += values[i]
-    return found
-
-
-@compiled_fast
-def square(memory: int, count: int) -> float:
-    """Σ of the squares of floats, in float64."""
-    values, found = floats_at(memory, count), 0.0
-    for i in range(count):
-        found += np.float64(values[i]) * values[i]
-    return found
+def operand_sums(memory: int, rows: int, columns: int, turned: bool, sums: int, digest: int) -> tuple[float, float]:
+    """Sums of the rows of w into ``sums`` (K,); ‖w‖² and ‖s‖². w is (K, N), or its transpose if ``turned``."""
+    inner = columns if turned else rows
+    total = floats_at(sums, inner)
+    norm = 0.0
+    if turned:
+        ones, squares = np.ones(rows, np.float32), np.empty(columns, np.float32)
+        dots_of_columns(memory, rows, columns, ones.ctypes.data, sums, squares.ctypes.data, digest)
+        for j in range(inner):
+            norm += np.float64(squares[j])
+    else:
+        norm = sums_of_rows(memory, rows, columns, sums, digest)
+    size = 0.0
+    for j in range(inner):
+        size += np.float64(total[j]) * total[j]
+    return norm, size

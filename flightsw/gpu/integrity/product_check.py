@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import checksum, native_product, operations
+from flightsw.gpu.integrity.native_product import Addend, Kept
 from flightsw.gpu.integrity.products import Product, product_of, wide
 from flightsw.gpu.integrity.repetition import Repetition
 from flightsw.gpu.integrity.results import digest_of, same, version_of
@@ -35,7 +36,8 @@ class Weights:
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
-        self._sums: dict[tuple[Any, ...], tuple[Tensor, int, checksum.Sums]] = {}
+        self._sums: dict[tuple[Any, ...], Kept] = {}
+        self._addends: dict[tuple[Any, ...], tuple[int, Addend]] = {}
 
     def know(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Memory that is guarded, and whose sums are worth keeping."""
@@ -43,6 +45,7 @@ class Weights:
             tensor.untyped_storage()._cdata: name for name, tensor in weights if tensor.layout is torch.strided
         }
         self._sums.clear()
+        self._addends.clear()
 
     def renew(self, *, now: bool) -> None:
         """Weights have changed by an announced update, or were just verified: old sums are void.
@@ -51,10 +54,11 @@ class Weights:
         """
         kept = dict(self._sums)
         self._sums.clear()
+        self._addends.clear()
         if now:
             with torch.no_grad():
-                for key, (w, _, _) in kept.items():
-                    self._sums[key] = (w, version_of(w), checksum.sums_of(w))
+                for key, one in kept.items():
+                    self._sums[key] = _kept(one.tensor)
 
     def known(self, handle: int) -> bool:
         """Whether memory with this handle is that of a resident weight."""
@@ -63,17 +67,33 @@ class Weights:
     def name_of(self, tensor: Tensor) -> str | None:
         return self._names.get(tensor.untyped_storage()._cdata)
 
-    def sums_of(self, w: Tensor) -> checksum.Sums | None:
+    def sums_of(self, w: Tensor) -> Kept | None:
         """Kept sums of a resident weight; None for a live operand."""
         handle = w.untyped_storage()._cdata
         if handle not in self._names:
             return None
         key = (handle, w.storage_offset(), w.shape, w.stride(), w.dtype)
         held = self._sums.get(key)
-        version = version_of(w)
-        if held is None or held[1] != version:
-            held = self._sums[key] = (w.detach(), version, checksum.sums_of(w))
-        return held[2]
+        if held is None or held.version != version_of(w):
+            held = self._sums[key] = _kept(w)
+        return held
+
+    def addend_of(self, product: Product, columns: int) -> Addend:
+        """Sums of an addend; kept for a resident one."""
+        addend = product.addend
+        if addend is None or addend.untyped_storage()._cdata not in self._names:
+            return native_product.addend_of(product, columns)
+        key = (addend.untyped_storage()._cdata, addend.storage_offset(), addend.shape, addend.stride(), columns)
+        version, held = self._addends.get(key, (-1, None))
+        if held is None or version != version_of(addend):
+            held = native_product.addend_of(product, columns)
+            self._addends[key] = version_of(addend), held
+        return held
+
+
+def _kept(w: Tensor) -> Kept:
+    sums = checksum.sums_of(w)
+    return Kept(w.detach(), version_of(w), sums, sums.scale.amax().item())
 
 
 class ProductCheck:
@@ -109,14 +129,14 @@ class ProductCheck:
         if thin:
             return self._repetition.again(func, y, args, kwargs)
         if reader is None:
-            return self._watch.made(self._check(func, product, kept, y, compute).to(dtype))
+            return self._watch.made(self._check(func, product, kept.sums if kept else None, y, compute).to(dtype))
         found, sums = self._read(func, product, reader, kept, y)
         if not found:
-            y, sums = self._check(func, product, kept, y, compute), None
+            y, sums = self._check(func, product, kept.sums if kept else None, y, compute), None
         return self._watch.made(y, [sums])
 
     def _read(
-        self, func: Any, product: Product, reader: native_product.Reader, kept: checksum.Sums | None, y: Tensor
+        self, func: Any, product: Product, reader: native_product.Reader, kept: Kept | None, y: Tensor
     ) -> tuple[bool, Tensor | None]:
         """Whether sums match, and the digest of ``y`` where it was taken; looks at operands on the way."""
         limits = checksum.bounds(product.x.shape[-1], y.shape[-1], y.dtype)
@@ -124,7 +144,13 @@ class ProductCheck:
         due = [self._watch.due(tensor) for tensor in reader.reads]
         wanted = self._verdicts.look.transit and self._watch.wanted(y)
         low_high, digests, sums = reader.read(
-            y, kept, likely, limits, [held is not None for held in due], digest=wanted
+            y,
+            kept,
+            self._weights.addend_of(product, y.shape[-1]),
+            likely,
+            limits,
+            [held is not None for held in due],
+            digest=wanted,
         )
         for tensor, held, digest in zip(reader.reads, due, digests, strict=True):
             if held is not None and digest is not None and not self._watch.agree(held, digest, func):
