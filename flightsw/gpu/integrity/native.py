@@ -9,6 +9,10 @@ within the bounds they are held to, which hold for any order of summation.
 What was compiled is kept beside the package, or in the user's cache where that may not be written, or for this
 process only where nothing may be. A kernel runs on the thread that calls it, without the interpreter's lock.
 
+*Addresses.* A tensor costs a microsecond to become an array, and a number none. So kernels of small operations take
+addresses (``Tensor.data_ptr``) and counts, and whoever calls them keeps the memory alive and has looked at dtype,
+layout and size.
+
 *How to write one that is fast.* Slices with unsigned or ``range`` bounds, so that the compiler need not think of
 negative indices; innermost loops over one array or two, straight on; accumulators in local arrays that fit the
 first cache; ``FAST`` for float sums, or the loop is not vectorised.
@@ -18,6 +22,10 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 import numba
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -42,3 +50,23 @@ def _compiled(function: Kernel, *, fast: bool) -> Kernel:
     except RuntimeError:  # Numba found no folder that it may write.
         made = numba.njit(cache=False, **options)(function)
     return cast(Kernel, made)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(context: Any, address: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.intp), code
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def words_at(address: int, count: int) -> Any:
+    """Memory as int64 (count,)."""
+    return numba.carray(_pointer(address), (count,), np.int64)
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def floats_at(address: int, count: int) -> Any:
+    """Memory as float32 (count,)."""
+    return numba.carray(_pointer(address), (count,), np.float32)
