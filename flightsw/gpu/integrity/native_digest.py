@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-calls=False
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN201, ANN202
 """The digest as a kernel for the processor: one pass over the words, three additions each.
 
 A block is read in tiles of ``TILE`` words, one lane for each word of a tile. A lane keeps the words' sum, the sum
@@ -88,6 +88,19 @@ def _by_runs(words, before):
 
 
 @compiled
+def summed(words, plain, linear, square):
+    """S1, S2, S3 of the words of a block, int32 (up to ``BLOCK_WORDS``,); the rest is room, int64 (TILE,) each."""
+    tiled = words.size // STRIDE * STRIDE
+    first, second, third = _by_runs(words[tiled:], tiled)
+    if tiled:
+        a, b, c = _by_tiles(words[:tiled], plain, linear, square)
+        first += a
+        second += b
+        third += c
+    return first, second, third
+
+
+@compiled
 def _digest(table, sums, blocks):
     """Digests of memories, int64 (memories, 2) with address and bytes of each, one under the other at ``sums``."""
     plain, linear, square = np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64)
@@ -98,14 +111,8 @@ def _digest(table, sums, blocks):
         for start in range(0, size_bytes, BLOCK_BYTES):
             left_bytes = min(size_bytes - start, BLOCK_BYTES)
             count = left_bytes // WORD_BYTES
-            tiled = count // STRIDE * STRIDE
             words = floats_at(address + start, count).view(np.int32)
-            first, second, third = _by_runs(words[tiled:], tiled)
-            if tiled:
-                a, b, c = _by_tiles(words[:tiled], plain, linear, square)
-                first += a
-                second += b
-                third += c
+            first, second, third = summed(words, plain, linear, square)
             last = np.int64(0)
             end = floats_at(address + start + count * WORD_BYTES, 1).view(np.uint8)
             for byte in range(left_bytes - count * WORD_BYTES):
