@@ -1,12 +1,15 @@
 """The digest: its definition, what it must see, what it must repair, and what it must not claim to repair."""
 
+import contextlib
 import itertools
 import random
 
 import pytest
 import torch
 
+from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.digest import (
+    BLOCK_BYTES,
     BLOCK_WORDS,
     Damage,
     block_count,
@@ -16,6 +19,15 @@ from flightsw.gpu.integrity.digest import (
     repair,
 )
 from flightsw.gpu.integrity.digest import digest as digest_bytes
+
+
+@pytest.fixture(params=["native", "plain"], autouse=True)
+def form(request):
+    """Everything holds with the processor's kernel and without it."""
+    if request.param == "native":
+        pytest.importorskip("numba")
+    with kernels.plain() if request.param == "plain" else contextlib.nullcontext():
+        yield
 
 
 def digest(words: torch.Tensor) -> torch.Tensor:
@@ -179,3 +191,20 @@ def test_a_repair_that_gives_no_word_is_refused(size: int, damage: Damage) -> No
 def test_memory_that_is_no_row_of_bytes(memory: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="bytes in one contiguous row"):
         digest_bytes(memory)
+
+
+LENGTHS = (*range(18), *(4 * count + rest for count in (127, 128, 129, 4095, 4096, 4097, 8192, 20_000, BLOCK_WORDS)
+                         for rest in range(-1, 4)), BLOCK_BYTES + 4096 * 4 - 1, 3 * BLOCK_BYTES + 515)  # fmt: skip
+
+
+@pytest.mark.parametrize("fill", [None, 0x00, 0x7F, 0x80, 0xFF], ids=["random", "0", "7f", "80", "ff"])
+def test_every_form_gives_the_same_sums(fill: int | None) -> None:
+    """Whatever the length and where the memory begins; with a byte of ``fill`` on top, words are extreme."""
+    row = random_words(-(-(max(LENGTHS) + 8) // 4)).view(torch.uint8)
+    if fill is not None:
+        row = torch.full_like(row, 0xFF * (fill == 0x7F))
+        row[3::4] = fill
+    memories = [row[offset : offset + size] for size in LENGTHS for offset in range(5)]
+    with kernels.plain():
+        expected = digest_all(memories)
+    assert torch.equal(digest_all(memories), expected)

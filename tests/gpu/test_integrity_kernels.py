@@ -65,9 +65,15 @@ def test_kernels_compile_for_the_card(compiled, kernel, registers_max, instructi
     assert "atom" not in compiled[kernel]["ptx"]
 
 
-def test_a_processor_has_no_kernels():
-    for ask in (kernels.digests, kernels.adamw, kernels.gemm):
-        assert ask(torch.device("cpu")) is None
+def test_a_processor_has_kernels_of_its_own():
+    pytest.importorskip("numba")
+    assert kernels.digests(torch.device("cpu")) is kernels.native(torch.device("cpu"), "native_digest") is not None
+
+
+def test_a_processor_without_them_has_none():
+    with kernels.plain():
+        for ask in (kernels.digests, kernels.adamw, kernels.gemm):
+            assert ask(torch.device("cpu")) is None
 
 
 def test_integrity_does_not_load_triton():

@@ -16,6 +16,7 @@ from worker_harness import tiny_corpus
 
 from flightsw.gpu import protocol
 from flightsw.gpu.checkpoint.ring import Ring
+from flightsw.gpu.integrity import kernels
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.workloads import guarded, train
@@ -49,6 +50,13 @@ def spec(tmp_path, monkeypatch):
         preset="micro", device="cpu", corpus=tiny_corpus(tmp_path), checkpoint_dir=str(tmp_path / "checkpoints"),
         micro_batches=2, micro_batch_split=2, integrity="storm",
     )  # fmt: skip
+
+
+@pytest.fixture
+def plain():
+    """Without the processor's kernels."""
+    with kernels.plain():
+        yield
 
 
 _twins = {}
@@ -234,7 +242,8 @@ ARITHMETIC = (
 
 
 @pytest.mark.parametrize(("name", "number"), ARITHMETIC, ids=[name for name, _ in ARITHMETIC])
-def test_an_error_of_the_arithmetic(spec, name, number):
+def test_an_error_of_the_arithmetic(spec, name, number, plain):
+    """In torch's own operators, those of the update among them."""
     straight = twin(spec)
 
     def disturbed(level):
@@ -252,7 +261,7 @@ def test_an_error_of_the_arithmetic(spec, name, number):
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
-def test_whichever_of_the_results_of_an_update_is_wrong_the_right_one_is_kept(spec, number):
+def test_whichever_of_the_results_of_an_update_is_wrong_the_right_one_is_kept(spec, number, plain):
     """The rehearsal of a chunk, or the update itself; there are two chunks."""
     straight = twin(spec)
     run = Run(spec).until(2, PARTS)
@@ -261,6 +270,63 @@ def test_whichever_of_the_results_of_an_update_is_wrong_the_right_one_is_kept(sp
     assert fault.fired == 1
     assert run.finish() == straight
     assert ("repeat", "recomputed") in run.outcomes()
+
+
+class Misread:
+    """The processor's update reads gradients wrongly in some of its calls; memory is as it was."""
+
+    def __init__(self, kernel, numbers):
+        self._kernel, self._numbers = kernel, numbers
+        self.scalars, self.same_as_torch = kernel.scalars, kernel.same_as_torch
+        self.calls = 0
+
+    def advance(self, rows, *arguments, **named):
+        self.calls += 1
+        if self.calls not in self._numbers:
+            return self._kernel.advance(rows, *arguments, **named)
+        wrong = rows[1].clone()
+        flip(wrong, word=len(wrong) // 2 + self.calls, bit=24)
+        return self._kernel.advance((rows[0], wrong, *rows[2:]), *arguments, **named)
+
+
+def misread(monkeypatch, *numbers):
+    """From now on the processor's kernel fails in these of its calls."""
+    kernel = kernels.native(torch.device("cpu"), "native_adamw")
+    if not (kernel and kernel.same_as_torch()):
+        pytest.skip("this machine's torch rounds otherwise than the kernel, which is not used then")
+    wrong = Misread(kernel, numbers)
+    monkeypatch.setattr(kernels, "native", lambda device, name, ask=kernels.native: (
+        wrong if name == "native_adamw" else ask(device, name)))  # fmt: skip
+    return wrong
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_whichever_call_of_the_processor_s_update_is_wrong_the_right_result_is_kept(spec, monkeypatch, number):
+    """Two groups are rehearsed, then updated."""
+    straight = twin(spec)
+    run = Run(spec, blind=True).until(2, PARTS)
+    kernel = misread(monkeypatch, number)
+    run.turn()
+    assert kernel.calls == 4
+    assert run.finish() == straight
+    assert [(finding.detector, finding.outcome) for finding in run.found] == [("repeat", "recomputed")]
+
+
+def test_an_update_of_which_no_two_results_agree_is_damage(spec, monkeypatch):
+    run = Run(spec, blind=True).until(2, PARTS)
+    misread(monkeypatch, 1, 3)
+    with OneFault("aten::_fused_adamw_", 1), pytest.raises(Damaged, match="no two of 3 results"):
+        run.turn()
+
+
+def test_an_update_that_is_not_rehearsed_believes_the_kernel(spec, monkeypatch):
+    """Which shows that it is the kernel's bits that count, and the rehearsal that saw the error."""
+    sampled(monkeypatch, repeat_every=0)
+    run = Run(spec, blind=True).until(2, PARTS)
+    kernel = misread(monkeypatch, 1)
+    assert run.finish() != twin(spec)
+    assert kernel.calls == 2
+    assert run.found == []
 
 
 @pytest.mark.parametrize("name", ["aten::addmm", "aten::gelu"])
@@ -279,6 +345,11 @@ def test_a_result_that_changes_on_its_way(spec, name):
     assert run.finish() == straight
     assert RUN_AGAIN in run.outcomes(), run.found
     assert disturbed(Level.OFF).finish() != straight
+
+
+@pytest.mark.parametrize("level", Level)
+def test_no_level_changes_a_bit_without_the_processor_s_kernels(spec, level, plain):
+    assert Run(spec, level).finish() == twin(spec)
 
 
 @pytest.mark.parametrize("level", Level)

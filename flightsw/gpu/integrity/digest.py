@@ -19,13 +19,14 @@ What does not divide is reported as more than one word, and left alone.
 *No digest has S2 + S3 odd*, since Σ (i+1)(i+2) x_i is even, and stays so modulo 2⁶⁴. So a digest can be marked as
 that of no memory at all: see ``guarded_adamw``.
 
-*Same values everywhere.* The sums are integers, so this module and the Triton kernels agree bit for bit. Here a
-block is a matrix X of ``ROWS`` rows of ``ROW_WORDS`` words, i = (a + ROWS/2) · ROW_WORDS + b, and one float64
-product gives Σ_a X, Σ_a a X and Σ_a a² X of each column; counted from the middle row, a² is four times smaller. A
-second product, for many blocks at once, sums these over ``GROUP_COLUMNS`` columns with weights of their own. All of
-it is exact: 2³¹ · Σ a² · GROUP_COLUMNS < 2⁵³. What is left for 64-bit integers is one number in two hundred, and
-what costs time is to read the words and widen them. A shorter block has fewer rows. Many short ones share one
-product: of rows of ``SHORT_WORDS`` words, with the weights along the row, exact for the same reason.
+*Same values everywhere.* The sums are integers, so this module's plain form and the kernels (``kernels_digest``,
+``native_digest``), which run where there are some, agree bit for bit. Here a block is a matrix X of ``ROWS`` rows
+of ``ROW_WORDS`` words, i = (a + ROWS/2) · ROW_WORDS + b, and one float64 product gives Σ_a X, Σ_a a X and Σ_a a² X
+of each column; counted from the middle row, a² is four times smaller. A second product, for many blocks at once,
+sums these over ``GROUP_COLUMNS`` columns with weights of their own. All of it is exact: 2³¹ · Σ a² · GROUP_COLUMNS
+< 2⁵³. What is left for 64-bit integers is one number in two hundred, and what costs time is to read the words and
+widen them. A shorter block has fewer rows. Many short ones share one product: of rows of ``SHORT_WORDS`` words,
+with the weights along the row, exact for the same reason.
 
 A digest is taken of memory that is known to be good (just written, just verified), never of live data that nobody
 has checked: that would seal the damage in. Source of the two-sum form: Fletcher's checksum; the theorem is that of
@@ -112,12 +113,10 @@ def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     sums = torch.empty(
         (sum(block_count(memory.numel()) for memory in memories), 3), dtype=torch.int64, device=device
     )
-    first, short = 0, []
     if kernel := kernels.digests(device):
-        for memory in memories:
-            kernel.digest_into(memory, sums[first : first + block_count(memory.numel())])
-            first += block_count(memory.numel())
+        kernel.digests_into(memories, sums)
         return sums
+    first, short = 0, []
     rows: list[int] = []
     blocks: list[torch.Tensor] = []
     for memory in memories:

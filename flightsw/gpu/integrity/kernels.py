@@ -21,8 +21,8 @@ CAPABILITY_MIN: Final = (8, 0)
 
 
 def digests(device: torch.device) -> ModuleType | None:
-    """``kernels_digest`` for memory on ``device``; None where the plain form has to do."""
-    return _loaded("kernels_digest") if _compiles_for(device) else None
+    """``kernels_digest`` or ``native_digest`` for memory on ``device``; None where the plain form has to do."""
+    return _loaded("kernels_digest") if _compiles_for(device) else native(device, "native_digest")
 
 
 def adamw(device: torch.device) -> ModuleType | None:

@@ -15,6 +15,8 @@ than four bytes byte by byte.
 Importing this module imports Triton: go through ``kernels``.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -85,6 +87,15 @@ def digest_into(memory: torch.Tensor, sums: torch.Tensor) -> None:
     _digest_kernel[(len(sums),)](
         memory, sums, memory.numel(), BLOCK_WORDS=BLOCK_WORDS, TILE=TILE, STAGES=STAGES, num_warps=WARPS
     )
+
+
+def digests_into(memories: Sequence[torch.Tensor], sums: torch.Tensor) -> None:
+    """As ``digest_into``, of several memories, one under the other."""
+    first = 0
+    for memory in memories:
+        blocks = block_count(memory.numel())
+        digest_into(memory, sums[first : first + blocks])
+        first += blocks
 
 
 assert BLOCK_BYTES == BLOCK_WORDS * WORD_BYTES, "the kernel counts four bytes a word"

@@ -7,6 +7,9 @@ chunk, of which only the digests of the results and the size of the update are k
 at the same digests. One that does not is done again from the old values of its chunk, and two of three that agree
 are right.
 
+On a processor a kernel does both (``native_adamw``) where it rounds as torch does: it compares before it writes, so
+nothing is copied, and a block that does not agree is done again by torch's own.
+
 So a rehearsed update sees an error of its arithmetic, damage of the state since it was verified, and damage of
 the gradients since they were rehearsed. One that was not rehearsed sees none of these, and damage within the time
 of the update itself is sealed in: on a card some milliseconds of a step.
@@ -16,28 +19,32 @@ on a card, and no time in which damage could be sealed in. But by then the gradi
 made with what was hit: there is nothing to run again from, so damage that it finds ends in a checkpoint.
 
 Bits: rehearsed or not, digested or not, the update is the same calls of the same kernel on the same chunks; the
-fused one does the same operations on each word.
+fused one and the processor's do the same operations on each word.
 """
 
+import math
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Final
 
 import msgspec
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity.digest import digest_all
+from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.digest import BLOCK_WORDS, digest_all
 from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW, Slot
 from flightsw.gpu.integrity.resident import Resident
-from flightsw.gpu.workloads.optimiser import BETAS, EPSILON, AdamW, Chunk, Rows
+from flightsw.gpu.workloads.optimiser import BETAS, EPSILON, AdamW, Chunk, Group, Rows
 
 ATTEMPTS_MAX: Final = 3
 """Tries of one chunk; the rehearsal counts as the first."""
 
 
 class Rehearsal(msgspec.Struct, frozen=True):
-    """``sums``: of each chunk the digests of what it will hold, int64 (3 · blocks, 3). ``update``: ‖Δw‖ / ‖w‖."""
+    """``sums``: of each group the digests of what its blocks will hold, int64 (blocks, 3, 3), by block and kind:
+    weights, averages, squares. ``update``: ‖Δw‖ / ‖w‖."""
 
     sums: tuple[Tensor, ...]
     update: float
@@ -67,31 +74,44 @@ class GuardedUpdate:
         """What ``apply`` will arrive at; changes nothing. ``scale`` (0-d) multiplies the gradients."""
         self._optimiser.gather()
         counts = self._optimiser.next_counts()
-        sums: list[Tensor] = []
+        if kernel := _kernel(self._scratch.device):
+            done = [
+                kernel.advance(_rows(group), _scalars(kernel, group, count, learning_rate, scale), write=False)
+                for group, count in zip(self._optimiser.groups, counts, strict=True)
+            ]
+            size_squared = sum(group.size for group in done)
+            moved_squared = sum(group.moved for group in done)
+            ratio = math.sqrt(moved_squared / size_squared) if size_squared > 0.0 else math.inf
+            return Rehearsal(tuple(group.sums for group in done), ratio)
+        sums: list[list[Tensor]] = [[] for _ in self._optimiser.groups]
         moved: list[Tensor] = []
         size: list[Tensor] = []
         for chunk in self._optimiser.chunks:
             copy = self._copy(chunk)
             self._optimiser.update(chunk, copy, counts, learning_rate, scale)
-            sums.append(_sums(copy))
+            sums[chunk.group].append(_sums(copy))
             moved.append(torch.linalg.vector_norm(copy.weights.sub_(chunk.rows.weights)))
             size.append(torch.linalg.vector_norm(chunk.rows.weights))
-        ratio = torch.linalg.vector_norm(torch.stack(moved)) / torch.linalg.vector_norm(torch.stack(size))
-        return Rehearsal(tuple(sums), float(ratio.item()))
+        update = torch.linalg.vector_norm(torch.stack(moved)) / torch.linalg.vector_norm(torch.stack(size))
+        return Rehearsal(tuple(torch.cat(group) for group in sums), float(update.item()))
 
     @torch.no_grad()
     def apply(self, learning_rate: float, scale: Tensor, rehearsal: Rehearsal | None = None) -> None:
         """Change weights and moments, and their digests with them. Raises ``Unsettled``."""
         self._optimiser.gather()
         counts = self._optimiser.next_counts()
-        for number, chunk in enumerate(self._optimiser.chunks):
-            if rehearsal is None:
-                self._optimiser.update(chunk, chunk.rows, counts, learning_rate, scale)
-                found = _sums(chunk.rows)
-            else:
-                found = self._settled(chunk, counts, learning_rate, scale, rehearsal.sums[number])
-            for index, sums in zip(self._regions[chunk.group], found.chunk(3), strict=True):
-                self._resident.digests(index)[chunk.first : chunk.last] = sums
+        if kernel := _kernel(self._scratch.device):
+            for number in range(len(self._optimiser.groups)):
+                self._advance(kernel, number, counts, learning_rate, scale, rehearsal)
+        else:
+            for chunk in self._optimiser.chunks:
+                if rehearsal is None:
+                    self._optimiser.update(chunk, chunk.rows, counts, learning_rate, scale)
+                    found = _sums(chunk.rows)
+                else:
+                    expected = rehearsal.sums[chunk.group][chunk.first : chunk.last]
+                    found = self._settled(chunk, counts, learning_rate, scale, [expected])
+                self._digested(chunk.group, chunk.first, found)
         self._optimiser.count_on()
         self._resident.adopt_emitted([index for regions in self._regions for index in regions])
         self._resident.adopt_update(self._counts)
@@ -127,12 +147,33 @@ class GuardedUpdate:
             epsilon=EPSILON,
         )
 
+    def _advance(
+        self, kernel: ModuleType, number: int, counts: Sequence[Tensor], learning_rate: float, scale: Tensor,
+        rehearsal: Rehearsal | None,
+    ) -> None:  # fmt: skip
+        """Update a group by the processor's kernel. Blocks that do not agree are not written, and done again."""
+        group = self._optimiser.groups[number]
+        expected = None if rehearsal is None else rehearsal.sums[number]
+        scalars = _scalars(kernel, group, counts[number], learning_rate, scale)
+        done = kernel.advance(_rows(group), scalars, write=True, expected=expected)
+        for block in done.unlike:
+            assert expected is not None, "with nothing to agree with, all do"
+            rows = group.rows.cut(block * BLOCK_WORDS, (block + 1) * BLOCK_WORDS)
+            seen = [sums[block : block + 1] for sums in (expected, done.sums)]
+            chunk = Chunk(number, block, block + 1, rows)
+            done.sums[block] = self._settled(chunk, counts, learning_rate, scale, seen)[0]
+        self._digested(number, 0, done.sums)
+
+    def _digested(self, group: int, first: int, sums: Tensor) -> None:
+        """Digests (blocks, 3, 3) of what was written, from block ``first`` on."""
+        for index, kind in zip(self._regions[group], sums.unbind(dim=1), strict=True):
+            self._resident.digests(index)[first : first + len(sums)] = kind
+
     def _settled(
-        self, chunk: Chunk, counts: Sequence[Tensor], learning_rate: float, scale: Tensor, expected: Tensor
+        self, chunk: Chunk, counts: Sequence[Tensor], learning_rate: float, scale: Tensor, seen: list[Tensor]
     ) -> Tensor:
-        """Update a chunk until two results agree, the rehearsal's among them; its digests."""
+        """Update a chunk until two results agree, those ``seen`` among them; its digests."""
         old = self._copy(chunk)
-        seen = [expected]
         while len(seen) < ATTEMPTS_MAX:
             self._optimiser.update(chunk, chunk.rows, counts, learning_rate, scale)
             found = _sums(chunk.rows)
@@ -154,8 +195,30 @@ class GuardedUpdate:
 
 
 def _sums(rows: Rows) -> Tensor:
-    """Digests of weights, then averages, then squares: int64 (3 · blocks, 3)."""
-    return digest_all([row.view(torch.uint8) for row in rows.state])
+    """Digests of weights, averages and squares of each block: int64 (blocks, 3, 3)."""
+    sums = digest_all([row.view(torch.uint8) for row in rows.state])
+    return sums.view(3, -1, 3).transpose(0, 1).contiguous()
+
+
+def _kernel(device: torch.device) -> ModuleType | None:
+    """The processor's kernel, where it gives the bits that ``AdamW.update`` gives."""
+    kernel = kernels.native(device, "native_adamw")
+    return kernel if kernel and kernel.same_as_torch() else None
+
+
+def _rows(group: Group) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As the kernel takes them."""
+    return group.rows.weights, group.rows.gradients, group.rows.averages, group.rows.squares
+
+
+def _scalars(
+    kernel: ModuleType, group: Group, count: Tensor, learning_rate: float, scale: Tensor
+) -> tuple[float, ...]:
+    numbers: tuple[float, ...] = kernel.scalars(
+        scale=float(scale), learning_rate=learning_rate, betas=BETAS, epsilon=EPSILON, decay=group.decay,
+        count=float(count),
+    )  # fmt: skip
+    return numbers
 
 
 def _region(resident: Resident, tensor: Tensor) -> int:
