@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import attention, gelu, kernels
-from flightsw.gpu.integrity.checksum import TINY, UNIT
+from flightsw.gpu.integrity.checksum import SMALL, TINY, UNIT
 
 NORM_SLACK: Final = 8.0
 """Of the few roundings of one element; certain."""
@@ -38,7 +38,7 @@ _GELU: Final = "aten::gelu_backward"
 _FLOATS: Final = (torch.float32, torch.float64)
 
 Check = Callable[[Any, tuple[Any, ...], dict[str, Any]], int | None]
-"""Of a result, arguments and keywords: how many elements are wrong."""
+"""Of a result, arguments and keywords: how many of its rows, columns or pieces are wrong."""
 
 
 def margin(
@@ -158,10 +158,7 @@ def _layer_norm(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> i
         return None
     columns, rows = math.prod(shape), mean.numel()
     x_ = _array(x).reshape(rows, columns)
-    unit = UNIT[x.dtype]
-    numbers = np.array(
-        (epsilon, NORM_SLACK * unit, SUM_SLACK * math.sqrt(columns) * unit, TINY, 1.0, columns), x_.dtype
-    )
+    numbers = _numbers(x.dtype, columns, epsilon)
     found: int = native.layer_norm_differs(
         x_,
         _affine(weight, columns, 1.0, x_.dtype),
@@ -172,6 +169,14 @@ def _layer_norm(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> i
         numbers,
     )
     return found
+
+
+def _numbers(dtype: torch.dtype, columns: int, last: float) -> Any:
+    """What the kernels of layer norms are told, in the operands' dtype."""
+    unit = UNIT[dtype]
+    of_sum = SUM_SLACK * math.sqrt(columns) * unit
+    numbers = (NORM_SLACK * unit, of_sum, TINY, 1.0, columns, SMALL[dtype], last)
+    return np.array(numbers, np.float32 if dtype is torch.float32 else np.float64)
 
 
 def _affine(given: Tensor | None, columns: int, otherwise: float, dtype: Any) -> Any:
@@ -188,18 +193,7 @@ def _layer_norm_backward(result: Any, args: tuple[Any, ...], kwargs: dict[str, A
         return None
     columns, rows = math.prod(shape), mean.numel()
     x_ = _array(x).reshape(rows, columns)
-    unit = UNIT[x.dtype]
-    numbers = np.array(
-        (
-            NORM_SLACK * unit,
-            SUM_SLACK * math.sqrt(columns) * unit,
-            (math.sqrt(rows) + COLUMN_SLACK) * unit,
-            TINY,
-            1.0,
-            columns,
-        ),
-        x_.dtype,
-    )
+    numbers = _numbers(x.dtype, columns, (math.sqrt(rows) + COLUMN_SLACK) * UNIT[x.dtype])
     moved, of_weight, of_bias = (
         None if one is None or not want else _array(one) for one, want in zip(result, wanted, strict=True)
     )

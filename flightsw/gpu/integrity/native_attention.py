@@ -1,10 +1,10 @@
 """Kernel for the processor: the identities of attention's backward pass, each operand and result read once.
 
 The identities and their bounds are those of ``attention``. What a head needs, norms, longest rows, sums of columns,
-is formed while its rows are in cache; the bounds themselves in float64.
+is formed token by token while its rows are in cache; the bounds themselves in float64.
 
-An operand (B, H, T, D) is given as its memory, which begins with its first element, and its three strides in
-elements; along D it is contiguous.
+An operand (B, H, T, D) is given as its memory, from its first element on, and its three strides in elements;
+along D it is contiguous. Usually the heads of a token lie side by side, and one row of H·D is read at a time.
 """
 
 from typing import Final
@@ -14,24 +14,13 @@ from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import compiled_fast
 
-Floats = NDArray[np.floating]
-
-GRADIENT, QUERY, KEY, VALUE, OUT, QUERY_GRADIENT, KEY_GRADIENT, VALUE_GRADIENT = range(8)
-"""Rows of the strides."""
 SMALLEST: Final = 2.0**-62
 """Elements below this may be missing in a norm, as their squares underflow."""
+BLOCK_ROWS: Final = 16
+"""Rows whose columns are summed in the precision of the operands."""
 
-
-@compiled_fast
-def _longer(one: float, other: float) -> float:
-    """The larger; what is not a number stays that."""
-    return one if other <= one or one != one else other
-
-
-@compiled_fast
-def _within(one: float, low: float, high: float) -> tuple[float, float]:
-    """Lowest and highest with one more; what is not a number stays that."""
-    return (low if low <= one or low != low else one), (high if high >= one or high != high else one)
+Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
 
 
 @compiled_fast
@@ -56,71 +45,114 @@ def margins(
     unit roundoff, ``scores`` up to which it is enough.
     """
     batch, heads, rows, others, width = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
+    groups = 1
+    for which in range(8):
+        if strides[which, 1] != width:
+            groups = heads
+    heads = heads // groups
     low, high = np.inf, -np.inf
-    values, keys = np.empty(width, np.float64), np.empty(width, np.float64)
-    zero = gradient[0] * 0
+    columns = heads * width
+    block = np.zeros(columns, gradient.dtype)
+    values, keys = np.empty(columns, np.float64), np.empty(columns, np.float64)
+    # Of each head: Σ of squares, the largest of a row, Σ of products with the second operand.
+    of_gradient, of_query, of_key, of_value, of_out = (
+        np.empty((3, heads), np.float64),
+        np.empty((3, heads), np.float64),
+        np.empty((3, heads), np.float64),
+        np.empty((3, heads), np.float64),
+        np.empty((3, heads), np.float64),
+    )
     for b in range(batch):
-        for h in range(heads):
-            starts = strides[:, 0] * b + strides[:, 1] * h
+        for group in range(groups):
+            starts = strides[:, 0] * b + strides[:, 1] * group
             steps = strides[:, 2]
             values[:] = 0.0
             keys[:] = 0.0
-            gradient_size, query_size, trace = 0.0, 0.0, 0.0
-            query_long, key_long, value_long, out_long = 0.0, 0.0, 0.0, 0.0
-            for i in range(rows):
-                place = starts[GRADIENT] + steps[GRADIENT] * i
-                g = gradient[place : place + width]
-                place = starts[QUERY] + steps[QUERY] * i
-                q = query[place : place + width]
-                place = starts[QUERY_GRADIENT] + steps[QUERY_GRADIENT] * i
-                dq = query_gradient[place : place + width]
-                place = starts[OUT] + steps[OUT] * i
-                o = out[place : place + width]
-                of_g, of_q, of_o, moved = zero, zero, zero, zero
-                for j in range(width):
-                    of_g += g[j] * g[j]
-                    of_q += q[j] * q[j]
-                    of_o += o[j] * o[j]
-                    moved += q[j] * dq[j]
-                for j in range(width):
-                    values[j] -= g[j]
-                gradient_size += of_g
-                query_size += of_q
-                trace += moved
-                query_long = _longer(query_long, of_q)
-                out_long = _longer(out_long, of_o)
-            for i in range(others):
-                place = starts[KEY] + steps[KEY] * i
-                k = key[place : place + width]
-                place = starts[KEY_GRADIENT] + steps[KEY_GRADIENT] * i
-                dk = key_gradient[place : place + width]
-                place = starts[VALUE] + steps[VALUE] * i
-                v = value[place : place + width]
-                place = starts[VALUE_GRADIENT] + steps[VALUE_GRADIENT] * i
-                dv = value_gradient[place : place + width]
-                of_k, of_v, moved = zero, zero, zero
-                for j in range(width):
-                    of_k += k[j] * k[j]
-                    of_v += v[j] * v[j]
-                    moved += k[j] * dk[j]
-                for j in range(width):
-                    values[j] += dv[j]
-                for j in range(width):
-                    keys[j] += dk[j]
-                trace -= moved
-                key_long = _longer(key_long, of_k)
-                value_long = _longer(value_long, of_v)
-            lost = SMALLEST * np.sqrt(float(width))
-            longest_query, longest_key = np.sqrt(query_long) + lost, np.sqrt(key_long) + lost
-            longest_value, longest_out = np.sqrt(value_long) + lost, np.sqrt(out_long)
-            lost *= np.sqrt(float(rows))
-            size, queries = np.sqrt(gradient_size) + lost, np.sqrt(query_size) + lost
-            relative = unit * (1.0 + longest_query * longest_key * (scale / scores))
-            moved_most = size * queries * longest_value * relative * (2.0 * scale)
-            of_columns = size * relative * np.sqrt(float(rows))
-            low, high = _within(moved_most * longest_key - abs(trace), low, high)
-            low, high = _within(longest_value * (1.0 + relative * np.sqrt(float(rows))) - longest_out, low, high)
-            for j in range(width):
-                low, high = _within(of_columns - abs(values[j]), low, high)
-                low, high = _within(moved_most - abs(keys[j]), low, high)
+            _columns(gradient[starts[0] :], steps[0], rows, block, values, -1.0)
+            _squares(gradient[starts[0] :], steps[0], rows, heads, width, of_gradient)
+            _products(
+                query[starts[1] :], query_gradient[starts[5] :], steps[1], steps[5], rows, heads, width, of_query
+            )
+            _products(key[starts[2] :], key_gradient[starts[6] :], steps[2], steps[6], others, heads, width, of_key)
+            _columns(key_gradient[starts[6] :], steps[6], others, block, keys, 1.0)
+            _squares(value[starts[3] :], steps[3], others, heads, width, of_value)
+            _columns(value_gradient[starts[7] :], steps[7], others, block, values, 1.0)
+            _squares(out[starts[4] :], steps[4], rows, heads, width, of_out)
+            for head in range(heads):
+                lost = SMALLEST * np.sqrt(float(width))
+                long_query, long_key = np.sqrt(of_query[1, head]) + lost, np.sqrt(of_key[1, head]) + lost
+                long_value, long_out = np.sqrt(of_value[1, head]) + lost, np.sqrt(of_out[1, head])
+                lost *= np.sqrt(float(rows))
+                size, queries = np.sqrt(of_gradient[0, head]) + lost, np.sqrt(of_query[0, head]) + lost
+                relative = unit * (1.0 + long_query * long_key * (scale / scores))
+                moved = size * queries * long_value * relative * (2.0 * scale)
+                of_columns = size * relative * np.sqrt(float(rows))
+                low, high = _within(moved * long_key - abs(of_query[2, head] - of_key[2, head]), low, high)
+                low, high = _within(long_value * (1.0 + relative * np.sqrt(float(rows))) - long_out, low, high)
+                for j in range(head * width, head * width + width):
+                    low, high = _within(of_columns - abs(values[j]), low, high)
+                    low, high = _within(moved - abs(keys[j]), low, high)
     return low, high
+
+
+@compiled_fast
+def _columns(x: Floats, step: int, rows: int, block: Floats, totals: Doubles, sign: float) -> None:
+    """Add ``sign`` times the sums over rows to ``totals`` (N,); ``block`` (N,) is zero before and after."""
+    columns = len(block)
+    for i in range(rows):
+        row = x[i * step : i * step + columns]
+        for j in range(columns):
+            block[j] += row[j]
+        if i % BLOCK_ROWS == BLOCK_ROWS - 1 or i == rows - 1:
+            for j in range(columns):
+                totals[j] += sign * block[j]
+            for j in range(columns):
+                block[j] = 0
+
+
+@compiled_fast
+def _squares(x: Floats, step: int, rows: int, heads: int, width: int, found: Doubles) -> None:
+    """Of each head (3, H): the sum of the squares of all rows, and that of the longest."""
+    zero = x[0] * 0
+    found[:] = 0.0
+    for i in range(rows):
+        for head in range(heads):
+            start = i * step + head * width
+            row = x[start : start + width]
+            total = zero
+            for j in range(width):
+                total += row[j] * row[j]
+            found[0, head] += total
+            found[1, head] = _longer(found[1, head], total)
+
+
+@compiled_fast
+def _products(
+    x: Floats, other: Floats, step: int, other_step: int, rows: int, heads: int, width: int, found: Doubles
+) -> None:
+    """As ``_squares``, and the sum of the products with the rows of ``other``."""
+    zero = x[0] * 0
+    found[:] = 0.0
+    for i in range(rows):
+        for head in range(heads):
+            start, other_start = i * step + head * width, i * other_step + head * width
+            row, other_row = x[start : start + width], other[other_start : other_start + width]
+            total, product = zero, zero
+            for j in range(width):
+                total += row[j] * row[j]
+                product += row[j] * other_row[j]
+            found[0, head] += total
+            found[1, head] = _longer(found[1, head], total)
+            found[2, head] += product
+
+
+@compiled_fast
+def _longer(one: float, other: float) -> float:
+    """The larger; what is not a number stays that."""
+    return one if other <= one or one != one else other
+
+
+@compiled_fast
+def _within(one: float, low: float, high: float) -> tuple[float, float]:
+    """Lowest and highest with one more; what is not a number stays that."""
+    return (low if low <= one or low != low else one), (high if high >= one or high != high else one)

@@ -5,13 +5,20 @@ register and compared with the one in memory as bits. That is a repetition witho
 have written, and both digests, are never in memory. A NaN has many bit patterns, and which of two comes out is not
 laid down; one that differs is an alarm of the check, which a true repetition then resolves.
 
-*GELU*: the identity of ``owed``, element by element. All functions return how many elements are wrong.
+*GELU*: the identity of ``gelu``, element by element.
+
+All functions return how many pieces or rows have something wrong in them.
 """
+
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast
+
+PIECE_ELEMENTS: Final = 4096
+"""Elements of GELU that have a verdict together."""
 
 Floats = NDArray[np.floating]
 Words = NDArray[np.int32]
@@ -19,63 +26,76 @@ Words = NDArray[np.int32]
 
 @compiled
 def sums_differ(a: Floats, b: Floats, result: Words) -> int:
-    """Where result (R·L,), the bits of float32, is not a (R·L,) + b (L,), the latter used R times."""
+    """How many of R pieces of result (R·L,), the bits of float32, are not those of a (R·L,) plus b (L,)."""
     size = len(b)
-    wrong = np.int32(0)
+    wrong = 0
     for start in range(0, len(a), size):
         a_, result_ = a[start : start + size], result[start : start + size]
+        differs = np.int32(0)
         for j in range(size):
-            wrong += np.int32((np.float32(a_[j] + b[j]).view(np.int32) ^ result_[j]) != 0)
-    return int(wrong)
+            differs |= np.float32(a_[j] + b[j]).view(np.int32) ^ result_[j]
+        wrong += differs != 0
+    return wrong
 
 
 @compiled
 def products_differ(a: Floats, b: Floats, result: Words) -> int:
-    """Where result (R·L,), the bits of float32, is not a (R·L,) · b (L,), the latter used R times."""
+    """How many of R pieces of result (R·L,), the bits of float32, are not those of a (R·L,) times b (L,)."""
     size = len(b)
-    wrong = np.int32(0)
+    wrong = 0
     for start in range(0, len(a), size):
         a_, result_ = a[start : start + size], result[start : start + size]
+        differs = np.int32(0)
         for j in range(size):
-            wrong += np.int32((np.float32(a_[j] * b[j]).view(np.int32) ^ result_[j]) != 0)
-    return int(wrong)
+            differs |= np.float32(a_[j] * b[j]).view(np.int32) ^ result_[j]
+        wrong += differs != 0
+    return wrong
 
 
 @compiled
 def scaled_differ(a: Floats, factor: np.float32, result: Words) -> int:
-    """Where result (N,), the bits of float32, is not a (N,) · factor."""
-    wrong = np.int32(0)
+    """Whether result (N,), the bits of float32, is anywhere not a (N,) · factor: 1 or 0."""
+    differs = np.int32(0)
     for j in range(len(a)):
-        wrong += np.int32((np.float32(a[j] * factor).view(np.int32) ^ result[j]) != 0)
-    return int(wrong)
+        differs |= np.float32(a[j] * factor).view(np.int32) ^ result[j]
+    return 1 if differs else 0
 
 
 @compiled
 def rows_differ(table: Words, index: NDArray[np.int64], result: Words) -> int:
-    """Where result (R, N) is not the rows of ``table`` (V, N) that ``index`` (R,) names; all as bits."""
-    wrong = np.int32(0)
+    """How many rows of result (R, N) are not those of ``table`` (V, N) that ``index`` (R,) names; all as bits."""
+    wrong = 0
     for i in range(len(index)):
         row = index[i]
         if row < 0 or row >= len(table):
-            wrong += np.int32(1)
+            wrong += 1
             continue
         source, result_ = table[row], result[i]
+        differs = np.int32(0)
         for j in range(len(source)):
-            wrong += np.int32((source[j] ^ result_[j]) != 0)
-    return int(wrong)
+            differs |= source[j] ^ result_[j]
+        wrong += differs != 0
+    return wrong
 
 
 @compiled_fast
 def gelu_differs(y: Floats, x: Floats, gradient: Floats, result: Floats, numbers: Floats) -> int:
-    """Where result (N,) is not gradient · gelu'(x), formed from y; ``numbers`` are those of ``identities``, in the
-    dtype of all."""
+    """How many pieces of result (N,) are not gradient · gelu'(x), formed from y; ``numbers`` are those of ``gelu``
+    in the dtype of all. Excess over bounds is added up, e + |e|, as that is done in vectors, and keeps a NaN."""
     root, cubic, two, unit, tiny, floor = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
-    wrong = np.int32(0)
-    for j in range(len(x)):
-        # 1/2 at x = 0, without a question; any other x that is not next to nothing is left as it is.
-        ratio = (y[j] + tiny) / (x[j] + two * tiny)
-        left = y[j] - y[j] * ratio
-        slope = root + cubic * x[j] * x[j]
-        difference = abs(result[j] - gradient[j] * (ratio + two * left * slope))
-        wrong += np.int32(not (difference < abs(gradient[j]) * unit + floor))
-    return int(wrong)
+    zero = two - two
+    wrong = 0
+    for start in range(0, len(x), PIECE_ELEMENTS):
+        stop = start + PIECE_ELEMENTS
+        y_, x_, gradient_, result_ = y[start:stop], x[start:stop], gradient[start:stop], result[start:stop]
+        excess = zero
+        for j in range(len(x_)):
+            # 1/2 at x = 0, without a question; any other x that is not next to nothing is left as it is.
+            ratio = (y_[j] + tiny) / (x_[j] + two * tiny)
+            left = y_[j] - y_[j] * ratio
+            slope = root + cubic * x_[j] * x_[j]
+            difference = abs(result_[j] - gradient_[j] * (ratio + two * left * slope))
+            over = difference - (abs(gradient_[j]) * unit + floor)
+            excess += over + abs(over)
+        wrong += not excess <= zero
+    return wrong
