@@ -1,7 +1,7 @@
 """Kernels for the processor: layer norms and sums over rows, computed again row by row while they are in cache.
 
 All return how many rows, or columns, have something beyond its bound. A bound is of one element, from the sizes of
-what it was made of, so a wrong element is not lost among its neighbours. Excess over bounds is added up, e + |e|,
+what it was made of, so a wrong element is not lost among its neighbours. Excess over bounds is added up,
 as that is done in vectors: nothing is added by what is sound, and a NaN, or a difference of infinities, stays.
 
 With u the unit roundoff, n terms in a sum, and ``NORM_SLACK`` and ``SUM_SLACK`` from ``identities``:
@@ -62,7 +62,7 @@ def layer_norm_differs(
         for j in range(columns):
             difference = abs(y_[j] - ((x_[j] - m) * r * weight[j] + bias[j]))
             over = difference - ((steep * abs(x_[j]) + shift) * weight_sizes[j] + bias_bounds[j])
-            excess += over + abs(over)
+            excess += zero if over <= zero else over
         right = (
             excess <= zero
             and abs(total * part - m) < unit_sum * size
@@ -85,7 +85,7 @@ def layer_norm_backward_differs(
     numbers: Floats,
 ) -> int:
     """``moved`` dx (M, N), and the gradients dw (N,) and db (N,), against dy, x, weight, mean (M,), rstd (M,).
-    Those that were not asked for are of length 0. ``numbers``: as above, for ε the slack of sums over rows times u."""
+    Those that were not asked for are of length 0. ``numbers``: as above, for ε that of sums over rows."""
     unit, unit_sum, floor = numbers[0], numbers[1], numbers[2]
     one, smallest, unit_column = numbers[3], numbers[5], numbers[6]
     rows, columns = x.shape
@@ -116,8 +116,8 @@ def layer_norm_backward_differs(
                 h = dy[j] * weight[j]
                 difference = abs(dx[j] - (a * h + slope * x_[j] + shift))
                 over = difference - (steep * abs(h) + slope_off * abs(x_[j]) + shift_off)
-                excess += over + abs(over)
-            wrong += not excess <= zero
+                excess += zero if over <= zero else over
+            wrong += not (excess <= zero and slope_off + shift_off < np.inf)
         if wide:
             start = m * a
             longest = longest if abs(start) <= longest else abs(start)
@@ -133,9 +133,10 @@ def layer_norm_backward_differs(
                     _flush(blocks[which], totals[which])
     for j in range(len(weight_gradient)):
         bound = unit_column * (totals[1, j] + (longest + longest) * totals[3, j]) + floor
-        wrong += not abs(weight_gradient[j] - totals[0, j]) < bound
+        wrong += not abs(weight_gradient[j] - totals[0, j]) < bound < np.inf
     for j in range(len(bias_gradient)):
-        wrong += not abs(bias_gradient[j] - totals[2, j]) < unit_column * totals[3, j] + floor
+        bound = unit_column * totals[3, j] + floor
+        wrong += not abs(bias_gradient[j] - totals[2, j]) < bound < np.inf
     return wrong
 
 
@@ -171,7 +172,8 @@ def _piece_differs(x: Floats, start: int, result: Floats, unit: float, floor: fl
             total_sizes[j] += abs(a[j])
     wrong = 0
     for j in range(columns):
-        wrong += not abs(result[j] - totals[j]) < unit * total_sizes[j] + floor
+        bound = unit * total_sizes[j] + floor
+        wrong += not abs(result[j] - totals[j]) < bound < np.inf
     return wrong
 
 

@@ -81,7 +81,7 @@ def rows_differ(table: Words, index: NDArray[np.int64], result: Words) -> int:
 @compiled_fast
 def gelu_differs(y: Floats, x: Floats, gradient: Floats, result: Floats, numbers: Floats) -> int:
     """How many pieces of result (N,) are not gradient · gelu'(x), formed from y; ``numbers`` are those of ``gelu``
-    in the dtype of all. Excess over bounds is added up, e + |e|, as that is done in vectors, and keeps a NaN."""
+    in the dtype of all. Excess over bounds is added up, as that is done in vectors, and keeps a NaN."""
     root, cubic, two, unit, tiny, floor = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     zero = two - two
     wrong = 0
@@ -96,6 +96,6 @@ def gelu_differs(y: Floats, x: Floats, gradient: Floats, result: Floats, numbers
             slope = root + cubic * x_[j] * x_[j]
             difference = abs(result_[j] - gradient_[j] * (ratio + two * left * slope))
             over = difference - (abs(gradient_[j]) * unit + floor)
-            excess += over + abs(over)
+            excess += zero if over <= zero else over
         wrong += not excess <= zero
     return wrong
