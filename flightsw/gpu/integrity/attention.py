@@ -20,9 +20,11 @@ size. On noise of unit size the first bound sees a hundredth of it in an element
 import math
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.checksum import UNIT
 
 SLACK: Final = 4.0
@@ -44,6 +46,17 @@ def margin(results: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tenso
     given = kwargs.get("scale")
     scale = 1.0 / math.sqrt(query.shape[-1]) if given is None else abs(given)
     unit: Any = SLACK * UNIT[query.dtype]
+    operands = (gradient, query, key, value, out, query_gradient, key_gradient, value_gradient)
+    if (native := kernels.native(query.device, "native_attention")) and all(_in_rows(one) for one in operands):
+        found = native.margins(
+            *(one.as_strided((_span(one),), (1,)).detach().numpy() for one in operands),
+            np.array([one.stride()[:3] for one in operands]),
+            np.array((*query.shape[:3], *key.shape[2:])),
+            scale,
+            unit,
+            SCORES,
+        )
+        return torch.tensor(found, dtype=torch.float64)
     if query.dtype in (torch.bfloat16, torch.float16):
         gradient, query, key, value = gradient.float(), query.float(), key.float(), value.float()
         query_gradient, key_gradient = query_gradient.float(), key_gradient.float()
@@ -79,6 +92,18 @@ def _trace(query: Tensor, query_gradient: Tensor, key: Tensor, key_gradient: Ten
             torch.mul(q, dq, out=made).addcmul_(k, dk, value=-1.0)
             torch.sum(columns.sum(0).view(heads, size), dim=-1, out=found[index])
     return found
+
+
+def _in_rows(x: Tensor) -> bool:
+    """Whether kernels can read it, the last dimension in one piece."""
+    return (
+        x.dtype in (torch.float32, torch.float64) and x.stride(-1) == 1 and min(x.stride()) >= 0 and x.numel() > 0
+    )
+
+
+def _span(x: Tensor) -> int:
+    """Elements from the first to the last in memory."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
 
 
 def _rows(x: Tensor) -> Tensor:

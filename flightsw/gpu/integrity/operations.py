@@ -17,7 +17,7 @@ class Cover(enum.Enum):
     """What is done about an operation; ``text`` is what the coverage table says."""
 
     CHECKSUM = "checked against the sums of its operands"
-    IDENTITY = "checked against identities of its results, done again when they fail"
+    IDENTITY = "checked against identities of its results, or formed again beside them; done twice where that fails"
     LATER = "checked by identities of its backward operation; done twice, compared, where there is none"
     COPY = "its sum compared with that of what is copied, or done twice"
     REPEAT = "done twice, compared"
@@ -72,6 +72,19 @@ TABLE: Final[dict[str, Cover]] = {
 }
 """By operator name; every other follows the rules of ``cover_of``."""
 
+ON_PROCESSOR: Final = frozenset(
+    {
+        "aten::add",
+        "aten::embedding",
+        "aten::mul",
+        "aten::native_layer_norm",
+        "aten::native_layer_norm_backward",
+        "aten::sum",
+    }
+)
+"""Operators whose results kernels of the processor check (``identities``); elsewhere the rules hold for them, as
+they do for their forms that write into an argument."""
+
 UNSTABLE_ON_CUDA: Final = frozenset(
     {
         "aten::_efficient_attention_backward",
@@ -115,6 +128,8 @@ def cover_of(operator: Any, device: str, *, deterministic: bool) -> Cover:
         return Cover.UNSTABLE
     if name in TABLE:
         return TABLE[name]
+    if name in ON_PROCESSOR and device == "cpu" and not operator._schema.is_mutable:
+        return Cover.IDENTITY
     if composite(operator):
         # Before the question for views: `to` and `reshape` call themselves views, and may compute.
         return Cover.COMPOSITE

@@ -1,0 +1,101 @@
+"""Kernels for the processor: results of sums, products and GELU against their operands, each read once.
+
+*Exact ones.* The sum or product of two numbers is rounded in one way only, so the result is formed again in a
+register and compared with the one in memory as bits. That is a repetition without its second result: what it would
+have written, and both digests, are never in memory. A NaN has many bit patterns, and which of two comes out is not
+laid down; one that differs is an alarm of the check, which a true repetition then resolves.
+
+*GELU*: the identity of ``gelu``, element by element.
+
+All functions return how many pieces or rows have something wrong in them.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flightsw.gpu.integrity.native import compiled, compiled_fast
+
+PIECE_ELEMENTS: Final = 4096
+"""Elements of GELU that have a verdict together."""
+
+Floats = NDArray[np.floating]
+Words = NDArray[np.int32]
+
+
+@compiled
+def sums_differ(a: Floats, b: Floats, result: Words) -> int:
+    """How many of R pieces of result (R·L,), the bits of float32, are not those of a (R·L,) plus b (L,)."""
+    size = len(b)
+    wrong = 0
+    for start in range(0, len(a), size):
+        a_, result_ = a[start : start + size], result[start : start + size]
+        differs = np.int32(0)
+        for j in range(size):
+            differs |= np.float32(a_[j] + b[j]).view(np.int32) ^ result_[j]
+        wrong += differs != 0
+    return wrong
+
+
+@compiled
+def products_differ(a: Floats, b: Floats, result: Words) -> int:
+    """How many of R pieces of result (R·L,), the bits of float32, are not those of a (R·L,) times b (L,)."""
+    size = len(b)
+    wrong = 0
+    for start in range(0, len(a), size):
+        a_, result_ = a[start : start + size], result[start : start + size]
+        differs = np.int32(0)
+        for j in range(size):
+            differs |= np.float32(a_[j] * b[j]).view(np.int32) ^ result_[j]
+        wrong += differs != 0
+    return wrong
+
+
+@compiled
+def scaled_differ(a: Floats, factor: np.float32, result: Words) -> int:
+    """Whether result (N,), the bits of float32, is anywhere not a (N,) · factor: 1 or 0."""
+    differs = np.int32(0)
+    for j in range(len(a)):
+        differs |= np.float32(a[j] * factor).view(np.int32) ^ result[j]
+    return 1 if differs else 0
+
+
+@compiled
+def rows_differ(table: Words, index: NDArray[np.int64], result: Words) -> int:
+    """How many rows of result (R, N) are not those of ``table`` (V, N) that ``index`` (R,) names; all as bits."""
+    wrong = 0
+    for i in range(len(index)):
+        row = index[i]
+        if row < 0 or row >= len(table):
+            wrong += 1
+            continue
+        source, result_ = table[row], result[i]
+        differs = np.int32(0)
+        for j in range(len(source)):
+            differs |= source[j] ^ result_[j]
+        wrong += differs != 0
+    return wrong
+
+
+@compiled_fast
+def gelu_differs(y: Floats, x: Floats, gradient: Floats, result: Floats, numbers: Floats) -> int:
+    """How many pieces of result (N,) are not gradient · gelu'(x), formed from y; ``numbers`` are those of ``gelu``
+    in the dtype of all. Excess over bounds is added up, as that is done in vectors, and keeps a NaN."""
+    root, cubic, two, unit, tiny, floor = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    zero = two - two
+    wrong = 0
+    for start in range(0, len(x), PIECE_ELEMENTS):
+        stop = start + PIECE_ELEMENTS
+        y_, x_, gradient_, result_ = y[start:stop], x[start:stop], gradient[start:stop], result[start:stop]
+        excess = zero
+        for j in range(len(x_)):
+            # 1/2 at x = 0, without a question; any other x that is not next to nothing is left as it is.
+            ratio = (y_[j] + tiny) / (x_[j] + two * tiny)
+            left = y_[j] - y_[j] * ratio
+            slope = root + cubic * x_[j] * x_[j]
+            difference = abs(result_[j] - gradient_[j] * (ratio + two * left * slope))
+            over = difference - (abs(gradient_[j]) * unit + floor)
+            excess += zero if over <= zero else over
+        wrong += not excess <= zero
+    return wrong
