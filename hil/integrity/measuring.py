@@ -15,9 +15,11 @@ from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.regions import regions_of
 from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.workloads import corpus
+from flightsw.gpu.workloads.gpt import PRESETS
 from flightsw.link.integrity import Level
 
 from . import false_alarms, measurements, overhead, second
+from .contestants import Shape
 from .measurements import CHECKS_WANTED, Scrub
 from .testees import Roster
 
@@ -63,13 +65,13 @@ def carry_out(folder: Path, testees: Roster, *, quick: bool, say: Say) -> None:
 
 def overheads(device: torch.device, *, quick: bool, say: Say) -> list[measurements.Overhead]:
     """Every level on every workload of the device; a few of them when it has to be quick."""
-    shapes: tuple[overhead.Shape, ...] = overhead.CARD if device.type == "cuda" else overhead.CPU
+    shapes: tuple[Shape, ...] = overhead.CARD if device.type == "cuda" else overhead.CPU
     if quick:
         shapes = tuple(
             shape for kind in ("train", "infer") for shape in [s for s in shapes if s.kind == kind][-QUICK_SHAPES:]
         )
     levels = (Level.STANDARD, Level.STORM) if quick else overhead.MEASURED
-    text = corpus.load("", max(shape.model.context for shape in shapes))
+    text = corpus.load("", max(PRESETS[shape.preset].model.context for shape in shapes))
     return [
         row
         for shape in shapes

@@ -103,8 +103,10 @@ def test_heads_must_divide_the_width():
 def test_presets_are_what_they_are_named_after():
     char = PRESETS["char"].model
     assert (char.layers, char.width, char.heads, char.context, char.vocabulary) == (6, 384, 6, 256, 256)
-    assert {"micro", "tiny", "char", "gpt2-85m"} == set(PRESETS)
+    assert {"micro", "tiny", "char", "gpt2-14m", "gpt2-85m", "gpt2-302m"} == set(PRESETS)
     with torch.device("meta"):
         assert GPT(char).parameter_count == pytest.approx(10.7e6, rel=0.02)
         assert GPT(PRESETS["gpt2-85m"].model).parameter_count == pytest.approx(85e6, rel=0.03)
+        assert GPT(PRESETS["gpt2-14m"].model).parameter_count == pytest.approx(14.6e6, rel=0.03)
+        assert GPT(PRESETS["gpt2-302m"].model).parameter_count == pytest.approx(302e6, rel=0.03)
         assert GPT(PRESETS["tiny"].model).parameter_count < 1e6

@@ -56,8 +56,12 @@ PRESETS: Final[dict[str, Preset]] = {
     "tiny": Preset(model=GPTConfig(layers=3, heads=4, width=96, context=64), batch_size=8),
     # The character configuration of nanoGPT, which Starcloud-1 trained in orbit.
     "char": Preset(model=GPTConfig(layers=6, heads=6, width=384, context=256, dropout=0.2), batch_size=64),
+    # Two blocks of GPT-2 small: on a processor, what a thing costs beside them is what it costs on GPT-2.
+    "gpt2-14m": Preset(model=GPTConfig(layers=2, heads=12, width=768, context=256), batch_size=4),
     # The body of GPT-2 small without its 50,257-token vocabulary: 85 M parameters.
     "gpt2-85m": Preset(model=GPTConfig(layers=12, heads=12, width=768, context=1024), batch_size=8),
+    # That of GPT-2 medium, which has 350 M parameters with its vocabulary and 302 M without.
+    "gpt2-302m": Preset(model=GPTConfig(layers=24, heads=16, width=1024, context=1024), batch_size=8),
 }
 
 
