@@ -9,11 +9,16 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 Damage = Callable[[torch.Tensor], None]
 
 
+LARGEST = -1
+
+
 def flip(bit: int, element: int = 0) -> Damage:
-    """XOR one bit of one element of a float32 or bfloat16 tensor, in its memory."""
+    """XOR one bit of one element, or of the ``LARGEST`` one, of a float32 or bfloat16 tensor, in its memory."""
+    wanted = element
 
     def damage(tensor: torch.Tensor) -> None:
         size = tensor.element_size()
+        element = int(tensor.abs().argmax()) if wanted == LARGEST else wanted
         memory = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage())
         memory[(tensor.storage_offset() + element) * size + bit // 8] ^= 1 << bit % 8
 

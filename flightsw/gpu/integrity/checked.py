@@ -98,7 +98,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A pass begins: what to look at in it."""
         self._verdicts.begin(look)
         self._watch.clear()
-        self._repetition.clear()
+        self._repetition.begin()
 
     def finish(self) -> None:
         """The pass has ended: last look at what still lives. Verdicts may still be on the device."""

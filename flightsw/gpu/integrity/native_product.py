@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flightsw.gpu.integrity import checksum, kernels, transit
 from flightsw.gpu.integrity.products import Product
+from flightsw.gpu.integrity.results import version_of
 
 LOST: Final = checksum.SMALL[torch.float32]
 NONE: Final = 0
@@ -132,6 +133,23 @@ def _digestible(tensor: Tensor) -> bool:
 
 def _digest() -> Tensor:
     return torch.empty(transit.COLUMNS, dtype=torch.int64)
+
+
+def kept(w: Tensor) -> Kept:
+    """Sums of a resident operand as it is now."""
+    kernel = kernels.native(w.device, "native_rows")
+    matrix = operand(w) if w.dim() == 2 and w.dtype is torch.float32 else None
+    if kernel is None or matrix is None:
+        sums = checksum.sums_of(w)
+        return Kept(w, version_of(w), sums, sums.scale.amax().item())
+    rows = torch.empty((w.shape[0], 1))
+    squares, size = kernel.operand_sums(
+        w.data_ptr(), matrix.rows, matrix.columns, matrix.turned, rows.data_ptr(), NONE
+    )
+    norm = math.sqrt(squares) + math.sqrt(w.numel()) * LOST
+    scale = norm + math.sqrt(size)
+    sums = checksum.Sums(rows, torch.tensor([[scale]]), torch.tensor([[norm]]))
+    return Kept(w, version_of(w), sums, scale)
 
 
 def addend_of(product: Product, columns: int) -> Addend:

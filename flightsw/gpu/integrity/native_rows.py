@@ -61,6 +61,29 @@ def same_into(memory: int, other: int, words: int, sums: int) -> bool:
 
 
 @compiled
+def sum_digests(memory: int, addend: int, words: int, held: int, made: int) -> None:
+    """Digests of ``words`` words of float32 pairs: as they are, into ``held``, and with ``addend`` added, into
+    ``made``. Nothing is written to either memory."""
+    one, two, source = floats_at(memory, 2 * words), floats_at(addend, 2 * words), words_at(memory, words)
+    old, new = words_at(held, min(words, COLUMNS)), words_at(made, min(words, COLUMNS))
+    piece = np.empty(2 * PIECE_WORDS, np.float32)
+    if words > COLUMNS:
+        old[:] = 0
+        new[:] = 0
+    for start in range(0, words, PIECE_WORDS):
+        a, b = one[2 * start : 2 * (start + PIECE_WORDS)], two[2 * start : 2 * (start + PIECE_WORDS)]
+        for j in range(a.size):
+            piece[j] = a[j] + b[j]
+        sums = piece[: a.size].view(np.int64)
+        if words > COLUMNS:
+            _add(source[start : start + PIECE_WORDS], old)
+            _add(sums, new)
+        else:
+            old[:] = source
+            new[:] = sums
+
+
+@compiled
 def _digest(source: Any, found: Any) -> None:
     if source.size <= COLUMNS:
         found[:] = source

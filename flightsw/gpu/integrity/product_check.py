@@ -58,7 +58,7 @@ class Weights:
         if now:
             with torch.no_grad():
                 for key, one in kept.items():
-                    self._sums[key] = _kept(one.tensor)
+                    self._sums[key] = native_product.kept(one.tensor)
 
     def known(self, handle: int) -> bool:
         """Whether memory with this handle is that of a resident weight."""
@@ -75,7 +75,7 @@ class Weights:
         key = (handle, w.storage_offset(), w.shape, w.stride(), w.dtype)
         held = self._sums.get(key)
         if held is None or held.version != version_of(w):
-            held = self._sums[key] = _kept(w)
+            held = self._sums[key] = native_product.kept(w)
         return held
 
     def addend_of(self, product: Product, columns: int) -> Addend:
@@ -89,11 +89,6 @@ class Weights:
             held = native_product.addend_of(product, columns)
             self._addends[key] = version_of(addend), held
         return held
-
-
-def _kept(w: Tensor) -> Kept:
-    sums = checksum.sums_of(w)
-    return Kept(w.detach(), version_of(w), sums, sums.scale.amax().item())
 
 
 class ProductCheck:
@@ -186,7 +181,9 @@ class ProductCheck:
             self._verdicts.find("checksum", "recomputed", where, detail)
             return again
         certain = checksum.margin(found, sums.norm * limits.certain)
-        fresh = checksum.sums_of(w)
+        fresh = (
+            native_product.kept(w).sums if self._weights.known(w.untyped_storage()._cdata) else checksum.sums_of(w)
+        )
         if not same([sums.rows], [fresh.rows]):
             detail = "the operand does not have the sums it had when it was verified"
             self._verdicts.taint("checksum", where, detail)

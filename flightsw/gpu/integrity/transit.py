@@ -73,6 +73,12 @@ def matches(storage: Any, sums: torch.Tensor) -> bool:
     )
 
 
+def memory_matches(tensor: torch.Tensor, sums: torch.Tensor) -> bool:
+    """As ``matches``, of the memory of a contiguous tensor of whole words; it need not have its own storage."""
+    kernel = kernels.native(tensor.device, "native_rows")
+    return kernel is not None and kernel.matches(tensor.data_ptr(), tensor.nbytes // WORD_BYTES, sums.data_ptr())
+
+
 def digest_if_same(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor | None:
     """Digest of a tensor of whole memory, read once beside another one that a kernel found to be the same bit for
     bit. None is no verdict."""

@@ -1,0 +1,84 @@
+"""Sums in place: gradients to which one backward pass after the other adds.
+
+To check ``a += b`` by doing it again needs the old a, and so a copy of it, each time. Here the sum is formed
+*before* it is written: a kernel reads a and b, and keeps the digest of a + b, which the memory has to have
+afterwards. The same reading digests the old a. It has to be what the last sum left there, perhaps a whole pass ago:
+nothing else looks at a gradient while the pass that will add to it runs.
+
+*Who else writes.* Gradients are set to zero, clipped, gathered, between passes and unseen. Each write moves the
+tensor's version; a version that is not the one after the last sum says that the memory is somebody else's now, and
+what was known of it is forgotten.
+
+Where there is no kernel, or what is added is no whole memory of float32, the sum is done again on a copy, as every
+change in place is.
+"""
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from flightsw.gpu.integrity import kernels, transit
+from flightsw.gpu.integrity.results import version_of
+from flightsw.gpu.integrity.verdicts import Verdicts
+
+SUMS_MAX: Final = 65_536
+"""Memories whose last sum is known; a model has one for each parameter."""
+
+_Key = tuple[int, int]
+
+
+class Accumulation:
+    """Sums in place of one guard, over its passes."""
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        self._verdicts = verdicts
+        self._left: dict[_Key, tuple[int, Tensor]] = {}
+        """By address and size: version before the last sum, and the digest that it left."""
+
+    def forget(self) -> None:
+        """What lies in memory is not known any more: a pass began that looks at nothing."""
+        self._left.clear()
+
+    def add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+        """Carry out ``aten::add_`` and return its result; None, with nothing done, where there is no kernel for it.
+
+        Damage of the old value, and a result that is not the sum, taint the pass.
+        """
+        target, addend = args[:2]
+        if self._verdicts.waiting or len(args) > 2 or kwargs.get("alpha", 1) != 1 or not _whole(target, addend):
+            return None
+        kernel = kernels.native(target.device, "native_rows")
+        if kernel is None:
+            return None
+        key, version, words = (target.data_ptr(), target.nbytes), version_of(target), target.nbytes // 8
+        held, made = (torch.empty(min(words, transit.COLUMNS), dtype=torch.int64) for _ in range(2))
+        kernel.sum_digests(key[0], addend.data_ptr(), words, held.data_ptr(), made.data_ptr())
+        before = self._left.pop(key, None)
+        if before is not None and before[0] + 1 == version:
+            self._verdicts.tally.checks += 1
+            if not torch.equal(before[1], held):
+                self._verdicts.taint("transit", func, "a sum in place is not any more what the last pass left")
+        result: Tensor = func(*args, **kwargs)
+        self._verdicts.tally.checks += 1
+        if not transit.memory_matches(target, made):
+            self._verdicts.taint("repeat", func, "a sum in place is not what was formed of its terms before")
+        elif len(self._left) < SUMS_MAX:
+            self._left[key] = version, made
+        return result
+
+
+def _whole(target: Any, addend: Any) -> bool:
+    """Whether both are float32 of one shape, row after row in whole, aligned words, and not the same memory."""
+    return (
+        isinstance(addend, Tensor)
+        and target.dtype is addend.dtype is torch.float32
+        and target.shape == addend.shape
+        and target.numel() > 0
+        and target.numel() % 2 == 0
+        and target.is_contiguous()
+        and addend.is_contiguous()
+        and not addend.is_neg()
+        and target.data_ptr() % 8 == addend.data_ptr() % 8 == 0
+        and abs(target.data_ptr() - addend.data_ptr()) >= target.nbytes
+    )

@@ -1,0 +1,125 @@
+"""Sums in place: formed before they are written, and looked after from one backward pass to the next."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.checked import Checked
+from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.transit import COLUMNS
+from flightsw.gpu.integrity.verdicts import Look
+from tests.gpu.struck_mode import Struck, flip
+
+ALL = Look(checksum=True, repeat=True, transit=True)
+
+
+class Run:
+    """A layer whose gradients add up over passes under checks."""
+
+    def __init__(self, width: int = 64) -> None:
+        self.layer = nn.Linear(width, width)
+        self.batches = [torch.randn(8, width) for _ in range(3)]
+        self.findings: list[Finding] = []
+        self.mode = Checked(self.findings.append)
+        for parameter in self.layer.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def backward(self, number: int, look: Look = ALL) -> bool:
+        """One pass; whether it settled."""
+        self.mode.begin(look)
+        with self.mode:
+            self.layer(self.batches[number]).square().sum().backward()
+        self.mode.finish()
+        return self.mode.settle()
+
+    @property
+    def gradient(self) -> Tensor:
+        gradient = self.layer.weight.grad
+        assert gradient is not None
+        return gradient
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_sum_has_the_bits_of_unwatched_passes(plain: bool) -> None:
+    checked, free = Run(), Run()
+    free.layer.load_state_dict(checked.layer.state_dict())
+    free.batches = checked.batches
+    for number in range(3):
+        if plain:
+            with kernels.plain():
+                assert checked.backward(number)
+        else:
+            assert checked.backward(number)
+        free.layer(free.batches[number]).square().sum().backward()
+    assert torch.equal(checked.gradient, free.gradient)
+    assert checked.findings == []
+
+
+@pytest.mark.parametrize("width", [2, 6, 44, 46, 64, 300])
+@pytest.mark.parametrize("bit", [0, 22, 31])
+def test_a_gradient_hit_while_the_next_pass_runs_is_seen_by_its_sum(width: int, bit: int) -> None:
+    pytest.importorskip("numba")
+    run = Run(width)
+    assert run.backward(0)
+    hit = run.gradient.numpy().view(np.uint32)  # Past torch, as radiation does: its version does not move.
+    hit[-1, -1] ^= np.uint32(1 << bit)
+    assert not run.backward(1)
+    assert [finding.detector for finding in run.findings] == ["transit"]
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("bit", [0, 13, 30])
+def test_a_sum_that_comes_out_wrong_is_seen(plain: bool, bit: int) -> None:
+    run = Run()
+    assert run.backward(0)
+    run.mode.begin(ALL)
+    struck = []
+
+    def strike(tensor: Tensor) -> None:
+        if tensor.shape == run.gradient.shape and not struck:
+            struck.append(flip(bit, 7)(tensor))
+
+    with Struck("add_", strike, times=1000), run.mode:
+        if plain:
+            with kernels.plain():
+                run.layer(run.batches[1]).square().sum().backward()
+        else:
+            run.layer(run.batches[1]).square().sum().backward()
+    run.mode.finish()
+    assert struck
+    assert not run.mode.settle()
+
+
+def zeroed(run: Run) -> None:
+    run.gradient.zero_()
+
+
+def clipped(run: Run) -> None:
+    nn.utils.clip_grad_norm_(run.layer.parameters(), 1e-3)
+
+
+def replaced(run: Run) -> None:
+    run.layer.weight.grad = torch.randn_like(run.layer.weight)
+
+
+def unwatched(run: Run) -> None:
+    assert run.backward(2, Look(transit=True))
+
+
+@pytest.mark.parametrize("between", [zeroed, clipped, replaced, unwatched])
+def test_what_others_write_between_passes_is_no_damage(between: Callable[[Run], None]) -> None:
+    run = Run()
+    assert run.backward(0)
+    between(run)
+    assert run.backward(1)
+    assert run.findings == []
+
+
+def test_both_digests_are_tried_short_and_long() -> None:
+    """The widths above have weights on both sides of the words from which column sums are formed."""
+    assert 64 * 64 // 2 > COLUMNS > 44 * 44 // 2
+    assert COLUMNS < 46 * 46 // 2
