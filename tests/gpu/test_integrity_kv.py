@@ -1,5 +1,6 @@
 """The key-value cache: digests come from what is written, whatever the order, and see what was hit afterwards."""
 
+import contextlib
 import random
 from collections.abc import Callable
 
@@ -7,12 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.digest import digest
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.kv import Place, Rows, gpt_rows, watch
+from flightsw.gpu.integrity.kv_slots import Token, token_sums
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
 
 CONFIG = GPTConfig(layers=2, heads=3, width=30, context=300)
 ROWS = 3
+
+
+@pytest.fixture(params=["native", "plain"], autouse=True)
+def form(request):
+    """Everything holds with the processor's kernel and without it."""
+    if request.param == "native":
+        pytest.importorskip("numba")
+    with kernels.plain() if request.param == "plain" else contextlib.nullcontext():
+        yield
 
 
 class Served:
@@ -276,3 +289,33 @@ def test_random_histories_verify_and_random_hits_are_seen(seed: int) -> None:
     served.hit(store, row, draw.randrange(served.lengths[row]), draw.randrange(10), 1 << draw.randrange(8))
     assert served.good() == [other != row for other in range(ROWS)]
     assert [found.outcome for found in served.findings] == ["repaired"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(("heads", "width"), [(1, 1), (3, 10), (12, 64), (5, 7), (2, 300)])
+@pytest.mark.parametrize("packed", [False, True], ids=["in one piece", "between others"])
+def test_slots_have_the_sums_of_their_bytes_one_after_the_other(
+    dtype: torch.dtype, heads: int, width: int, packed: bool
+) -> None:
+    """Against ``digest``, by which a word's index counts from the beginning of its memory."""
+    torch.manual_seed(heads)
+    if packed:
+        members = list(torch.randn(2, 6, 3, heads, width).to(dtype).permute(2, 0, 3, 1, 4))
+    else:
+        members = [torch.randn(2, heads, 6, width).to(dtype) for _ in range(3)]
+    tokens = [Token(0, 0, 0, 0), Token(1, 3, 1, 5), Token(0, 6, 1, 2), Token(7, 41, 0, 4)]
+    chunk_slots = 4
+    found = token_sums(members, tokens, chunk_slots)
+    assert found.shape == (3, len(tokens), 3)
+    for member, values in enumerate(members):
+        for number, token in enumerate(tokens):
+            raw = values[token.line, :, token.place].contiguous().view(torch.uint8).flatten()
+            words = torch.nn.functional.pad(raw, (0, -len(raw) % 4))
+            before = torch.zeros(token.slot % chunk_slots * len(words), dtype=torch.uint8)
+            assert torch.equal(found[member, number], digest(torch.cat((before, words)))[0])
+
+
+@pytest.mark.parametrize("token", [Token(0, 0, 2, 0), Token(0, 0, 0, 6)], ids=["row", "place"])
+def test_no_memory_beside_the_batch_is_read(token: Token) -> None:
+    with pytest.raises((AssertionError, IndexError)):
+        token_sums([torch.randn(2, 3, 6, 8)], [token], 4)

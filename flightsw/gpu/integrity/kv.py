@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from flightsw.gpu.integrity.closer import look_closer
 from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
-from flightsw.gpu.integrity.kv_slots import Group, mend, slot_sums
+from flightsw.gpu.integrity.kv_slots import Group, Token, mend, token_sums
 from flightsw.gpu.workloads.gpt import Cache
 
 PENDING_WORDS_MAX: Final = 1 << 21
@@ -72,9 +72,8 @@ class Rows:
         self._hit: set[int] = set()
         self._pass: list[tuple[int, int, int]] = []
         """Row, first slot and number of slots of the pass that runs."""
-        self._real: list[tuple[int, int, int]] = []
-        """Row, slot, and place in the flattened (B · T) of each token of it that is no padding."""
-        self._tokens = 0
+        self._real: list[Token] = []
+        """Tokens of it that are no padding."""
         self._pending: list[tuple[int, Tensor]] = []
         self._pending_words = 0
         self._last: tuple[list[int], list[list[int]]] | None = None
@@ -111,10 +110,8 @@ class Rows:
             first = self._lengths[row]
             if slots != list(range(first, first + len(slots))) or slots[-1] >= self._slots:
                 self._unknown.add(row)
-        self._tokens = sum(len(slots) for slots in positions)
-        width = len(positions[0]) if positions else 0
         self._real = [
-            (row, slot, width * line + place)
+            Token(row, slot, line, place)
             for line, (row, slots) in enumerate(zip(rows, positions, strict=True))
             for place, slot in enumerate(slots)
             if 0 <= slot < self._slots
@@ -194,29 +191,25 @@ class Rows:
         group = self._groups[words]
         if not self._real:
             return
-        packed = torch.stack([values.transpose(1, 2) for _, values in members]).flatten(3).flatten(1, 2)
-        if len(self._real) < self._tokens:
-            packed = packed[:, torch.tensor([at for _, _, at in self._real], device=device)]
-        slots = torch.tensor([slot % group.chunk_slots for _, slot, _ in self._real], device=device)
-        sums = slot_sums(packed, slots * words).flatten(0, 1)
-        place = [group.base(row) + slot // group.chunk_slots for row, slot, _ in self._real]
+        sums = token_sums([values for _, values in members], self._real, group.chunk_slots).flatten(0, 1)
+        place = [group.base(token.row) + token.slot // group.chunk_slots for token in self._real]
         member = [group.member(number) * group.chunks for number, _ in members]
-        index = torch.tensor(member, device=device)[:, None] + torch.tensor(place, device=device)
-        group.sums.add(index.flatten(), sums)
-        self._added.append((group, index.flatten(), sums))
+        index = torch.tensor([first + more for first in member for more in place], device=device)
+        group.sums.add(index, sums)
+        self._added.append((group, index, sums))
 
     def _read(self, group: Group, place: Place, members: Iterable[int], length: int, first: int = 0) -> Tensor:
         """Sums (members · chunks, 3) of slots ``first`` to ``length`` − 1 as they are in memory now."""
         device = group.sums.first.device
         found = torch.zeros((group.members_max, group.chunks, 3), dtype=torch.int64, device=device)
-        slots = torch.arange(first, length, device=device)
-        chunk, start = slots // group.chunk_slots, slots % group.chunk_slots * group.words
+        tokens = [Token(0, slot, 0, slot - first) for slot in range(first, length)]
+        chunk = torch.tensor([token.slot // group.chunk_slots for token in tokens], device=device)
         chosen = list(members)
-        step = max(PENDING_WORDS_MAX // (len(slots) * group.words), 1)
+        step = max(PENDING_WORDS_MAX // (len(tokens) * group.words), 1)
         for at in range(0, len(chosen), step):
             some = chosen[at : at + step]
-            packed = torch.stack([_row(group, place, member)[first:length] for member in some]).flatten(2)
-            found[some] = found[some].index_add_(1, chunk, slot_sums(packed, start))
+            values = [_row(group, place, member)[first:length].transpose(0, 1)[None] for member in some]
+            found[some] = found[some].index_add_(1, chunk, token_sums(values, tokens, group.chunk_slots))
         return found.flatten(0, 1)
 
     def _look_closer(self, group: Group, place: Place, row: int, length: int, at: int, before: Tensor) -> None:

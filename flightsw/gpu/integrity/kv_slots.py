@@ -6,11 +6,13 @@ slots and 2¹⁶ words, as the proofs there ask for.
 """
 
 import functools
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
+from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.digest import BLOCK_WORDS, WORD_BYTES, Damage, repair
 from flightsw.gpu.integrity.sums import Sums
 
@@ -19,6 +21,17 @@ EXACT_WORDS: Final = 128
 """Words of one float64 product, which is exact: 2³¹ · 128·129·257/6 < 2⁵³."""
 SHAPES_MAX: Final = 64
 """Shapes of slots whose weights are kept."""
+
+
+class Token(NamedTuple):
+    """A token that is stored: row of the cache and slot in it, and where its values are handed over."""
+
+    row: int
+    slot: int
+    line: int
+    """Row of the batch."""
+    place: int
+    """In that row."""
 
 
 class Group:
@@ -55,6 +68,23 @@ def mend(slot: Tensor, word: int, damage: Damage) -> bool:
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[slot.element_size()]
     slot.view(whole).copy_(raw.view(whole).view(slot.shape))
     return True
+
+
+def token_sums(members: Sequence[Tensor], tokens: Sequence[Token], chunk_slots: int) -> Tensor:
+    """Sums of the slots of n tokens, of several layers and kinds: int64 (members, n, 3), exact.
+
+    ``members``: values (B, H, T, D) of one shape and dtype. A slot is summed where it lies in its chunk, of
+    ``chunk_slots`` slots.
+    """
+    device = members[0].device
+    kernel = kernels.native(device, "native_slots")
+    if kernel and all(kernel.fits(values) for values in members):
+        found: Tensor = kernel.token_sums(members, tokens, chunk_slots)
+        return found
+    _, slot, line, place = torch.tensor(tokens, device=device).unbind(dim=1)
+    packed = torch.stack([values[line, :, place] for values in members]).flatten(2)
+    words = -(-packed.shape[2] * packed.element_size() // WORD_BYTES)
+    return slot_sums(packed, slot % chunk_slots * words)
 
 
 def slot_sums(values: Tensor, starts: Tensor) -> Tensor:

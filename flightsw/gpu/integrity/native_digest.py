@@ -69,7 +69,7 @@ def _by_tiles(words, plain, linear, square):
 
 
 @compiled
-def _by_runs(words, before):
+def by_runs(words, before):
     """S1, S2, S3 of any number of words, int32, of a block in which ``before`` words come before them."""
     first, second, third = np.int64(0), np.int64(0), np.int64(0)
     for start in range(0, words.size, RUN):
@@ -91,7 +91,7 @@ def _by_runs(words, before):
 def summed(words, plain, linear, square):
     """S1, S2, S3 of the words of a block, int32 (up to ``BLOCK_WORDS``,); the rest is room, int64 (TILE,) each."""
     tiled = words.size // STRIDE * STRIDE
-    first, second, third = _by_runs(words[tiled:], tiled)
+    first, second, third = by_runs(words[tiled:], tiled)
     if tiled:
         a, b, c = _by_tiles(words[:tiled], plain, linear, square)
         first += a

@@ -176,6 +176,7 @@ class Guarded:
     def _adopt(self) -> None:
         """The state is good as it is."""
         self.resident.adopt()
+        self._update.prepare()
         self._at_rest.take()
         self._current = True
 

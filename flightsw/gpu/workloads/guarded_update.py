@@ -69,6 +69,10 @@ class GuardedUpdate:
         device = optimiser.chunks[0].rows.weights.device
         self._scratch = torch.empty((3, words), dtype=torch.float32, device=device)
 
+    def prepare(self) -> None:
+        """Compile now what updates need: that takes seconds the first time on a machine."""
+        _kernel(self._scratch.device)
+
     @torch.no_grad()
     def rehearse(self, learning_rate: float, scale: Tensor) -> Rehearsal:
         """What ``apply`` will arrive at; changes nothing. ``scale`` (0-d) multiplies the gradients."""
