@@ -127,8 +127,6 @@ def cover_of(operator: Any, device: str, *, deterministic: bool) -> Cover:
         return Cover.UNSTABLE
     if name in TABLE:
         return TABLE[name]
-    if name in ON_PROCESSOR and device == "cpu" and not operator._schema.is_mutable:
-        return Cover.IDENTITY
     if composite(operator):
         # Before the question for views: `to` and `reshape` call themselves views, and may compute.
         return Cover.COMPOSITE
@@ -136,6 +134,8 @@ def cover_of(operator: Any, device: str, *, deterministic: bool) -> Cover:
         return Cover.VIEW
     if name.startswith(STATE_PREFIXES):
         return Cover.STATE
+    if name in ON_PROCESSOR and device == "cpu" and not operator._schema.is_mutable:
+        return Cover.IDENTITY
     random = torch.Tag.nondeterministic_seeded in operator.tags
     if operator._schema.is_mutable or name in HIDDEN_WRITES:
         return Cover.CHANGE
