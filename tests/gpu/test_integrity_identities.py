@@ -93,6 +93,10 @@ def gelu_backward(rows: int, columns: int, size: float, dtype: torch.dtype) -> C
     return aten.gelu_backward.default, (noise(*x.shape, dtype=dtype), x), aten.gelu(x, approximate="tanh")
 
 
+def gelu(rows: int, columns: int, size: float, dtype: torch.dtype) -> Call:
+    return aten.gelu.default, (noise(2, rows, columns, size=size, dtype=dtype),), None
+
+
 def affine(columns: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return 1.0 + noise(columns, size=0.1, dtype=dtype), noise(columns, dtype=dtype)
 
@@ -112,16 +116,17 @@ CASES: dict[str, Callable[[int, int, float, torch.dtype], Call]] = {
         bare_norm,
         layer_norm_backward,
         bare_norm_backward,
+        gelu,
         gelu_backward,
     )
 }
 EXACT = {"add", "add_row", "add_transposed", "mul", "scaled", "embedding"}
-WITHOUT_FLOAT64 = EXACT
+WITHOUT_FLOAT64 = EXACT | {"gelu"}
 SHAPES = [(1, 1), (1, 9), (3, 2), (5, 64), (33, 70), (70, 768), (260, 33), (2, 5000)]
 
 
 def options(func: Any) -> dict[str, Any]:
-    return {"approximate": "tanh"} if func is aten.gelu_backward.default else {}
+    return {"approximate": "tanh"} if "gelu" in func._schema.name else {}
 
 
 def computed(call: Call) -> Any:
@@ -174,6 +179,7 @@ def test_sound_exact_results_of_odd_numbers_pass(name: str) -> None:
 
 BITS = {
     # The lowest bit of a result of usual size that is always seen.
+    "gelu": 10,
     "gelu_backward": 15,
     "layer_norm": 10,
     "bare_norm": 10,
@@ -220,6 +226,7 @@ OPERANDS = {
     "column_sums": (0,),
     "layer_norm": (0, 2, 3),
     "layer_norm_backward": (0, 1, 3, 4, 5),
+    "gelu": (0,),
     "gelu_backward": (0, 1),
 }
 
@@ -247,6 +254,13 @@ def test_a_struck_forward_result_does_not_pass() -> None:
 
 
 def test_gelu_passes_everywhere() -> None:
+    for x in (
+        torch.linspace(-12.0, 12.0, 300_001),
+        torch.linspace(-1e-35, 1e-35, 3001),
+        torch.tensor([1e20, -1e20]),
+    ):
+        call: Call = (aten.gelu.default, (x,), None)
+        assert passes(call, computed(call))
     for line in (torch.linspace(-9.0, 9.0, 300_001), torch.linspace(-1e-35, 1e-35, 3001), torch.zeros(50)):
         call = (aten.gelu_backward.default, (torch.randn(line.shape), line), aten.gelu(line, approximate="tanh"))
         assert passes(call, computed(call))
@@ -279,6 +293,9 @@ NORM = aten.native_layer_norm
         (aten.native_layer_norm.default, (X.t(), [12], None, None, 1e-5), {}),
         (aten.native_layer_norm.default, (X.bfloat16(), [24], None, None, 1e-5), {}),
         (aten.gelu_backward.default, (X, X), {"approximate": "tanh"}),
+        (aten.gelu.default, (X.double(),), {"approximate": "tanh"}),
+        (aten.gelu.default, (X.t(),), {"approximate": "tanh"}),
+        (aten.gelu.default, (X,), {}),
         (aten.relu.default, (X,), {}),
     ],
 )

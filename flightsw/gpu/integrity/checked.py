@@ -257,7 +257,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _later(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A forward operation whose backward one will be checked by identities that hold only if this is sound."""
         if not self.look.repeat or not owed.may_owe(func, args, kwargs):
-            return self._repeat(func, args, kwargs)
+            return (self._repeat if operations.is_random(func) else self._identity)(func, args, kwargs)
         if self.look.transit:
             self._transit.tick()
             self._transit.postpone(args[: 3 if len(args) > 2 else 1])

@@ -57,6 +57,8 @@ def margin(
     name: str = func._schema.name
     if name == _ATTENTION:
         return attention.margin(result, args, kwargs)
+    if name == "aten::gelu":
+        return gelu.forward_margin(result, args, kwargs)
     if name == _GELU:
         return None if forward is None else gelu.margin(forward, result, args, waiting=waiting)
     check = CHECKS.get(name)

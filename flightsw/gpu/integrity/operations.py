@@ -17,7 +17,7 @@ class Cover(enum.Enum):
 
     CHECKSUM = "checked against the sums of its operands"
     IDENTITY = "checked against identities of its results, or formed again beside them; done twice where that fails"
-    LATER = "checked by identities of its backward operation; done twice, compared, where there is none"
+    LATER = "checked by identities of its backward operation; formed again or done twice where there is none"
     COPY = "its sum compared with that of what is copied, or done twice"
     REPEAT = "done twice, compared"
     RANDOM = "done twice with the generator put back, compared"
