@@ -1,5 +1,7 @@
 """The identities of attention's backward pass: they hold for sound gradients, and not for struck ones."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flightsw.gpu.integrity import attention, checksum
+from flightsw.gpu.integrity import attention, checksum, kernels
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.verdicts import Look
@@ -45,6 +47,13 @@ def caught(dtype: torch.dtype = torch.float32, size: float = 1.0, shift: float =
 
 
 MASK = (torch.rand(40, 40, generator=torch.Generator().manual_seed(3)) > 0.3) | torch.eye(40, dtype=torch.bool)
+
+
+@pytest.fixture(params=[True, False], ids=["kernels", "plain"], autouse=True)
+def both(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the processor's kernels and without them."""
+    with contextlib.nullcontext() if request.param else kernels.plain():
+        yield
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -108,3 +117,47 @@ def test_a_struck_backward_operation_is_done_again(fault: Any) -> None:
     assert [found.outcome for found in findings] == ["recomputed"]
     assert mode.settle()
     assert torch.equal(result, work())
+
+
+def test_heads_side_by_side_and_one_by_one_have_the_same_margins() -> None:
+    torch.manual_seed(4)
+    packed = torch.randn(2, 50, 3, 4, 24).requires_grad_()
+    q, k, v = packed.permute(2, 0, 3, 1, 4)
+    with Caught() as mode:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        torch.autograd.grad((out * torch.linspace(-1.0, 1.0, 24)).sum(), packed)
+    result, args, kwargs = mode.caught
+    together = attention.margin(result, args, kwargs)
+    apart = attention.margin(
+        [one.contiguous() for one in result[:3]], [one.contiguous() for one in args[:5]] + [*args[5:]], kwargs
+    )
+    with kernels.plain():
+        plain = attention.margin(result, args, kwargs)
+    assert together is not None
+    assert apart is not None
+    assert plain is not None
+    assert checksum.sound(*together.tolist())
+    assert torch.allclose(together.double(), apart.double(), rtol=0.1)
+    assert torch.allclose(together.double(), plain.double(), rtol=0.1)
+
+
+def test_more_keys_than_queries() -> None:
+    torch.manual_seed(5)
+    q, k, v = (torch.randn(2, 3, rows, 16).requires_grad_() for rows in (7, 40, 40))
+    with Caught() as mode:
+        torch.autograd.grad(F.scaled_dot_product_attention(q, k, v).square().sum(), (q, k, v))
+    result, args, kwargs = mode.caught
+    found = attention.margin(result, args, kwargs)
+    assert found is not None
+    assert checksum.sound(*found.tolist())
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_what_is_not_a_number_in_an_operand_or_result_does_not_pass(place: int) -> None:
+    result, args, kwargs = caught(is_causal=True)
+    for number in (float("nan"), float("inf")):
+        given = [one.clone() if isinstance(one, torch.Tensor) else one for one in args]
+        given[place][1, 1, 3, 2] = number
+        found = attention.margin(result, given, kwargs)
+        assert found is not None
+        assert not checksum.sound(*found.tolist())

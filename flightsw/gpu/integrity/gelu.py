@@ -12,6 +12,9 @@ is a difference of nearly equal numbers; λ = ``GELU_SLACK``. A change of y by a
 but near |x| = 0.9, where gelu' as a function of r is flat, only by about δ²: there it is seen from some percent on.
 Kernels of the processor hold every element to it. The plain form holds rows, ‖b − g gelu'(x)‖ ≤ λ u ‖g‖, and does
 not see what changes an element whose gradient is nothing beside the others of its row.
+
+*Without a backward pass* a kernel forms x (1 + tanh u) / 2 itself, with a rational function in place of tanh:
+|y − …| ≤ ``FORWARD_SLACK`` u |x|. That costs a fifth of a second run. Other dtypes than float32 are done twice.
 """
 
 import math
@@ -31,6 +34,36 @@ CUBIC: Final = 3 * 0.044715
 ROOT: Final = math.sqrt(2.0 / math.pi)
 NOTHING: Final = {torch.float32: 1e-36, torch.float64: 1e-300}
 """Added to x and, by half, to y: at x = 0 their ratio is 1/2; any other that is not next to it stays."""
+
+FORWARD_SLACK: Final = 8.0
+"""A sound element differs by less than 3 u |x|, measured on 4 million from −12 to 12."""
+TOP: Final = 7.90531110763549805
+"""Where tanh is one, and its rational function in float32, too."""
+ABOVE: Final = (
+    4.89352455891786e-03,
+    6.37261928875436e-04,
+    1.48572235717979e-05,
+    5.12229709037114e-08,
+    -8.60467152213735e-11,
+    2.00018790482477e-13,
+    -2.76076847742355e-16,
+)
+"""Of u, u³ … u¹³, over ``BELOW`` of 1, u² … u⁶: the rational function for tanh in Eigen (MathFunctionsImpl.h)."""
+BELOW: Final = (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
+
+
+def forward_margin(result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """Lowest and highest of bound − difference of ``gelu``; None where there is no kernel for it."""
+    x = args[0]
+    native = kernels.native(x.device, "native_pointwise")
+    if native is None or x.dtype is not torch.float32 or kwargs.get("approximate") != "tanh":
+        return None
+    if not x.is_contiguous() or not result.is_contiguous():
+        return None
+    numbers = (ROOT, ROOT * CUBIC / 3, 0.5, FORWARD_SLACK * UNIT[x.dtype], TINY, TOP, *ABOVE, *BELOW)
+    arrays = [one.detach().numpy().reshape(-1) for one in (x, result)]
+    wrong = native.gelu_forward_differs(*arrays, np.array(numbers, np.float32))
+    return torch.tensor((-wrong, 0.0), dtype=torch.float64)
 
 
 def margin(y: Tensor, result: Tensor, args: tuple[Any, ...], *, waiting: bool) -> Tensor | None:

@@ -29,7 +29,7 @@ from flightsw.gpu.integrity.checksum import SMALL, TINY, UNIT
 NORM_SLACK: Final = 8.0
 """Of the few roundings of one element; certain."""
 SUM_SLACK: Final = 2.0
-"""Of √n, for a sum over the n elements of a row."""
+"""Of √n, for a sum over the n elements of a row; the few roundings of an element come on top."""
 COLUMN_SLACK: Final = 8.0
 """Of a sum over m rows beside √m: what a sum of few terms may be off."""
 
@@ -57,6 +57,8 @@ def margin(
     name: str = func._schema.name
     if name == _ATTENTION:
         return attention.margin(result, args, kwargs)
+    if name == "aten::gelu":
+        return gelu.forward_margin(result, args, kwargs)
     if name == _GELU:
         return None if forward is None else gelu.margin(forward, result, args, waiting=waiting)
     check = CHECKS.get(name)
@@ -174,7 +176,7 @@ def _layer_norm(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> i
 def _numbers(dtype: torch.dtype, columns: int, last: float) -> Any:
     """What the kernels of layer norms are told, in the operands' dtype."""
     unit = UNIT[dtype]
-    of_sum = SUM_SLACK * math.sqrt(columns) * unit
+    of_sum = (SUM_SLACK * math.sqrt(columns) + NORM_SLACK) * unit
     numbers = (NORM_SLACK * unit, of_sum, TINY, 1.0, columns, SMALL[dtype], last)
     return np.array(numbers, np.float32 if dtype is torch.float32 else np.float64)
 

@@ -9,8 +9,9 @@ With u the unit roundoff, n terms in a sum, and ``NORM_SLACK`` and ``SUM_SLACK``
 - *An element* y_j = (x_j − m) r w_j + b_j or dx_j = a h_j + B x_j + C, with m, r, a, B, C given, has a handful of
   roundings, each within u of the size of a term: ``NORM_SLACK`` u Σ|terms|. That bound is certain.
 - *A sum* over a row, in an order that nobody knows: rounding errors are independent and add up like √n (Higham and
-  Mary, SIAM J. Sci. Comput. 41, 2019): ``SUM_SLACK`` √n u Σ|terms|, by Cauchy and Schwarz from norms. Sums of equal
-  numbers err by up to a third of n u Σ|terms| when they are formed one after the other: a doubt, never a finding.
+  Mary, SIAM J. Sci. Comput. 41, 2019): (``SUM_SLACK`` √n + ``NORM_SLACK``) u Σ|terms|, by
+  Cauchy and Schwarz from norms. Sums of equal numbers err by up to a third of n u Σ|terms| when they are formed
+  one after the other: a doubt, never a finding.
 - *Layer norm.* m is Σx/n. Of r = 1/√(v + ε) the product r² (v + ε) is one, v being the variance of the row; what m
   and the differences x − m have lost is u |m| beside σ, and so r |m| u beside one.
 - *Its backward pass*, with h = dy·w, a = r: ds = Σ h x, db = Σ h, B = (db m − ds) a³/n, C = −B m − db a/n. What

@@ -99,3 +99,28 @@ def gelu_differs(y: Floats, x: Floats, gradient: Floats, result: Floats, numbers
             excess += zero if over <= zero else over
         wrong += not excess <= zero
     return wrong
+
+
+@compiled_fast
+def gelu_forward_differs(x: Floats, y: Floats, numbers: Floats) -> int:
+    """How many pieces of y (N,) are not gelu(x), within ``numbers[3]`` · |x|; ``numbers`` are those of ``gelu``."""
+    root, cubic, half, unit, floor, top = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
+    p1, p3, p5, p7, p9 = numbers[6], numbers[7], numbers[8], numbers[9], numbers[10]
+    p11, p13, q0, q2, q4, q6 = numbers[11], numbers[12], numbers[13], numbers[14], numbers[15], numbers[16]
+    zero = half - half
+    wrong = 0
+    for start in range(0, len(x), PIECE_ELEMENTS):
+        x_, y_ = x[start : start + PIECE_ELEMENTS], y[start : start + PIECE_ELEMENTS]
+        excess = zero
+        for j in range(len(x_)):
+            inner = x_[j] * (root + cubic * x_[j] * x_[j])
+            inner = inner if inner < top else top
+            inner = inner if inner > -top else -top
+            square = inner * inner
+            above = p9 + square * (p11 + square * p13)
+            above = inner * (p1 + square * (p3 + square * (p5 + square * (p7 + square * above))))
+            below = q0 + square * (q2 + square * (q4 + square * q6))
+            over = abs(y_[j] - x_[j] * (half + half * (above / below))) - (abs(x_[j]) * unit + floor)
+            excess += zero if over <= zero else over
+        wrong += not excess <= zero
+    return wrong

@@ -18,7 +18,7 @@ class Cover(enum.Enum):
 
     CHECKSUM = "checked against the sums of its operands"
     IDENTITY = "checked against identities of its results, or formed again beside them; done twice where that fails"
-    LATER = "checked by identities of its backward operation; done twice, compared, where there is none"
+    LATER = "checked by identities of its backward operation; formed again or done twice where there is none"
     COPY = "its sum compared with that of what is copied, or done twice"
     REPEAT = "done twice, compared"
     RANDOM = "done twice with the generator put back, compared"
@@ -128,8 +128,6 @@ def cover_of(operator: Any, device: str, *, deterministic: bool) -> Cover:
         return Cover.UNSTABLE
     if name in TABLE:
         return TABLE[name]
-    if name in ON_PROCESSOR and device == "cpu" and not operator._schema.is_mutable:
-        return Cover.IDENTITY
     if composite(operator):
         # Before the question for views: `to` and `reshape` call themselves views, and may compute.
         return Cover.COMPOSITE
@@ -137,6 +135,8 @@ def cover_of(operator: Any, device: str, *, deterministic: bool) -> Cover:
         return Cover.VIEW
     if name.startswith(STATE_PREFIXES):
         return Cover.STATE
+    if name in ON_PROCESSOR and device == "cpu" and not operator._schema.is_mutable:
+        return Cover.IDENTITY
     random = torch.Tag.nondeterministic_seeded in operator.tags
     if operator._schema.is_mutable or name in HIDDEN_WRITES:
         return Cover.CHANGE

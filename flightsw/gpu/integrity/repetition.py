@@ -181,7 +181,7 @@ class Repetition:
     def later(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A forward operation whose backward one will be checked by identities that hold only if this is sound."""
         if not self._verdicts.look.repeat or not owed.may_owe(func, args, kwargs):
-            return self.repeat(func, args, kwargs)
+            return (self.repeat if operations.is_random(func) else self.identity)(func, args, kwargs)
         if self._verdicts.look.transit:
             self._watch.transit.tick()
             self._watch.transit.postpone(args[: 3 if len(args) > 2 else 1])
