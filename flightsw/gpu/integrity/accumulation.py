@@ -21,6 +21,7 @@ from torch import Tensor
 from flightsw.gpu.integrity import kernels, transit
 from flightsw.gpu.integrity.results import version_of
 from flightsw.gpu.integrity.verdicts import Verdicts
+from flightsw.gpu.integrity.watch import Watch
 
 SUMS_MAX: Final = 65_536
 """Memories whose last sum is known; a model has one for each parameter."""
@@ -31,8 +32,9 @@ _Key = tuple[int, int]
 class Accumulation:
     """Sums in place of one guard, over its passes."""
 
-    def __init__(self, verdicts: Verdicts) -> None:
+    def __init__(self, verdicts: Verdicts, watch: Watch) -> None:
         self._verdicts = verdicts
+        self._watch = watch
         self._left: dict[_Key, tuple[int, Tensor]] = {}
         """By address and size: version before the last sum, and the digest that it left."""
 
@@ -43,7 +45,7 @@ class Accumulation:
     def add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """Carry out ``aten::add_`` and return its result; None, with nothing done, where there is no kernel for it.
 
-        Damage of the old value, and a result that is not the sum, taint the pass.
+        Both operands are verified. Damage of the old value, and a result that is not the sum, taint the pass.
         """
         target, addend = args[:2]
         if self._verdicts.waiting or len(args) > 2 or kwargs.get("alpha", 1) != 1 or not _whole(target, addend):
@@ -51,9 +53,14 @@ class Accumulation:
         kernel = kernels.native(target.device, "native_rows")
         if kernel is None:
             return None
+        spared = (addend,) if transit.dense(addend) else ()
+        self._watch.verify(func, args, kwargs, spared=spared)
+        due = self._watch.due(addend) if spared else None
         key, version, words = (target.data_ptr(), target.nbytes), version_of(target), target.nbytes // 8
-        held, made = (torch.empty(min(words, transit.COLUMNS), dtype=torch.int64) for _ in range(2))
-        kernel.sum_digests(key[0], addend.data_ptr(), words, held.data_ptr(), made.data_ptr())
+        held, brought, made = (torch.empty(min(words, transit.COLUMNS), dtype=torch.int64) for _ in range(3))
+        kernel.sum_digests(key[0], addend.data_ptr(), words, held.data_ptr(), brought.data_ptr(), made.data_ptr())
+        if due is not None:
+            self._watch.agree(due, brought, func)
         before = self._left.pop(key, None)
         if before is not None and before[0] + 1 == version:
             self._verdicts.tally.checks += 1

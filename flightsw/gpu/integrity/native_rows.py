@@ -61,14 +61,16 @@ def same_into(memory: int, other: int, words: int, sums: int) -> bool:
 
 
 @compiled
-def sum_digests(memory: int, addend: int, words: int, held: int, made: int) -> None:
-    """Digests of ``words`` words of float32 pairs: as they are, into ``held``, and with ``addend`` added, into
-    ``made``. Nothing is written to either memory."""
-    one, two, source = floats_at(memory, 2 * words), floats_at(addend, 2 * words), words_at(memory, words)
-    old, new = words_at(held, min(words, COLUMNS)), words_at(made, min(words, COLUMNS))
+def sum_digests(memory: int, addend: int, words: int, held: int, brought: int, made: int) -> None:
+    """Digests of ``words`` words of float32 pairs: as they are, into ``held``, of ``addend``, into ``brought``, and
+    of the sum of both, into ``made``. Nothing is written to either memory."""
+    one, two = floats_at(memory, 2 * words), floats_at(addend, 2 * words)
+    source, added, count = words_at(memory, words), words_at(addend, words), min(words, COLUMNS)
+    old, other, new = words_at(held, count), words_at(brought, count), words_at(made, count)
     piece = np.empty(2 * PIECE_WORDS, np.float32)
     if words > COLUMNS:
         old[:] = 0
+        other[:] = 0
         new[:] = 0
     for start in range(0, words, PIECE_WORDS):
         a, b = one[2 * start : 2 * (start + PIECE_WORDS)], two[2 * start : 2 * (start + PIECE_WORDS)]
@@ -77,9 +79,11 @@ def sum_digests(memory: int, addend: int, words: int, held: int, made: int) -> N
         sums = piece[: a.size].view(np.int64)
         if words > COLUMNS:
             _add(source[start : start + PIECE_WORDS], old)
+            _add(added[start : start + PIECE_WORDS], other)
             _add(sums, new)
         else:
             old[:] = source
+            other[:] = added
             new[:] = sums
 
 

@@ -35,7 +35,7 @@ class Repetition:
         self._verdicts = verdicts
         self._watch = watch
         self._owed: dict[owed.Key, owed.Owed] = {}
-        self._accumulation = Accumulation(verdicts)
+        self._accumulation = Accumulation(verdicts, watch)
 
     def begin(self) -> None:
         """A pass begins."""
@@ -98,7 +98,6 @@ class Repetition:
 
     def change(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that writes into its arguments."""
-        self._watch.verify(func, args, kwargs)
         targets = [
             args[index] if index < len(args) else kwargs.get(name) for index, name in operations.written(func)
         ]
@@ -109,6 +108,7 @@ class Repetition:
             if added is not None:
                 self._watch.rewritten(flat)
                 return self._watch.made(added)
+        self._watch.verify(func, args, kwargs)
         if self._verdicts.look.repeat and flat:
             copies = {id(tensor): tensor.clone() for tensor in flat}
             put_back = put_back_of(func, args, kwargs)
