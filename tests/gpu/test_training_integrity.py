@@ -114,6 +114,7 @@ class Above:
 
     level = property(lambda self: self.passes.level, lambda self, level: setattr(self.passes, "level", level))
     checks = property(lambda self: self.passes.checks)
+    keeps_gradients = property(lambda self: self.passes.keeps_gradients)
 
     @contextlib.contextmanager
     def running(self, *, everything=False):
@@ -530,7 +531,7 @@ def test_damage_that_cannot_be_repaired_is_rolled_back(spec, capsys):
     assert [digest for _, digest in until(session, STEPS)] == straight[1:]
     session.tell()
     report = daemon.all(protocol.IntegrityReport)[-1]
-    assert (report.level, report.open, report.contained, report.scrubs) == ("storm", 0, 2, 3 + 1 + 2)
+    assert (report.level, report.open, report.contained, report.scrubs) == ("storm", 0, 3, 3 + 1 + 2)
     assert report.checks > 100
     assert "integrity: weights of matrices: open (digest): more than one word was hit" in capsys.readouterr().err
     session.close()

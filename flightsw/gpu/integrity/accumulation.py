@@ -38,6 +38,11 @@ class Accumulation:
         self._left: dict[_Key, tuple[int, Tensor]] = {}
         """By address and size: version before the last sum, and the digest that it left."""
 
+    @property
+    def kept(self) -> int:
+        """Memories whose last sum is known and will be looked at by the next."""
+        return len(self._left)
+
     def forget(self) -> None:
         """What lies in memory is not known any more: a pass began that looks at nothing."""
         self._left.clear()

@@ -84,6 +84,11 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._verdicts.tally
 
     @property
+    def sums_kept(self) -> int:
+        """Gradients that the next pass will look at before it adds to them."""
+        return self._repetition.sums_kept
+
+    @property
     def layer(self) -> str:
         """Layer that is running, where somebody follows that; for people."""
         return self._verdicts.layer

@@ -7,7 +7,9 @@ operators, which runs where Numba is not installed. Sums of integers agree bit f
 within the bounds they are held to, which hold for any order of summation.
 
 What was compiled is kept beside the package, or in the user's cache where that may not be written, or for this
-process only where nothing may be. A kernel runs on the thread that calls it, without the interpreter's lock.
+process only where nothing may be; in a folder named after the sources of all kernels, as one is compiled into
+another and Numba looks at the file of the outer one only. A kernel runs on the thread that calls it, without the
+interpreter's lock.
 
 *Addresses.* A tensor costs a microsecond to become an array, and a number none. So kernels of small operations take
 addresses (``Tensor.data_ptr``) and counts, and whoever calls them keeps the memory alive and has looked at dtype,
@@ -18,7 +20,12 @@ negative indices; innermost loops over one array or two, straight on; accumulato
 first cache; ``FAST`` for float sums, or the loop is not vectorised.
 """
 
+import contextlib
+import hashlib
+import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numba
@@ -29,6 +36,8 @@ from numba.extending import intrinsic
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
+PREFIX: Final = "native-"
+"""Of the names of folders of compiled kernels; those of other sources are removed."""
 FAST: Final = frozenset({"reassoc", "nsz", "contract"})
 """Sums in any order, products fused with sums. NaN and infinity keep their meaning: alarms live by it."""
 
@@ -45,11 +54,31 @@ def compiled_fast(function: Kernel) -> Kernel:
 
 def _compiled(function: Kernel, *, fast: bool) -> Kernel:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST) if fast else False}
-    try:
-        made = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # Numba found no folder that it may write.
-        made = numba.njit(cache=False, **options)(function)
-    return cast(Kernel, made)
+    return cast(Kernel, numba.njit(cache=_CACHED, **options)(function))
+
+
+def _folder() -> Path | None:
+    """Where compiled kernels of these sources are kept; None where nothing may be written."""
+    here = Path(__file__).parent
+    sources = hashlib.sha256()
+    for source in sorted(here.glob("native*.py")):
+        sources.update(source.read_bytes())
+    name = f"{PREFIX}{sources.hexdigest()[:16]}"
+    for base in (here / "__pycache__", Path.home() / ".cache" / "gpusat"):
+        with contextlib.suppress(OSError):
+            (base / name).mkdir(parents=True, exist_ok=True)
+            if os.access(base / name, os.W_OK):
+                for other in base.glob(f"{PREFIX}*"):
+                    if other.name != name:
+                        shutil.rmtree(other, ignore_errors=True)
+                return base / name
+    return None
+
+
+_FOLDER: Final = _folder()
+_CACHED: Final = _FOLDER is not None
+if _FOLDER is not None:
+    numba.config.CACHE_DIR = str(_FOLDER)
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -43,6 +43,11 @@ class Repetition:
         if not self._verdicts.look.repeat:
             self._accumulation.forget()
 
+    @property
+    def sums_kept(self) -> int:
+        """Sums in place whose memory the next pass will look at."""
+        return self._accumulation.kept
+
     # Done twice.
 
     def repeat(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

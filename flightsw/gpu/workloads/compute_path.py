@@ -24,6 +24,10 @@ class Passes(Protocol):
     def checks(self) -> int:
         """Operations checked so far."""
 
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether the next pass, if it is looked at as the last one was, sees what happened to each gradient."""
+
     def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
         """One pass, all of whose checks are made with ``everything``."""
 
@@ -40,6 +44,7 @@ class ComputePath:
     def __init__(self, model: nn.Module, level: Level, report: Report, *, compiled: bool) -> None:
         self._level = level
         device = next(model.parameters()).device
+        self._gradients = sum(parameter.requires_grad for parameter in model.parameters())
         # A compiled model is left as it is: its operations are not seen, and a hook would only cut its graph.
         self._guard = None if compiled else protect(model, level=level, report=report, wide=device.type == "cuda")
 
@@ -58,6 +63,11 @@ class ComputePath:
     def checks(self) -> int:
         """Operations checked so far."""
         return self._guard.tally.checks if self._guard is not None else 0
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether the next pass, if it is looked at as the last one was, sees what happened to each gradient."""
+        return self._guard is not None and self._guard.mode.sums_kept >= self._gradients
 
     def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
         """One pass, all of whose checks are made with ``everything``."""

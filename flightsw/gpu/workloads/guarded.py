@@ -196,7 +196,9 @@ class Guarded:
         if self._level is not Level.OFF:
             if not settled:
                 return self._again("a pass did not settle")
-            self._at_rest.leave(gradients=self._due(self._policy.transit_every))
+            # In a storm the next pass looks at the gradients as it adds to them, so only the last ones lie unseen.
+            watched = self._policy.repeat_every == 1 and self._passes.keeps_gradients
+            self._at_rest.leave(gradients=self._due(self._policy.transit_every) and (complete or not watched))
         if complete:
             self._phase = "verify"
         return complete and (self.trainer.split == 1 or self._level is Level.OFF)
