@@ -246,6 +246,17 @@ def test_a_result_of_a_misread_operand_does_not_pass(name: str, which: int) -> N
     assert not passes(call, result)
 
 
+@pytest.mark.parametrize(("shift", "stretch"), [(0.0, 1.0), (1e-3, 1.0), (0.0, 1.001)])
+def test_moments_that_are_wrong_throughout_do_not_pass(shift: float, stretch: float) -> None:
+    torch.manual_seed(0)
+    call = layer_norm(33, 70, 1.0, torch.float32)
+    x, _, weight, bias, _ = call[1]
+    _, mean, rstd = computed(call)
+    mean[1, 3] += shift
+    rstd[1, 3] *= stretch
+    assert passes(call, ((x - mean) * rstd * weight + bias, mean, rstd)) is (shift == 0.0 and stretch == 1.0)
+
+
 def test_a_struck_forward_result_does_not_pass() -> None:
     torch.manual_seed(0)
     call = gelu_backward(33, 70, 1.0, torch.float32)
