@@ -64,8 +64,9 @@ def _folder() -> Path | None:
     for source in sorted(here.glob("native*.py")):
         sources.update(source.read_bytes())
     name = f"{PREFIX}{sources.hexdigest()[:16]}"
-    for base in (here / "__pycache__", Path.home() / ".cache" / "gpusat"):
-        with contextlib.suppress(OSError):
+    for within in (lambda: here / "__pycache__", lambda: Path.home() / ".cache" / "gpusat"):
+        with contextlib.suppress(OSError, RuntimeError):  # There may be no home.
+            base = within()
             (base / name).mkdir(parents=True, exist_ok=True)
             if os.access(base / name, os.W_OK):
                 for other in base.glob(f"{PREFIX}*"):
