@@ -1,0 +1,52 @@
+"""A thread of a test: it is over when its block is left, and its error is the test's own.
+
+A thread that dies by itself is only warned of, and the warning is laid at the door of whichever test is next. A
+thread that outlives its block goes on with descriptors that others have closed, or that the system has given to
+somebody else by then. So whoever runs something beside a test runs it as ``Background``: leaving the block asks it
+to end, waits for it, and raises what it raised. Whatever else failed first stays to be read as that error's context.
+"""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+END_MAX_S = 30.0
+
+
+class Background:
+    """``target`` in a thread, from entering the block to leaving it; ``end`` is what makes it return."""
+
+    def __init__(self, target: Callable[[], object], end: Callable[[], object] = lambda: None) -> None:
+        self._target, self._end = target, end
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._target()
+        except BaseException as error:
+            self._error = error
+
+    def __enter__(self) -> "Background":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._end()
+        finally:
+            self.join()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self, timeout_s: float = END_MAX_S) -> None:
+        """Wait until it has returned, and raise what it raised, once."""
+        self._thread.join(timeout_s)
+        assert not self._thread.is_alive(), f"{self._target} does not end in {timeout_s:g} s"
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
