@@ -3,7 +3,7 @@
 A thread that dies by itself is only warned of, and the warning is laid at the door of whichever test is next. A
 thread that outlives its block goes on with descriptors that others have closed, or that the system has given to
 somebody else by then. So whoever runs something beside a test runs it as ``Background``: leaving the block asks it
-to end, waits for it, and raises what it raised. Whatever else failed first stays to be read as that error's context.
+to end, waits for it, and raises what it raised. What failed first stays to be read as the context of that error.
 """
 
 import threading
@@ -27,17 +27,24 @@ class Background:
         except BaseException as error:
             self._error = error
 
-    def __enter__(self) -> "Background":
+    def start(self) -> "Background":
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Make it end, and wait until it has."""
         try:
             self._end()
         finally:
             self.join()
+
+    def __enter__(self) -> "Background":
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
 
     @property
     def running(self) -> bool:

@@ -19,6 +19,7 @@ from ground import archive
 from ground.archive import Archive
 from ground.client import ArchiveReader, ExitCode, GroundError, LoadProgress
 from ground.table_reader import Piece, put_together
+from tests.background import Background
 
 CODE = TABLE_BY_NAME["rts05"].code
 
@@ -85,14 +86,9 @@ def test_lost_telecommands_and_reports_are_made_good(udp_station: Ground, udp_cr
             udp_craft.housekeeping()
             udp_craft.play_back()
 
-    thread = threading.Thread(target=keep_alive)
-    thread.start()
-    try:
-        image = image_of(30)
+    image = image_of(30)
+    with Background(keep_alive, enough.set):
         udp_station.client.load_table("rts05", image)
-    finally:
-        enough.set()
-        thread.join()
     assert udp_craft.tables.active["rts05"] == image
     assert udp_craft.tables.pieces_received == -(-len(image) // PIECE_BYTES_MAX), "each was executed once"
 
@@ -238,7 +234,7 @@ def test_an_older_dump_is_not_taken_for_the_new_one(udp_station: Ground, udp_cra
 def test_a_dump_during_which_mission_time_is_set_back_is_whole(
     udp_station: Ground, udp_craft: SpacecraftDouble
 ) -> None:
-    """The order of a real one: reports that are older than the step, pieces, and a report that is newer than they."""
+    """As in a real one: what is older than the step, pieces, and a report that is newer than they are."""
     image = udp_craft.tables.active["rts05"] = image_of(30)
     udp_craft.housekeeping()
     assert udp_craft.wait_for(lambda: udp_craft.acknowledged), "the station knows mission time"
