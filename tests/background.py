@@ -1,4 +1,4 @@
-"""A thread of a test: it is over when its block is left, and its error is the test's own.
+"""Threads and processes of a test: they are over when their block is left, and an error of theirs is the test's.
 
 A thread that dies by itself is only warned of, and the warning is laid at the door of whichever test is next. A
 thread that outlives its block goes on with descriptors that others have closed, or that the system has given to
@@ -6,11 +6,38 @@ somebody else by then. So whoever runs something beside a test runs it as ``Back
 to end, waits for it, and raises what it raised. What failed first stays to be read as the context of that error.
 """
 
+import subprocess
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
-END_MAX_S = 30.0
+END_MAX_S = 60.0
+LOOK_MAX_S = 0.25
+"""What one look counts at most. Whoever waits looks more often, unless the machine stood still meanwhile."""
+
+
+class Patience:
+    """A deadline that a machine which stands still does not use up: what is waited for stood still as well."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._left_s, self._looked_s = timeout_s, time.monotonic()
+
+    def over(self) -> bool:
+        """Whether the time is up; looks at the clock."""
+        looked_s, self._looked_s = self._looked_s, time.monotonic()
+        self._left_s -= min(self._looked_s - looked_s, LOOK_MAX_S)
+        return self._left_s < 0.0
+
+
+class Child(subprocess.Popen):
+    """A process that is killed when its block is left, whatever happened there, unless it has ended by itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        super().__exit__(kind, error, trace)
 
 
 class Background:

@@ -21,6 +21,7 @@ from flightsw.gpu.workloads.recipe import learning_rate_factor
 from flightsw.gpu.workloads.session import ROLLBACKS_MAX, SLOW_MICRO_BATCHES
 from flightsw.gpu.workloads.splitting import fitting_split
 from flightsw.gpu.workloads.trainer import NonFinite, Trainer, Unfit
+from tests.background import Background
 
 WAIT_S = 30.0
 
@@ -287,45 +288,24 @@ def test_unfit_leaves_the_trainer_alone(spec, tmp_path):
     assert (trainer.step, trainer.digest()) == (0, before)
 
 
-def run_in_a_thread(spec, daemon):
-    errors = []
-
-    def target():
-        try:
-            train.run(spec, daemon.job)
-        except JobFault as fault:
-            errors.append(fault)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    return thread, errors
-
-
 def test_a_parked_job_checkpoints_answers_and_stops(spec):
     daemon = Daemon(duty=0.0)
-    thread, errors = run_in_a_thread(spec, daemon)
-    daemon.wait_for(protocol.Ready)
-    daemon.job.post(protocol.Checkpoint("command"))
-    first = daemon.wait_for(protocol.Committed)
-    daemon.job.post(protocol.Checkpoint("again"))
-    again = daemon.wait_for(protocol.Committed, 2)
-    assert (first.generation, first.step) == (again.generation, again.step) == (0, 0)  # No second file.
-    daemon.job.post(protocol.Generate(request=3, prompt="", max_tokens=1, temperature=1.0, top_k=0, seed=0))
-    assert daemon.wait_for(protocol.Reply).finish == "failed"
-    daemon.job.post(protocol.Stop())
-    thread.join(WAIT_S)
-    assert not thread.is_alive()
-    assert errors == []
+    with Background(lambda: train.run(spec, daemon.job), lambda: daemon.job.post(protocol.Stop())):
+        daemon.wait_for(protocol.Ready)
+        daemon.job.post(protocol.Checkpoint("command"))
+        first = daemon.wait_for(protocol.Committed)
+        daemon.job.post(protocol.Checkpoint("again"))
+        again = daemon.wait_for(protocol.Committed, 2)
+        assert (first.generation, first.step) == (again.generation, again.step) == (0, 0)  # No second file.
+        daemon.job.post(protocol.Generate(request=3, prompt="", max_tokens=1, temperature=1.0, top_k=0, seed=0))
+        assert daemon.wait_for(protocol.Reply).finish == "failed"
     assert daemon.job.progress.progress == 0
 
 
 def test_it_ends_at_max_steps_with_a_checkpoint_and_a_journal(spec, tmp_path):
     spec = replace(spec, max_steps=4, journal=str(tmp_path / "journal"))
     daemon = Daemon()
-    thread, errors = run_in_a_thread(spec, daemon)
-    thread.join(WAIT_S)
-    assert not thread.is_alive()
-    assert errors == []
+    train.run(spec, daemon.job)
     lines = [line.split() for line in (tmp_path / "journal").read_text().splitlines()]
     assert [int(step) for step, _ in lines] == [1, 2, 3, 4]
     committed = daemon.all(protocol.Committed)[-1]

@@ -23,6 +23,7 @@ from flightsw.link.codec import HousekeepingBody, Telemetry, decode_telemetry
 from flightsw.link.dictionary import APID_TELECOMMAND, EVENT_BY_ID, TELECOMMAND_BY_NAME
 from flightsw.link.frame import Deframer, encode_frame
 from flightsw.link.packet import ACK_ALL, ACK_NONE, TcPacket, encode_tc
+from tests.background import Patience
 
 WORKER = Path(__file__).with_name("scripted_worker.py")
 SENSOR_INTERVAL_S = 0.1
@@ -157,9 +158,9 @@ class Flight:
         try:
             if process.poll() is None:
                 process.send_signal(number)
-            deadline_s = time.monotonic() + timeout_s
+            patience = Patience(timeout_s)
             while process.poll() is None:
-                assert time.monotonic() < deadline_s, f"the daemon does not end\n{self.output}"
+                assert not patience.over(), f"the daemon does not end\n{self.output}"
                 self.turn()
             self.turn()
         finally:
@@ -189,9 +190,9 @@ class Flight:
 
     def until(self, condition: Any, timeout_s: float = 15.0, what: str = "condition") -> Any:
         """Turn until the condition is true, and return what it gave."""
-        deadline_s = time.monotonic() + timeout_s
+        patience = Patience(timeout_s)
         while not (value := condition()):
-            if time.monotonic() > deadline_s or (self.process and self.process.poll() is not None):
+            if patience.over() or (self.process and self.process.poll() is not None):
                 status = self.process.poll() if self.process else None
                 raise AssertionError(f"{what}: not within {timeout_s:g} s, daemon status {status}\n{self.output}")
             self.turn()
