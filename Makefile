@@ -14,7 +14,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
-JOBS   ?= 2
+# Workers of the tests: two for a core, since tests of real processes mostly wait.
+JOBS   ?= 4
 
 SEED   ?= 1
 LINK   ?= pty
@@ -62,7 +63,7 @@ fmt: setup-dev
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
 
 test: check
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 bench: setup-dev
 	@$(PY) tests/benchmarks $(if $(ONLY),--only $(ONLY))
