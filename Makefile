@@ -14,8 +14,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
-# Workers of the tests: two for a core, since tests of real processes mostly wait.
-JOBS   ?= 4
+JOBS   ?= 2
 
 SEED   ?= 1
 LINK   ?= pty

@@ -5,11 +5,10 @@ import os
 import queue
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from flightsw.gpu import protocol
-from tests.background import Background
+from tests.background import LOOK_MAX_S, Background, Patience
 
 DEADLINE_S = 120.0
 
@@ -69,12 +68,13 @@ class WorkerProcess:
 
     def expect(self, kind, where=lambda message: True):
         """The next message of this kind for which ``where`` holds; others are kept in ``seen``."""
-        deadline_s = time.monotonic() + DEADLINE_S
+        patience = Patience(DEADLINE_S)
         while True:
+            assert not patience.over(), f"no {kind.__name__} in {DEADLINE_S} s; seen {self.seen[-5:]}"
             try:
-                message = self._queue.get(timeout=max(deadline_s - time.monotonic(), 0.001))
+                message = self._queue.get(timeout=LOOK_MAX_S)
             except queue.Empty:
-                raise AssertionError(f"no {kind.__name__} in {DEADLINE_S} s; seen {self.seen[-5:]}") from None
+                continue
             if message is None:
                 said = f"{self.seen[-5:]} {self.stderr.decode()}"
                 raise AssertionError(f"worker ended before {kind.__name__}: {said}")
