@@ -62,7 +62,7 @@ fmt: setup-dev
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
 
 test: check
-	@$(BIN)/pytest -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 bench: setup-dev
 	@$(PY) tests/benchmarks $(if $(ONLY),--only $(ONLY))

@@ -3,11 +3,14 @@
 Pieces travel like all telemetry: those that the link loses come again by playback, and the station files each once.
 So there is nothing to ask for twice; the dump waits until the archive has the image whole. An older dump of the
 same table is told apart by mission time: what was made before the telecommand is none of its pieces, except as the
-same octets of an image of the same size and CRC. What the archive had before is no news either.
+same octets of an image of the same size and CRC. What the archive had before is no news either. Mission time may be
+set back during a dump: then it tells nothing, and what is news is what the archive did not have.
 """
 
+import math
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -52,10 +55,12 @@ def dump_table(
         connection.close()
     made_s = [stage.world_s for stage in stages]
     if before.status.world_s is not None:
-        made_s.append(before.status.world_s)
+        made_s.insert(0, before.status.world_s)
+    set_back = any(later_s < earlier_s for earlier_s, later_s in pairwise(made_s))
+    since_s = -math.inf if set_back else made_s[0]
     with ArchiveReader(Path(after.status.archive)) as reader:
         while True:
-            dump = _newest(reader, name, known, after.status.boot, min(made_s))
+            dump = _newest(reader, name, known, after.status.boot, since_s)
             if dump is not None:
                 progress(dump.received, dump.total)
                 if dump.image is not None:

@@ -1,18 +1,20 @@
 """Shared by all tests: Hypothesis profile, deadlines instead of sleeps, reasons for skipped hardware tests."""
 
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.background import Patience
 
 # A failing example prints its own reproduction; wall-clock deadlines would make a busy machine a failure.
 settings.register_profile("gpusat", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gpusat")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+END_MAX_S = 5.0
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +28,26 @@ def eventually() -> Callable[..., None]:
     """Wait for a condition of another process, up to a deadline: ``eventually(lambda: ..., 10, "what")``."""
 
     def wait(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "condition") -> None:
-        deadline_s = time.monotonic() + timeout_s
+        patience = Patience(timeout_s)
         pause = threading.Event()
         while not condition():
-            if time.monotonic() > deadline_s:
+            if patience.over():
                 pytest.fail(f"{what}: not within {timeout_s:g} s")
             # A wait that gives the processor away: a spinning test would starve what it waits for.
             pause.wait(0.005)
 
     return wait
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outlives_its_test() -> Iterator[None]:
+    """A thread that is left would fail whichever test is next: here it fails the one that left it."""
+    before = set(threading.enumerate())
+    yield
+    for thread in threading.enumerate():
+        if thread not in before:
+            thread.join(END_MAX_S)
+            assert not thread.is_alive(), f"{thread} outlives its test"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

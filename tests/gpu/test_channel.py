@@ -1,20 +1,23 @@
 """The child's end of the pipe: whole messages in, whole messages out, and an end when the daemon ends."""
 
+import contextlib
+import functools
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from flightsw.gpu import protocol
 from flightsw.gpu.channel import ORPHAN_STATUS, Channel
+from tests.background import Background, Child
 
 PACE = protocol.Pace(0.625)
 STOP = protocol.Stop()
 GENERATE = protocol.Generate(request=7, prompt="fn π", max_tokens=3, temperature=0.5, top_k=2, seed=9)
 
 
+@contextlib.contextmanager
 def through_a_pipe(*pieces, close=True):
     """A channel whose stream is these pieces, written one by one."""
     read_fd, write_fd = os.pipe()
@@ -25,8 +28,8 @@ def through_a_pipe(*pieces, close=True):
         if close:
             os.close(write_fd)
 
-    threading.Thread(target=feed, daemon=True).start()
-    return Channel(read_fd, os.open(os.devnull, os.O_WRONLY))
+    with Background(feed):
+        yield Channel(read_fd, os.open(os.devnull, os.O_WRONLY))
 
 
 def drained(channel):
@@ -45,8 +48,8 @@ STREAM = b"".join(protocol.encode(message) for message in (PACE, GENERATE, STOP)
     ids=["whole", "byte by byte", "torn", "cut-off tail"],
 )
 def test_messages_come_out_as_they_went_in(pieces):
-    channel = through_a_pipe(*pieces)
-    assert drained(channel) == [PACE, GENERATE, STOP]
+    with through_a_pipe(*pieces) as channel:
+        assert drained(channel) == [PACE, GENERATE, STOP]
     assert channel.malformed == 0
 
 
@@ -57,15 +60,16 @@ def test_messages_come_out_as_they_went_in(pieces):
 )
 def test_a_malformed_message_is_counted_and_the_next_one_read(body, capfd):
     frame = protocol.LENGTH_PREFIX.pack(len(body)) + body
-    channel = through_a_pipe(frame + protocol.encode(PACE))
-    assert drained(channel) == [PACE]
+    with through_a_pipe(frame + protocol.encode(PACE)) as channel:
+        assert drained(channel) == [PACE]
     assert channel.malformed == 1
     assert "malformed" in capfd.readouterr().err
 
 
 def test_a_length_beyond_the_bound_ends_the_stream(capfd):
-    channel = through_a_pipe(protocol.LENGTH_PREFIX.pack(protocol.MESSAGE_BYTES_MAX + 1) + b"x" * 100, close=False)
-    assert channel.receive() is None
+    frame = protocol.LENGTH_PREFIX.pack(protocol.MESSAGE_BYTES_MAX + 1) + b"x" * 100
+    with through_a_pipe(frame, close=False) as channel:
+        assert channel.receive() is None
     assert "over" in capfd.readouterr().err
 
 
@@ -78,15 +82,13 @@ def test_threads_that_send_at_once_do_not_mix_their_messages():
         for _ in range(20):
             channel.send(protocol.SaveFailed(reason=f"{request}" + text))
 
-    senders = [threading.Thread(target=send, args=(n,)) for n in range(3)]
-    for sender in senders:
-        sender.start()
-    stream = open(read_fd, "rb")  # noqa: SIM115
     reasons = []
-    for _ in range(60):
-        (length,) = protocol.LENGTH_PREFIX.unpack(stream.read(4))
-        reasons.append(protocol.decode_from_child(stream.read(length)).reason)
-    stream.close()
+    with contextlib.ExitStack() as senders, open(read_fd, "rb") as stream:
+        for n in range(3):
+            senders.enter_context(Background(functools.partial(send, n)))
+        for _ in range(60):
+            (length,) = protocol.LENGTH_PREFIX.unpack(stream.read(4))
+            reasons.append(protocol.decode_from_child(stream.read(length)).reason)
     os.close(write_fd)
     assert sorted(reasons) == sorted(f"{n}" + text for n in range(3) for _ in range(20))
 
@@ -109,13 +111,9 @@ threading.Event().wait()
 
 @pytest.mark.process
 def test_standard_output_stays_clean_and_an_orphan_ends():
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    out, err = child.communicate(STREAM, timeout=60)  # Ends its input: the daemon is gone.
+    pipe = subprocess.PIPE
+    with Child([sys.executable, "-c", CHILD], stdin=pipe, stdout=pipe, stderr=pipe) as child:
+        out, err = child.communicate(STREAM, timeout=60)  # Ends its input: the daemon is gone.
     reasons = []
     while out:
         (length,) = protocol.LENGTH_PREFIX.unpack(out[:4])

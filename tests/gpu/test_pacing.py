@@ -2,11 +2,11 @@
 
 import math
 import random
-import threading
 
 import pytest
 
 from flightsw.gpu.pacing import CREDIT_MAX_S, DEBT_MAX_S, SPREAD_S, DutyLedger, Pacer
+from tests.background import Background
 
 
 class World:
@@ -129,15 +129,11 @@ def test_set_points_are_limited(given, kept):
 def test_a_real_thread_is_released_by_a_set_point_and_by_wake():
     pacer = Pacer(0.0)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(pacer.wait_turn()))]
-    threads[0].start()
-    pacer.set_duty(1.0)
-    threads[0].join(10)
+    with Background(lambda: results.append(pacer.wait_turn()), lambda: pacer.set_duty(1.0)):
+        pass
     pacer.set_duty(0.0)
-    threads.append(threading.Thread(target=lambda: results.append(pacer.wait_turn())))
-    threads[1].start()
-    pacer.wake()
-    threads[1].join(10)
+    with Background(lambda: results.append(pacer.wait_turn()), pacer.wake):
+        pass
     assert results == [True, False]
 
 

@@ -24,6 +24,7 @@ from flightsw.gpu.protocol import (
     encode,
 )
 from hil.instruments.card_state import ENVIRONMENT, CardFile, CardState
+from tests.background import END_MAX_S, Child
 
 POWER_ONLY = """
 class NVMLError(Exception):
@@ -93,9 +94,7 @@ def messages(process: subprocess.Popen[bytes]) -> Iterator[FromChild]:
 
 
 def start(first: bytes) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flightsw.gpu.probe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+    process = Child([sys.executable, "-m", "flightsw.gpu.probe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(first)
     process.stdin.flush()
@@ -115,7 +114,7 @@ def test_samples_until_the_daemon_ends(module, farewell: str) -> None:
         else:
             process.stdin.close()
         rest = list(stream)
-        assert process.wait(10) == 0
+        assert process.wait(END_MAX_S) == 0
     assert [sample.sequence for sample in samples] == [0, 1, 2]
     assert {sample.power_w for sample in samples} == {123.456}
     assert len(rest) < 100
@@ -128,7 +127,7 @@ def test_survives_the_loss_of_its_card(module) -> None:
         got = [next(stream) for _ in range(8)]
         process.stdin.close()
         list(stream)
-        assert process.wait(10) == 0
+        assert process.wait(END_MAX_S) == 0
     faults = [message for message in got if isinstance(message, Fault)]
     samples = [message for message in got if isinstance(message, Sample)]
     assert [fault.code for fault in faults] == ["gpu_lost"], "told once, not at every reading"
@@ -139,7 +138,7 @@ def test_survives_the_loss_of_its_card(module) -> None:
 def test_a_job_specification_is_refused_in_one_clear_line() -> None:
     with start(encode(TrainSpec())) as process:
         (fault,) = messages(process)
-        assert process.wait(10) == 1
+        assert process.wait(END_MAX_S) == 1
     assert fault == Fault(code="spec", reason="the first message is TrainSpec, not a ProbeSpec")
 
 
@@ -149,7 +148,7 @@ def test_garbage_and_end_of_file_start_nothing(garbage: bytes) -> None:
     with start(garbage) as process:
         process.stdin.close()
         assert list(messages(process)) == []
-        assert process.wait(10) == 0
+        assert process.wait(END_MAX_S) == 0
 
 
 @pytest.mark.process
@@ -157,7 +156,7 @@ def test_ends_when_nobody_reads(module) -> None:
     with start(encode(ProbeSpec(source="none", interval_s=0.05))) as process:
         next(messages(process))
         process.stdout.close()
-        assert process.wait(10) == 0
+        assert process.wait(END_MAX_S) == 0
 
 
 @pytest.mark.process
@@ -165,7 +164,7 @@ def test_a_hung_reading_does_not_outlive_the_daemon(module) -> None:
     hangs = POWER_ONLY.replace("return 123456", "import threading; threading.Event().wait()")
     with start(encode(ProbeSpec(source="nvml", nvml_module=module(hangs)))) as process:
         process.stdin.close()
-        assert process.wait(10) == ORPHAN_STATUS
+        assert process.wait(END_MAX_S) == ORPHAN_STATUS
 
 
 def test_torch_stays_out() -> None:
@@ -195,7 +194,7 @@ def test_reads_the_benchs_simulated_card(tmp_path: Path, monkeypatch: pytest.Mon
         back = next(message for message in stream if isinstance(message, Sample) and message.power_w == 80.0)
         process.stdin.close()
         list(stream)
-        assert process.wait(10) == 0
+        assert process.wait(END_MAX_S) == 0
     card.close()
     assert [reading.kind for reading in first.readings] == ["instant", "average", "energy"]
     assert msgspec.structs.replace(first, sequence=0, readings=()) == Sample(

@@ -28,6 +28,7 @@ from flightsw.gpu.protocol import (
     encode,
 )
 from flightsw.gpu.setter import serve
+from tests.background import Child
 
 NVPMODEL = """#!/bin/sh
 echo "$@" >> "$0.log"
@@ -281,15 +282,13 @@ def test_somebody_elses_change_is_told_once_and_put_back_at_the_end(bench: Bench
 def setter(bench: Bench, **wanted: Any) -> Iterator[subprocess.Popen[bytes]]:
     """The process once it has set what was wanted."""
     path = os.pathsep.join([str(Path(file_nvml.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
+    with Child(
         [sys.executable, "-m", "flightsw.gpu.setter"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
-    )  # fmt: skip
-    with process:
+    ) as process:  # fmt: skip
         process.stdin.write(encode(bench.spec(**wanted)))
         process.stdin.flush()
         yield process
-        process.kill()
 
 
 def told_by(process: subprocess.Popen[bytes]) -> FromChild:

@@ -1,51 +1,34 @@
 """Training: a run that was cut goes on bit for bit; damaged state is rolled back and never saved."""
 
 import math
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from msgspec.structs import replace
-from worker_harness import tiny_corpus
+from training_rig import WAIT_S, Daemon, micro_spec, torch_as_it_was
 
 from flightsw.gpu import protocol
 from flightsw.gpu.checkpoint.ring import Ring
 from flightsw.gpu.checkpoint.saver import Saver
-from flightsw.gpu.meter import Meter
-from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.workloads import corpus, train
-from flightsw.gpu.workloads.gpt import PRESETS, GPTConfig, Preset
-from flightsw.gpu.workloads.job import Job, JobFault, pick_device
+from flightsw.gpu.workloads.job import JobFault, pick_device
 from flightsw.gpu.workloads.recipe import learning_rate_factor
 from flightsw.gpu.workloads.session import ROLLBACKS_MAX, SLOW_MICRO_BATCHES
 from flightsw.gpu.workloads.splitting import fitting_split
 from flightsw.gpu.workloads.trainer import NonFinite, Trainer, Unfit
-
-WAIT_S = 30.0
+from tests.background import Background
 
 
 @pytest.fixture(autouse=True)
 def _torch_as_it_was():
-    """Deterministic mode and thread count are global: give them back."""
-    threads = torch.get_num_threads()
-    yield
-    torch.set_deterministic_debug_mode("default")
-    torch.set_num_threads(threads)
+    with torch_as_it_was():
+        yield
 
 
 @pytest.fixture
 def spec(tmp_path, monkeypatch):
-    # Dropout makes torch's own generator part of the path; without it a lost random state would go unnoticed.
-    config = GPTConfig(layers=2, heads=2, width=32, context=32, dropout=0.1)
-    monkeypatch.setitem(PRESETS, "micro", Preset(model=config, batch_size=4))
-    return protocol.TrainSpec(
-        preset="micro",
-        device="cpu",
-        corpus=tiny_corpus(tmp_path),
-        checkpoint_dir=str(tmp_path / "checkpoints"),
-        micro_batches=2,
-    )
+    return micro_spec(tmp_path, monkeypatch)
 
 
 def steps(trainer, count):
@@ -82,28 +65,6 @@ def test_a_bound_cuts_micro_batches_of_jobs_that_need_not_be_deterministic(spec)
             cuts.add(session.trainer.cut)
         session.close()
         assert cuts == expected
-
-
-class Daemon:
-    """The other end of a job in this process: collects what it says."""
-
-    def __init__(self, duty=1.0):
-        self.said = []
-        self.arrived = threading.Condition()
-        self.job = Job(self.send, Pacer(duty), Meter())
-
-    def send(self, message):
-        with self.arrived:
-            self.said.append(message)
-            self.arrived.notify_all()
-
-    def all(self, kind):
-        return [message for message in self.said if isinstance(message, kind)]
-
-    def wait_for(self, kind, count=1):
-        with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.all(kind)) >= count, WAIT_S), self.said
-        return self.all(kind)[count - 1]
 
 
 def with_a_checkpoint(spec, at_step):
@@ -287,45 +248,24 @@ def test_unfit_leaves_the_trainer_alone(spec, tmp_path):
     assert (trainer.step, trainer.digest()) == (0, before)
 
 
-def run_in_a_thread(spec, daemon):
-    errors = []
-
-    def target():
-        try:
-            train.run(spec, daemon.job)
-        except JobFault as fault:
-            errors.append(fault)
-
-    thread = threading.Thread(target=target)
-    thread.start()
-    return thread, errors
-
-
 def test_a_parked_job_checkpoints_answers_and_stops(spec):
     daemon = Daemon(duty=0.0)
-    thread, errors = run_in_a_thread(spec, daemon)
-    daemon.wait_for(protocol.Ready)
-    daemon.job.post(protocol.Checkpoint("command"))
-    first = daemon.wait_for(protocol.Committed)
-    daemon.job.post(protocol.Checkpoint("again"))
-    again = daemon.wait_for(protocol.Committed, 2)
-    assert (first.generation, first.step) == (again.generation, again.step) == (0, 0)  # No second file.
-    daemon.job.post(protocol.Generate(request=3, prompt="", max_tokens=1, temperature=1.0, top_k=0, seed=0))
-    assert daemon.wait_for(protocol.Reply).finish == "failed"
-    daemon.job.post(protocol.Stop())
-    thread.join(WAIT_S)
-    assert not thread.is_alive()
-    assert errors == []
+    with Background(lambda: train.run(spec, daemon.job), lambda: daemon.job.post(protocol.Stop())):
+        daemon.wait_for(protocol.Ready)
+        daemon.job.post(protocol.Checkpoint("command"))
+        first = daemon.wait_for(protocol.Committed)
+        daemon.job.post(protocol.Checkpoint("again"))
+        again = daemon.wait_for(protocol.Committed, 2)
+        assert (first.generation, first.step) == (again.generation, again.step) == (0, 0)  # No second file.
+        daemon.job.post(protocol.Generate(request=3, prompt="", max_tokens=1, temperature=1.0, top_k=0, seed=0))
+        assert daemon.wait_for(protocol.Reply).finish == "failed"
     assert daemon.job.progress.progress == 0
 
 
 def test_it_ends_at_max_steps_with_a_checkpoint_and_a_journal(spec, tmp_path):
     spec = replace(spec, max_steps=4, journal=str(tmp_path / "journal"))
     daemon = Daemon()
-    thread, errors = run_in_a_thread(spec, daemon)
-    thread.join(WAIT_S)
-    assert not thread.is_alive()
-    assert errors == []
+    train.run(spec, daemon.job)
     lines = [line.split() for line in (tmp_path / "journal").read_text().splitlines()]
     assert [int(step) for step, _ in lines] == [1, 2, 3, 4]
     committed = daemon.all(protocol.Committed)[-1]

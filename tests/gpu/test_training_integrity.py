@@ -5,30 +5,25 @@ proves nothing about the guard.
 """
 
 import contextlib
-import threading
 from pathlib import Path
 
 import pytest
 import torch
 from msgspec.structs import replace
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from worker_harness import tiny_corpus
+from training_rig import Daemon, micro_spec, torch_as_it_was
 
 from flightsw.gpu import protocol
 from flightsw.gpu.checkpoint.ring import Ring
 from flightsw.gpu.integrity import kernels
-from flightsw.gpu.meter import Meter
-from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.workloads import guarded, train
 from flightsw.gpu.workloads.compute_path import ComputePath
-from flightsw.gpu.workloads.gpt import PRESETS, GPTConfig, Preset
 from flightsw.gpu.workloads.guarded import Damaged, Guarded
-from flightsw.gpu.workloads.job import Job, JobFault
+from flightsw.gpu.workloads.job import JobFault
 from flightsw.gpu.workloads.session import ROLLBACKS_MAX, Session
 from flightsw.gpu.workloads.trainer import NonFinite
 from flightsw.link.integrity import Level
 
-WAIT_S = 30.0
 STEPS = 3
 PARTS = 4
 """Two micro-batches of two parts each."""
@@ -36,20 +31,13 @@ PARTS = 4
 
 @pytest.fixture(autouse=True)
 def _torch_as_it_was():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_deterministic_debug_mode("default")
-    torch.set_num_threads(threads)
+    with torch_as_it_was():
+        yield
 
 
 @pytest.fixture
 def spec(tmp_path, monkeypatch):
-    config = GPTConfig(layers=1, heads=2, width=32, context=32, dropout=0.1)
-    monkeypatch.setitem(PRESETS, "micro", Preset(model=config, batch_size=4))
-    return protocol.TrainSpec(
-        preset="micro", device="cpu", corpus=tiny_corpus(tmp_path), checkpoint_dir=str(tmp_path / "checkpoints"),
-        micro_batches=2, micro_batch_split=2, integrity="storm",
-    )  # fmt: skip
+    return micro_spec(tmp_path, monkeypatch, layers=1, micro_batch_split=2, integrity="storm")
 
 
 @pytest.fixture
@@ -473,23 +461,6 @@ def test_without_parts_what_follows_the_last_pass_is_no_turn_of_its_own(spec):
     run = Run(replace(spec, micro_batch_split=1))
     run.until(STEPS)
     assert run.turns == STEPS * 2
-
-
-class Daemon:
-    """The other end of a job in this process: collects what it says."""
-
-    def __init__(self):
-        self.said = []
-        self.arrived = threading.Condition()
-        self.job = Job(self.send, Pacer(1.0), Meter())
-
-    def send(self, message):
-        with self.arrived:
-            self.said.append(message)
-            self.arrived.notify_all()
-
-    def all(self, kind):
-        return [message for message in self.said if isinstance(message, kind)]
 
 
 def two_words(session):

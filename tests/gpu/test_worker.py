@@ -15,6 +15,7 @@ from flightsw.gpu import protocol
 from flightsw.gpu.checkpoint.ring import Ring
 from flightsw.gpu.worker import TERMINATED_STATUS
 from flightsw.link.meter import METER_LAYOUT
+from tests.background import Child
 
 pytestmark = pytest.mark.process
 
@@ -31,7 +32,7 @@ def spec(tmp_path):
 
 
 def solo(path):
-    return subprocess.Popen(
+    return Child(
         [sys.executable, "-m", "flightsw.gpu.worker", "--solo", str(path)], stderr=subprocess.PIPE, text=True
     )
 

@@ -5,11 +5,10 @@ import os
 import queue
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 from flightsw.gpu import protocol
+from tests.background import LOOK_MAX_S, Background, Patience
 
 DEADLINE_S = 120.0
 
@@ -36,9 +35,7 @@ class WorkerProcess:
         self.seen: list[protocol.FromChild] = []
         self.stderr = b""
         self._queue: queue.Queue[protocol.FromChild | None] = queue.Queue()
-        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._read, self._drain)]
-        for thread in self._threads:
-            thread.start()
+        self._readers = [Background(target).start() for target in (self._read, self._drain)]
         if spec is not None:
             self.send(spec)
 
@@ -48,11 +45,19 @@ class WorkerProcess:
     def __exit__(self, *exc):
         self.process.kill()
         self.process.wait()
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        try:
+            self._end_readers()
+        finally:
+            # A pipe that somebody still reads stays open: its number could be another file's next.
+            if not any(reader.running for reader in self._readers):
+                for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
+
+    def _end_readers(self) -> None:
+        with contextlib.ExitStack() as both:
+            for reader in self._readers:
+                both.callback(reader.join, DEADLINE_S)
 
     def send(self, message: protocol.ToChild) -> None:
         self.write(protocol.encode(message))
@@ -63,12 +68,13 @@ class WorkerProcess:
 
     def expect(self, kind, where=lambda message: True):
         """The next message of this kind for which ``where`` holds; others are kept in ``seen``."""
-        deadline_s = time.monotonic() + DEADLINE_S
+        patience = Patience(DEADLINE_S)
         while True:
+            assert not patience.over(), f"no {kind.__name__} in {DEADLINE_S} s; seen {self.seen[-5:]}"
             try:
-                message = self._queue.get(timeout=max(deadline_s - time.monotonic(), 0.001))
+                message = self._queue.get(timeout=LOOK_MAX_S)
             except queue.Empty:
-                raise AssertionError(f"no {kind.__name__} in {DEADLINE_S} s; seen {self.seen[-5:]}") from None
+                continue
             if message is None:
                 said = f"{self.seen[-5:]} {self.stderr.decode()}"
                 raise AssertionError(f"worker ended before {kind.__name__}: {said}")
@@ -79,8 +85,7 @@ class WorkerProcess:
     def wait(self) -> int:
         """Exit status; everything it sent is in ``seen`` afterwards."""
         status = self.process.wait(DEADLINE_S)
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
+        self._end_readers()
         while (message := self._queue.get(timeout=DEADLINE_S)) is not None:
             self.seen.append(message)
         return status
@@ -90,10 +95,12 @@ class WorkerProcess:
 
     def _read(self) -> None:
         stream = self.process.stdout
-        while len(head := stream.read(4)) == 4:
-            (length,) = protocol.LENGTH_PREFIX.unpack(head)
-            self._queue.put(protocol.decode_from_child(stream.read(length)))
-        self._queue.put(None)
+        try:
+            while len(head := stream.read(4)) == 4:
+                (length,) = protocol.LENGTH_PREFIX.unpack(head)
+                self._queue.put(protocol.decode_from_child(stream.read(length)))
+        finally:
+            self._queue.put(None)
 
     def _drain(self) -> None:
         self.stderr = self.process.stderr.read()

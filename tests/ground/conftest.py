@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from spacecraft_double import PtyLine, SpacecraftDouble, UdpLine
 from flightsw.link.endpoint import parse_endpoint
 from ground.client import ArchiveReader, StationClient
 from ground.station import Station
+from tests.background import Background
 
 
 class Ground:
@@ -24,19 +24,26 @@ class Ground:
         self.archive = directory / "archive.sqlite"
         self.socket = directory / "station.sock"
         self.client = StationClient(self.socket)
-        self._thread: threading.Thread | None = None
+        self._running: Background | None = None
 
     def start(self) -> None:
         station = Station(parse_endpoint(self.craft.line.station_endpoint), self.archive, self.socket)
-        self._thread = threading.Thread(target=station.run)
-        self._thread.start()
+        self._running = Background(station.run, self.client.stop).start()
 
     def stop(self) -> None:
-        if self._thread is not None:
-            self.client.stop()
-            self._thread.join(10)
-            assert not self._thread.is_alive()
-            self._thread = None
+        if (running := self._running) is not None:
+            self._running = None
+            running.stop()
+
+    def __enter__(self) -> "Ground":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.stop()
+        finally:
+            self.client.close()
 
     def identities(self) -> set[tuple[int, int, int]]:
         with ArchiveReader(self.archive) as reader:
@@ -62,13 +69,24 @@ class StationProcess:
         )
         assert self.process.stdout is not None
         # The first line of a plain station tells the state of the link: from then on the socket answers.
-        assert "nothing heard" in self.process.stdout.readline()
+        line = self.process.stdout.readline()
+        if "nothing heard" not in line:
+            _, out, err = self.kill()
+            raise AssertionError(f"the station does not start: {line}{out}{err}")
 
     def kill(self, number: int = signal.SIGKILL) -> tuple[int, str, str]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
-        self.client.close()
+        try:
+            out, err = self.process.communicate(timeout=20)
+        finally:
+            self.close()
         return self.process.returncode, out, err
+
+    def close(self) -> None:
+        """Whatever state it is in, nothing of it is left."""
+        with self.process:
+            self.process.kill()
+        self.client.close()
 
 
 @pytest.fixture(params=["udp", "pty"])
@@ -86,32 +104,23 @@ def udp_craft() -> Iterator[SpacecraftDouble]:
 
 @pytest.fixture
 def station(craft: SpacecraftDouble, tmp_path: Path) -> Iterator[Ground]:
-    ground = Ground(craft, tmp_path)
-    ground.start()
-    yield ground
-    ground.stop()
-    ground.client.close()
+    with Ground(craft, tmp_path) as ground:
+        yield ground
 
 
 @pytest.fixture
 def udp_station(udp_craft: SpacecraftDouble, tmp_path: Path) -> Iterator[Ground]:
-    ground = Ground(udp_craft, tmp_path)
-    ground.start()
-    yield ground
-    ground.stop()
-    ground.client.close()
+    with Ground(udp_craft, tmp_path) as ground:
+        yield ground
 
 
 @pytest.fixture
 def station_process(udp_craft: SpacecraftDouble, tmp_path: Path) -> Iterator[StationProcess]:
     process = StationProcess(udp_craft, tmp_path, "--plain")
-    yield process
-    if process.process.poll() is None:
-        process.kill()
-    for stream in (process.process.stdout, process.process.stderr):
-        assert stream is not None
-        stream.close()
-    process.client.close()
+    try:
+        yield process
+    finally:
+        process.close()
 
 
 @pytest.fixture(autouse=True)

@@ -55,6 +55,7 @@ from flightsw.link.errors import ArgumentError, LinkError
 from flightsw.link.frame import Deframer, encode_frame
 from flightsw.link.packet import TcPacket, TmPacket, decode_tc, encode_tm, redirect
 from flightsw.link.schema import FailureCode, Hazard, Severity, Stage, Telecommand
+from tests.background import Background
 
 Identity = tuple[int, int, int]
 JOBS = ("train", "talk")
@@ -166,15 +167,19 @@ class SpacecraftDouble:
         self._start()
 
     def _start(self) -> None:
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
+        self._listener = Background(self._listen, lambda: os.write(self._wake, b"\0")).start()
+        self._plugged = True
 
     def unplug(self) -> None:
         """Pull the cable."""
-        os.write(self._wake, b"\0")
-        self._thread.join(5)
-        os.read(self._woken, 1)
-        self.line.close()
+        self._plugged = False
+        try:
+            self._listener.stop()
+        finally:
+            # Under a listener that still runs nothing is closed: its descriptors could be somebody else's next.
+            if not self._listener.running:
+                os.read(self._woken, 1)
+                self.line.close()
 
     def plug_in(self) -> None:
         """Plug in a new cable under the old name."""
@@ -183,10 +188,13 @@ class SpacecraftDouble:
         self._start()
 
     def close(self) -> None:
-        if self._thread.is_alive():
-            self.unplug()
-        os.close(self._wake)
-        os.close(self._woken)
+        try:
+            if self._plugged:
+                self.unplug()
+        finally:
+            if not self._listener.running:
+                os.close(self._wake)
+                os.close(self._woken)
 
     def __enter__(self) -> "SpacecraftDouble":
         return self

@@ -24,6 +24,7 @@ from flightsw.link.schema import HousekeepingGroup
 from ground.archive import PENDING_PACKETS_MAX, Archive, Received
 from ground.client import ArchiveReader
 from ground.errors import GroundError
+from tests.background import Background
 
 
 @pytest.fixture
@@ -246,10 +247,7 @@ def test_reading_while_writing(udp_craft: SpacecraftDouble, archive: Archive, pa
                 events, packets = len(reader.events()), len(reader.identities())
                 torn.extend([(events, packets)] if events > packets else [])
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    for number in range(30):
-        file(archive, udp_craft.recorder[udp_craft.event("SHUTDOWN", send=False, reason=str(number))])
-    done.set()
-    thread.join()
+    with Background(read, done.set):
+        for number in range(30):
+            file(archive, udp_craft.recorder[udp_craft.event("SHUTDOWN", send=False, reason=str(number))])
     assert torn == []

@@ -19,6 +19,7 @@ from spacecraft_double import SpacecraftDouble
 from ground import cli
 from ground.client import ArchiveReader
 from ground.errors import ExitCode
+from tests.background import Background
 
 pytestmark = pytest.mark.process
 
@@ -34,13 +35,8 @@ def telemetry(craft: SpacecraftDouble, interval_s: float = 0.002) -> Iterator[No
         while not enough.wait(interval_s):
             craft.housekeeping("fast")
 
-    thread = threading.Thread(target=emit)
-    thread.start()
-    try:
+    with Background(emit, enough.set):
         yield
-    finally:
-        enough.set()
-        thread.join()
 
 
 def archived(path: Path) -> set[tuple[int, int, int]]:
@@ -63,9 +59,6 @@ def test_what_was_acknowledged_survives_kill_9(
         acknowledged = set(udp_craft.acknowledged)
         assert acknowledged
         assert acknowledged <= archived(station_process.archive)
-        for stream in (station_process.process.stdout, station_process.process.stderr):
-            assert stream is not None
-            stream.close()
         station_process.start()
     # The new station takes what the old one had not; nothing is lost in the end.
     udp_craft.play_back()

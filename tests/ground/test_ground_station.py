@@ -1,11 +1,9 @@
 """Two real ends on a real wire: the station and the spacecraft double, over UDP and over a pty."""
 
 import json
-import os
 import random
 import socket
 import stat
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from flightsw.link.schema import Stage
 from ground.client import ArchiveReader, GroundError, StageLine, StationClient
 from ground.errors import ExitCode
 from ground.station import Station
+from tests.background import Background
 
 OUTCOMES = (
     ("ping", {}, "completed", ""),
@@ -78,19 +77,17 @@ def test_lost_acceptance_is_asked_for_again_and_executed_once(station: Ground, c
 
 
 def test_a_command_sent_in_silence_goes_out_again_when_life_returns(
-    udp_station: Ground, udp_craft: SpacecraftDouble
+    udp_station: Ground, udp_craft: SpacecraftDouble, eventually: Callable[..., None]
 ) -> None:
     udp_craft.deaf = True
     results: list[str] = []
-    other = StationClient(udp_station.socket)
-    thread = threading.Thread(target=lambda: results.append(other.send("ping", timeout_s=30).outcome))
-    thread.start()
-    while udp_station.client.snapshot().status.commands_open == 0:
-        os.sched_yield()
-    udp_craft.deaf = False
-    udp_craft.housekeeping()
-    thread.join(20)
-    other.close()
+    with (
+        StationClient(udp_station.socket) as other,
+        Background(lambda: results.append(other.send("ping", timeout_s=30).outcome)),
+    ):
+        eventually(lambda: udp_station.client.status().commands_open, 20, "the command is under way")
+        udp_craft.deaf = False
+        udp_craft.housekeeping()
     assert results == ["completed"]
     assert [name for name, _ in udp_craft.executed] == ["ping"]
 
@@ -133,11 +130,12 @@ def test_duplicates_and_reordered_playback(
         assert sum(row.playback for row in rows) == len(lost)
 
 
-def test_a_lost_acknowledgement_is_repeated(udp_station: Ground, udp_craft: SpacecraftDouble) -> None:
+def test_a_lost_acknowledgement_is_repeated(
+    udp_station: Ground, udp_craft: SpacecraftDouble, eventually: Callable[..., None]
+) -> None:
     udp_craft.deaf = True
     udp_craft.housekeeping()
-    while udp_station.client.status().acknowledged == 0:
-        os.sched_yield()
+    eventually(lambda: udp_station.client.status().acknowledged, 20, "the acknowledgement that is lost")
     udp_craft.deaf = False
     assert udp_craft.wait_for(lambda: udp_craft.acknowledged >= set(udp_craft.recorder), 3.0)
 
@@ -299,13 +297,9 @@ def test_a_long_socket_path_works(udp_craft: SpacecraftDouble, tmp_path: Path) -
 
 def test_nothing_plugged_in(tmp_path: Path) -> None:
     station = Station(parse_endpoint("none"), tmp_path / "a.sqlite", tmp_path / "s.sock")
-    thread = threading.Thread(target=station.run)
-    thread.start()
-    with StationClient(tmp_path / "s.sock") as client:
+    with StationClient(tmp_path / "s.sock") as client, Background(station.run, client.stop):
         assert client.status().notices == ("no radio is configured",)
         assert client.send("ping", timeout_s=0.2).outcome == "timeout"
-        client.stop()
-    thread.join(10)
 
 
 def test_stages_are_known(station: Ground) -> None:

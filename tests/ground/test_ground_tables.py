@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spacecraft_double import SpacecraftDouble
 
 from flightsw.link import sequence
+from flightsw.link.bodies import VerificationBody
 from flightsw.link.dictionary import TELECOMMAND_BY_NAME
 from flightsw.link.sequence import Sequence, make_step
 from flightsw.link.tables import PIECE_BYTES_MAX, TABLE_BY_NAME
@@ -18,6 +19,7 @@ from ground import archive
 from ground.archive import Archive
 from ground.client import ArchiveReader, ExitCode, GroundError, LoadProgress
 from ground.table_reader import Piece, put_together
+from tests.background import Background
 
 CODE = TABLE_BY_NAME["rts05"].code
 
@@ -84,14 +86,9 @@ def test_lost_telecommands_and_reports_are_made_good(udp_station: Ground, udp_cr
             udp_craft.housekeeping()
             udp_craft.play_back()
 
-    thread = threading.Thread(target=keep_alive)
-    thread.start()
-    try:
-        image = image_of(30)
+    image = image_of(30)
+    with Background(keep_alive, enough.set):
         udp_station.client.load_table("rts05", image)
-    finally:
-        enough.set()
-        thread.join()
     assert udp_craft.tables.active["rts05"] == image
     assert udp_craft.tables.pieces_received == -(-len(image) // PIECE_BYTES_MAX), "each was executed once"
 
@@ -232,6 +229,26 @@ def test_an_older_dump_is_not_taken_for_the_new_one(udp_station: Ground, udp_cra
     assert udp_station.client.dump_table("rts05", timeout_s=10) == new
     with ArchiveReader(udp_station.archive) as reader:
         assert [dump.image for dump in reader.dumps(CODE)] == [image_of(30, "old"), new]
+
+
+def test_a_dump_during_which_mission_time_is_set_back_is_whole(
+    udp_station: Ground, udp_craft: SpacecraftDouble
+) -> None:
+    """As in a real one: what is older than the step, pieces, and a report that is newer than they are."""
+    image = udp_craft.tables.active["rts05"] = image_of(30)
+    udp_craft.housekeeping()
+    assert udp_craft.wait_for(lambda: udp_craft.acknowledged), "the station knows mission time"
+
+    def step(offset: int) -> bool:
+        udp_craft.world_s -= 5.0 if offset == PIECE_BYTES_MAX else 0.0
+        return False
+
+    def pass_time(report: VerificationBody) -> bool:
+        udp_craft.world_s += 0.1
+        return False
+
+    udp_craft.tables.lose_piece, udp_craft.drop_reports = step, pass_time
+    assert udp_station.client.dump_table("rts05", timeout_s=10) == image
 
 
 @given(st.data())

@@ -16,6 +16,7 @@ from hil.calibration import plan as plans
 from hil.calibration import run
 from hil.calibration.load import Load, LoadError
 from hil.calibration.plan import Plan
+from tests.background import Child
 
 HIL = (sys.executable, "-c", "from hil.cli import main; main()")
 TINY = Plan(
@@ -105,22 +106,22 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
 def test_an_interrupted_calibration_writes_nothing_and_ends_its_load(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = subprocess.Popen(
+    with Child(
         [*HIL, "calibrate", "gpu", "--quick", "--device", "cpu"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    told = []
-    for line in process.stderr:
-        told.append(line)
-        if "idle" in line and line.startswith("["):
-            break
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(number)
-    out, rest = process.communicate(timeout=60)
+    ) as process:
+        assert process.stderr is not None
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if "idle" in line and line.startswith("["):
+                break
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(number)
+        out, rest = process.communicate(timeout=60)
     assert process.returncode == 130, rest
     assert out == ""
     assert rest.splitlines()[-1] == "hil: interrupted: nothing was written"

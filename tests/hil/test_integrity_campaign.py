@@ -23,6 +23,7 @@ from hil.integrity.plan import GROUPS, Group, PlanError, groups, origin, prior_n
 from hil.integrity.shapes import EVEN, PUBLISHED, NoShape
 from hil.integrity.tally import rows
 from hil.integrity.testees import Roster
+from tests.background import Child
 
 STEPS = 40
 SEED = 3
@@ -284,11 +285,11 @@ def test_an_interruption_leaves_a_valid_ledger_and_says_so(tmp_path: Path) -> No
         "--out",
         str(tmp_path),
     ]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert child.stderr is not None
-    child.stderr.readline()  # The first progress: it is at work.
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        child.stderr.readline()  # The first progress: it is at work.
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     report = json.loads(out)
     assert report["ending"] == "partial"

@@ -23,6 +23,7 @@ from flightsw.link.codec import HousekeepingBody, Telemetry, decode_telemetry
 from flightsw.link.dictionary import APID_TELECOMMAND, EVENT_BY_ID, TELECOMMAND_BY_NAME
 from flightsw.link.frame import Deframer, encode_frame
 from flightsw.link.packet import ACK_ALL, ACK_NONE, TcPacket, encode_tc
+from tests.background import Patience
 
 WORKER = Path(__file__).with_name("scripted_worker.py")
 SENSOR_INTERVAL_S = 0.1
@@ -53,6 +54,9 @@ class Line:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             self._fd = ours.fileno()
             self.endpoint = f"udp:127.0.0.1:{self._peer[1]}/127.0.0.1:{ours.getsockname()[1]}"
+
+    def fileno(self) -> int:
+        return self._fd
 
     def send(self, unit: bytes) -> None:
         self.send_raw(encode_frame(unit) if self.kind == "pty" else unit)
@@ -150,15 +154,19 @@ class Flight:
         """Signal the daemon and turn until it is gone; returns its status."""
         if self.process is None:
             return 0
-        process = self.process
-        if process.poll() is None:
-            process.send_signal(number)
-        deadline_s = time.monotonic() + timeout_s
-        while process.poll() is None:
-            assert time.monotonic() < deadline_s, f"the daemon does not end\n{self.output}"
+        process, self.process = self.process, None
+        try:
+            if process.poll() is None:
+                process.send_signal(number)
+            patience = Patience(timeout_s)
+            while process.poll() is None:
+                assert not patience.over(), f"the daemon does not end\n{self.output}"
+                self.turn()
             self.turn()
-        self.turn()
-        self.process = None
+        finally:
+            # Whatever failed on the way, no daemon outlives its bench.
+            process.kill()
+            process.wait()
         return process.returncode
 
     def turn(self) -> bool:
@@ -168,20 +176,23 @@ class Flight:
             self._sequence += 1
             self._world_s += SENSOR_INTERVAL_S
             self.bus.send(avionics.encode(self._sensors()))
-        units = self.radio.units(0.01)
-        if self.listening:
-            self.packets += [decode_telemetry(unit) for unit in units]
+        self.hear(self.radio.units(0.01))
         for unit in self.bus.units():
             message = avionics.decode(unit)
             assert isinstance(message, avionics.ActuatorFrame)
             self.actuators.append(message)
         return True
 
+    def hear(self, units: list[bytes]) -> None:
+        """What the radio brought in a turn."""
+        if self.listening:
+            self.packets += [decode_telemetry(unit) for unit in units]
+
     def until(self, condition: Any, timeout_s: float = 15.0, what: str = "condition") -> Any:
         """Turn until the condition is true, and return what it gave."""
-        deadline_s = time.monotonic() + timeout_s
+        patience = Patience(timeout_s)
         while not (value := condition()):
-            if time.monotonic() > deadline_s or (self.process and self.process.poll() is not None):
+            if patience.over() or (self.process and self.process.poll() is not None):
                 status = self.process.poll() if self.process else None
                 raise AssertionError(f"{what}: not within {timeout_s:g} s, daemon status {status}\n{self.output}")
             self.turn()

@@ -23,6 +23,7 @@ from flightsw.link.parameters import PLANNER_STATES
 from flightsw.planner.protocol import Solve, decode_plan
 from flightsw.shell import planner_child
 from flightsw.shell.planner_child import Planner, PlannerError
+from tests.background import Child
 
 pytestmark = pytest.mark.process
 
@@ -173,22 +174,18 @@ def test_nobody_to_ask() -> None:
 
 
 def test_the_process_ends_with_its_input_and_not_by_an_interrupt() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flightsw.planner"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    process.stdin.write(protocol.encode(Solve(asked(1), DEADLINE_S)))
-    process.stdin.flush()
-    assert process.stdout is not None
-    (size,) = protocol.LENGTH_PREFIX.unpack(process.stdout.read(protocol.LENGTH_PREFIX.size))
-    assert decode_plan(process.stdout.read(size)).fault == ""
-    process.send_signal(signal.SIGINT)
-    body = b"\xc1 no request"
-    process.stdin.write(protocol.LENGTH_PREFIX.pack(len(body)) + body)
-    out, error = process.communicate(protocol.encode(Solve(asked(2), DEADLINE_S)), timeout=30.0)
+    pipe = subprocess.PIPE
+    with Child([sys.executable, "-m", "flightsw.planner"], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        process.stdin.write(protocol.encode(Solve(asked(1), DEADLINE_S)))
+        process.stdin.flush()
+        assert process.stdout is not None
+        (size,) = protocol.LENGTH_PREFIX.unpack(process.stdout.read(protocol.LENGTH_PREFIX.size))
+        assert decode_plan(process.stdout.read(size)).fault == ""
+        process.send_signal(signal.SIGINT)
+        body = b"\xc1 no request"
+        process.stdin.write(protocol.LENGTH_PREFIX.pack(len(body)) + body)
+        out, error = process.communicate(protocol.encode(Solve(asked(2), DEADLINE_S)), timeout=30.0)
     assert decode_plan(out[protocol.LENGTH_PREFIX.size :]).id == 2
     assert b"dropped a malformed message" in error
     assert b"Traceback" not in error
@@ -242,7 +239,7 @@ def test_a_flight_follows_the_real_planner_loses_it_and_gets_it_back(launch: Cal
     flight.until(lambda: flight.newest("slow").get("planner.solve_ms", 0.0) > 0.0, 30.0, "its time is told")
     assert flight.process is not None
     (pid,) = planners_of(flight.process.pid)
-    assert os.getpriority(os.PRIO_PROCESS, pid) == 5
+    assert os.getpriority(os.PRIO_PROCESS, pid) == os.getpriority(os.PRIO_PROCESS, 0) + 5
     os.kill(pid, signal.SIGSTOP)
     flight.until(lambda: flight.events("PLAN_FALLBACK"), 30.0, "the plan is lost")
     assert flight.events("PLAN_FALLBACK")[0].fields["reason"] == "no answer within 1 s"

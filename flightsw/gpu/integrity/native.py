@@ -64,15 +64,17 @@ def _folder() -> Path | None:
     for source in sorted(here.glob("native*.py")):
         sources.update(source.read_bytes())
     name = f"{PREFIX}{sources.hexdigest()[:16]}"
-    for within in (lambda: here / "__pycache__", lambda: Path.home() / ".cache" / "gpusat"):
-        with contextlib.suppress(OSError, RuntimeError):  # There may be no home.
-            base = within()
-            (base / name).mkdir(parents=True, exist_ok=True)
-            if os.access(base / name, os.W_OK):
-                for other in base.glob(f"{PREFIX}*"):
+    places = [here / "__pycache__"]
+    with contextlib.suppress(RuntimeError):  # There may be no home.
+        places.append(Path.home() / ".cache" / "gpusat")
+    for place in places:
+        with contextlib.suppress(OSError):
+            (place / name).mkdir(parents=True, exist_ok=True)
+            if os.access(place / name, os.W_OK):
+                for other in place.glob(f"{PREFIX}*"):
                     if other.name != name:
                         shutil.rmtree(other, ignore_errors=True)
-                return base / name
+                return place / name
     return None
 
 
