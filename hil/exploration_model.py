@@ -8,13 +8,14 @@ are what the frame reads. Their memory is continuous, and would make every vehic
 with their memory is flown by their own tests.
 """
 
+import functools
 import math
 from typing import Any, Final
 
 import msgspec
 from msgspec.structs import replace
 
-from flightsw.core import charge, commanding, executive, fdir, heat_model, plausible, watchpoints
+from flightsw.core import charge, commanding, executive, fdir, heat_model, plausible, thermal, watchpoints
 from flightsw.core.effects import Announce, Effect, Persist, Restart
 from flightsw.core.inputs import Health, Inputs, Report, WorkerExited, WorkerFault, WorkerProgress, WorkerReady
 from flightsw.core.lifecycle import WITH_PROCESS, Life
@@ -29,6 +30,7 @@ from .inproc_evidence import TimedCommand, telecommand_packet
 TAI_AT_ZERO_S: Final = 2.1e9
 SILENCE_MAX_S: Final = 3000.0
 WALK_TABLE: Final = "walk"
+CONFIGURATIONS_MAX: Final = 16
 SECTIONS: Final[dict[str, dict[str, Any]]] = {
     "housekeeping": {"fast_interval_s": 0.0, "main_interval_s": 0.0, "slow_interval_s": 0.0},
     "durable": {"persist_interval_s": 1.0},
@@ -47,6 +49,8 @@ SECTIONS: Final[dict[str, dict[str, Any]]] = {
         "backoff_s": 0.0,
     },
 }
+PASSED: Final[dict[str, float]] = {"derate_dwell_s": 0.0, "budget_dwell_s": 0.0, "shed_dwell_s": 0.0}
+"""Load shedding outside its own walk: what only bounds the duty is not stood on for a time."""
 
 SUNLIT: Final = SensorFrame(
     sequence=0,
@@ -93,7 +97,8 @@ Key = tuple[Any, ...]
 def configuration(walk: Walk) -> executive.Config:
     """The core's configuration of a walk, with timers that fit the frames."""
     payload = SECTIONS["payload"] | {"restarts_max": 100 if walk.retries else 0}
-    sections = SECTIONS | {"payload": payload, "jobs": [{"id": "job", "kind": walk.kind}]}
+    shedding = SECTIONS["shedding"] | ({} if walk.rungs else PASSED)
+    sections = SECTIONS | {"payload": payload, "shedding": shedding, "jobs": [{"id": "job", "kind": walk.kind}]}
     return msgspec.convert(sections, executive.Config)
 
 
@@ -173,7 +178,7 @@ def _rungs(vehicle: executive.Vehicle) -> Key:
     ladder = vehicle.shedding
     asking = (ladder.soc.rung, ladder.bus.rung, ladder.gpu.rung, ladder.radiator.rung)
     running = (ladder.clear_s == -math.inf, ladder.off_s == -math.inf, ladder.bad_s == -math.inf)
-    return (ladder.rung, asking, running, ladder.cut, ladder.drops, bool(ladder.safe))
+    return (ladder.rung, asking, running, ladder.cut, ladder.drops, ladder.doubts, bool(ladder.safe))
 
 
 def store_key(node: Node) -> Key:
@@ -208,10 +213,15 @@ def _framed(node: Node, config: executive.Config, choice: Choice, now_s: float) 
         commanding=desk,
         sense=replace(vehicle.sense, verdicts=plausible.START),
         eps=replace(vehicle.eps, battery=charge.COLD),
-        thermal=replace(vehicle.thermal, model=heat_model.start(config.thermal)),
+        thermal=replace(vehicle.thermal, model=_cold_nodes(config.thermal)),
     )
     new, effects = executive.step(forgetful, config, inputs, now_s)
     return Moment(Node(new, _stored(node.durable, effects)), effects)
+
+
+@functools.lru_cache(maxsize=CONFIGURATIONS_MAX)
+def _cold_nodes(config: thermal.Config) -> heat_model.State:
+    return heat_model.start(config)
 
 
 def _restarts(effects: tuple[Effect, ...]) -> bool:

@@ -43,10 +43,12 @@ WORLDS: Final[dict[str, dict[str, Any] | None]] = {
     "soc low and GPU hot": {"soc_fraction": 0.70, "gpu_temp_degc": 85.0},
     "bus low": {"bus_voltage_v": 20.0},
     "radiator hot": {"radiator_temp_degc": 65.0},
-    "between": {"soc_fraction": 0.72, "bus_voltage_v": 23.0, "gpu_temp_degc": 75.0, "radiator_temp_degc": 55.0},
+    "between": {"soc_fraction": 0.72, "gpu_temp_degc": 75.0},
+    "bus between": {"bus_voltage_v": 23.0},
+    "radiator between": {"radiator_temp_degc": 55.0},
     "no value": {"soc_fraction": math.nan},
 }
-"""Sensor frames by name; None is none. "between" lies in every hysteresis: it trips nothing and clears nothing."""
+"""Sensor frames by name; None is none. A world "between" lies in every hysteresis of its readings: it trips nothing and clears nothing."""
 REPORTS: Final = {
     Life.STARTING: ("ready", "killed", "done", "fault"),
     Life.RUNNING: ("beat", "progress", "killed", "done", "fault"),
@@ -100,8 +102,12 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     hard: tuple[str, ...]
     orders: tuple[str, ...]
     boots: tuple[str, ...] = ("killed",)
-    worlds: tuple[str, ...] = ("good", "contact", "silent", "between", "no value")
+    worlds: tuple[str, ...]
     silence: bool = False
+    rungs: bool = False
+    """Whether load shedding is left rung by rung, each with its time, or passes the mild rungs in one frame."""
+    told_blind: bool = False
+    """Whether a worker may also tell something in a long frame without sensors."""
     responses: frozenset[Response] = frozenset()
 
 
@@ -111,15 +117,42 @@ WALKS: Final = (
         kind="train",
         retries=True,
         hard=("soc low", "GPU hot", "soc low and GPU hot"),
+        worlds=("good", "silent", "between"),
+        orders=("SAFE", "NOMINAL"),
+    ),
+    Walk(
+        name="bus and rail",
+        kind="infer",
+        retries=True,
+        hard=("bus low",),
+        worlds=("good", "silent", "bus between"),
+        orders=("SAFE", "NOMINAL", "rail off", "rail on"),
+    ),
+    Walk(
+        name="job and contact",
+        kind="train",
+        retries=False,
+        hard=("soc low",),
+        worlds=("good", "contact", "silent"),
         orders=("SAFE", "NOMINAL", "start", "stop"),
     ),
     Walk(
-        name="bus, radiator and rail",
+        name="radiator and sensors",
         kind="infer",
-        retries=False,
-        hard=("bus low", "radiator hot"),
-        worlds=("good", "silent", "between"),
-        orders=("SAFE", "NOMINAL", "rail off", "rail on"),
+        retries=True,
+        hard=("radiator hot",),
+        worlds=("good", "silent", "no value", "radiator between"),
+        orders=("NOMINAL",),
+        told_blind=True,
+    ),
+    Walk(
+        name="load shedding",
+        kind="train",
+        retries=True,
+        hard=("bus low",),
+        worlds=("good", "silent", "bus between"),
+        orders=("NOMINAL",),
+        rungs=True,
     ),
     Walk(
         name="ground and restarts",
@@ -127,7 +160,7 @@ WALKS: Final = (
         retries=False,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("SAFE", "NOMINAL", "restart", "ping", "start", "stop"),
+        orders=("SAFE", "NOMINAL", "restart", "ping"),
         boots=("killed", "crash loop"),
         silence=True,
     ),
@@ -189,7 +222,7 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
     always = [Choice(world=world) for world in (*walk.worlds, *walk.hard)]
     # Beyond a limit nothing else happens in a long frame than in silence: what tripped stays tripped.
     always += [
-        Choice(world=world, frame_s=LONG_S) for world in ("good", "silent", "between") if world in walk.worlds
+        Choice(world=world, frame_s=LONG_S) for world in walk.worlds if world not in ("contact", "no value")
     ]
     always += [Choice(order=order, then="good") for order in walk.orders]
     always += [Choice(order=order, then=walk.hard[0]) for order in walk.orders if order in MODE_ORDERS]
@@ -200,13 +233,14 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
         always += [Choice(free=float(point.id)) for point in ACTIONS if point.response in walk.responses]
         always += [Choice(free=math.nan, frame_s=frame_s) for frame_s in (SHORT_S, LONG_S)]
     made: dict[Life, tuple[Choice, ...]] = {}
+    moments = [("good", SHORT_S), ("good", LONG_S), (walk.hard[0], SHORT_S)]
+    if walk.told_blind:
+        moments.append(("silent", LONG_S))
     for life in Life:
         told = [
             Choice(world=world, report=report, frame_s=frame_s)
             for report in REPORTS.get(life, ())
-            for world, frame_s in (
-                ("good", SHORT_S), ("good", LONG_S), ("silent", LONG_S), (walk.hard[0], SHORT_S)
-            )
-        ]  # fmt: skip
+            for world, frame_s in moments
+        ]
         made[life] = (*always, *told)
     return made
