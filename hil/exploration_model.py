@@ -124,6 +124,11 @@ def after(node: Node, config: executive.Config, choice: Choice) -> tuple[Moment,
     moments = [_framed(node, config, choice, now_s)]
     if choice.order and not _restarts(moments[-1].effects):
         moments.append(_framed(moments[-1].node, config, Choice(world=choice.then), now_s + SHORT_S))
+    if choice.ends:
+        for free in (math.nan, 0.0):
+            if not _restarts(moments[-1].effects):
+                last = moments[-1].node
+                moments.append(_framed(last, config, Choice(free=free), last.vehicle.now_s + SHORT_S))
     if _restarts(moments[-1].effects):
         last = moments[-1].node
         moments.append(_booted(last, config, "restart", False, last.vehicle.now_s))

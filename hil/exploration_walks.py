@@ -25,7 +25,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from flightsw.core import fdir, responses
+from flightsw.core import responses
+from flightsw.core.fdir import STANDING
 from flightsw.core.lifecycle import Life
 from flightsw.link.limit_tables import Actionpoint, Response, Watchpoint
 
@@ -81,6 +82,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     frame_s: float = SHORT_S
     boot: str = ""
     free: float = 0.0
+    ends: bool = False
+    """Whether the free parameter is blind in the next frame, and good again in the one after it."""
 
     def __str__(self) -> str:
         if self.boot:
@@ -88,7 +91,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         order = self.order and f"order: {self.order}, then {self.then}"
         parts = [self.world, self.report and f"worker: {self.report}", order]
         if self.free != 0.0:
-            parts.append(f"free parameter {self.free:g}")
+            parts.append(f"free parameter {self.free:g}{', then nan, then 0' if self.ends else ''}")
         return f"{self.frame_s:g} s of {', '.join(part for part in parts if part)}"
 
 
@@ -170,8 +173,8 @@ WALKS: Final = (
         retries=True,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("SAFE", "NOMINAL", "start"),
-        responses=fdir.STANDING,
+        orders=("NOMINAL", "start"),
+        responses=STANDING,
     ),
     Walk(
         name="limits that act once",
@@ -188,7 +191,7 @@ WALKS: Final = (
         retries=True,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("NOMINAL", "start"),
+        orders=("NOMINAL", "start", "stop"),
         responses=frozenset((Response.RESTART,)),
     ),
 )
@@ -230,8 +233,11 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
     if walk.silence:
         always.append(Choice(frame_s=VERY_LONG_S))
     if walk.responses:
-        always += [Choice(free=float(point.id)) for point in ACTIONS if point.response in walk.responses]
-        always += [Choice(free=math.nan, frame_s=frame_s) for frame_s in (SHORT_S, LONG_S)]
+        # What acts once is done with when it has acted; what stands is a state of its own until it ends.
+        points = [(point.id, point.response not in STANDING) for point in ACTIONS if point.response in walk.responses]
+        always += [Choice(free=float(number), ends=once) for number, once in points]
+        if walk.responses & STANDING:
+            always += [Choice(free=math.nan, frame_s=frame_s) for frame_s in (SHORT_S, LONG_S)]
     made: dict[Life, tuple[Choice, ...]] = {}
     moments = [("good", SHORT_S), ("good", LONG_S), (walk.hard[0], SHORT_S)]
     if walk.told_blind:

@@ -283,7 +283,10 @@ def step(state: State, vehicle: "Vehicle", now_s: float) -> State:
                     value = read(vehicle)
                     mark = marks[index]
                     # The usual case first; NaN differs from itself.
-                    if mark is CALM and value == value and not beyond(value, trip):
+                    if value != value:
+                        if mark.stale:
+                            continue
+                    elif mark is CALM and not beyond(value, trip):
                         continue
                     before, mark = mark, _sampled(mark, program.points[index], value, before_s, now_s)
                     if mark is not before:
@@ -374,16 +377,20 @@ def _rates(state: State, vehicle: "Vehicle", news: int, changed: dict[int, Mark]
     """Take the rates that are due, drop those that are stale."""
     program, slopes = state.program, state.slopes
     for index in program.rates:
-        slope, point = slopes.get(index), program.points[index]
-        if slope is not None and now_s - slope.at_s > point.stale_s:
-            mark = state.marks[index]
-            changed[index] = Mark(mark.tripped, 0, True, slope.at_s)
-            slopes = {number: kept for number, kept in slopes.items() if number != index}
-            slope = None
+        slope = slopes.get(index)
+        if slope is not None:
+            age_s = now_s - slope.at_s
+            # The usual case first: taken a moment ago.
+            if age_s < RATE_STEP_S:
+                continue
+            if age_s > program.points[index].stale_s:
+                mark = state.marks[index]
+                changed[index] = Mark(mark.tripped, 0, True, slope.at_s)
+                slopes = {number: kept for number, kept in slopes.items() if number != index}
+                slope = None
         if not news >> program.sources[index] & 1:
             continue
-        if slope is not None and now_s - slope.at_s < RATE_STEP_S:
-            continue
+        point = program.points[index]
         value, world_s = program.readers[index](vehicle), vehicle.correlation.elapsed_world_s
         if value != value:
             continue
