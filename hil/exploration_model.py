@@ -152,6 +152,7 @@ def essence(node: Node) -> Key:
         power.undervoltage.active,
         heat.gpu_hot.active,
         heat.radiator_hot.active,
+        vehicle.sense.frame is None,
         vehicle.sense.fresh,
         vehicle.sense.age_s(now_s) > SECTIONS["mode"]["stale_safe_s"],
         vehicle.sense.contact,

@@ -109,8 +109,9 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     silence: bool = False
     rungs: bool = False
     """Whether load shedding is left rung by rung, each with its time, or passes the mild rungs in one frame."""
-    told_blind: bool = False
-    """Whether a worker may also tell something in a long frame without sensors."""
+    told: tuple[str, ...] = ()
+    """Worlds beside the good one in which a worker tells something; silence in a long frame, the others in a short.
+    The first hard one also follows telecommands."""
     responses: frozenset[Response] = frozenset()
 
 
@@ -122,6 +123,7 @@ WALKS: Final = (
         hard=("soc low", "GPU hot", "soc low and GPU hot"),
         worlds=("good", "silent", "between"),
         orders=("SAFE", "NOMINAL"),
+        told=("soc low",),
     ),
     Walk(
         name="bus and rail",
@@ -129,7 +131,8 @@ WALKS: Final = (
         retries=True,
         hard=("bus low",),
         worlds=("good", "silent", "bus between"),
-        orders=("SAFE", "NOMINAL", "rail off", "rail on"),
+        orders=("NOMINAL", "rail off", "rail on"),
+        told=("bus low",),
     ),
     Walk(
         name="job and contact",
@@ -138,6 +141,7 @@ WALKS: Final = (
         hard=("soc low",),
         worlds=("good", "contact", "silent"),
         orders=("SAFE", "NOMINAL", "start", "stop"),
+        told=("soc low",),
     ),
     Walk(
         name="radiator and sensors",
@@ -146,7 +150,7 @@ WALKS: Final = (
         hard=("radiator hot",),
         worlds=("good", "silent", "no value", "radiator between"),
         orders=("NOMINAL",),
-        told_blind=True,
+        told=("silent", "radiator hot"),
     ),
     Walk(
         name="load shedding",
@@ -163,35 +167,35 @@ WALKS: Final = (
         retries=False,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("SAFE", "NOMINAL", "restart", "ping"),
+        orders=("NOMINAL", "restart", "ping"),
         boots=("killed", "crash loop"),
         silence=True,
     ),
     Walk(
         name="limits that stand",
-        kind="train",
+        kind="infer",
         retries=True,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("NOMINAL", "start"),
+        orders=("NOMINAL",),
         responses=STANDING,
     ),
     Walk(
         name="limits that act once",
-        kind="infer",
+        kind="train",
         retries=True,
         hard=("GPU hot",),
         worlds=("good", "silent"),
-        orders=("NOMINAL", "rail on"),
+        orders=("NOMINAL", "start", "stop", "rail on"),
         responses=frozenset(responses.ROWS) - {Response.RESTART},
     ),
     Walk(
         name="restart ladder",
-        kind="train",
+        kind="infer",
         retries=True,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("NOMINAL", "start", "stop"),
+        orders=("NOMINAL",),
         responses=frozenset((Response.RESTART,)),
     ),
 )
@@ -228,7 +232,8 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
         Choice(world=world, frame_s=LONG_S) for world in walk.worlds if world not in ("contact", "no value")
     ]
     always += [Choice(order=order, then="good") for order in walk.orders]
-    always += [Choice(order=order, then=walk.hard[0]) for order in walk.orders if order in MODE_ORDERS]
+    if walk.hard[0] in walk.told:
+        always += [Choice(order=order, then=walk.hard[0]) for order in walk.orders if order in MODE_ORDERS]
     always += [Choice(boot=boot) for boot in walk.boots]
     if walk.silence:
         always.append(Choice(frame_s=VERY_LONG_S))
@@ -239,9 +244,8 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
         if walk.responses & STANDING:
             always += [Choice(free=math.nan, frame_s=frame_s) for frame_s in (SHORT_S, LONG_S)]
     made: dict[Life, tuple[Choice, ...]] = {}
-    moments = [("good", SHORT_S), ("good", LONG_S), (walk.hard[0], SHORT_S)]
-    if walk.told_blind:
-        moments.append(("silent", LONG_S))
+    moments = [("good", SHORT_S), ("good", LONG_S)]
+    moments += [(world, LONG_S if world == "silent" else SHORT_S) for world in walk.told]
     for life in Life:
         told = [
             Choice(world=world, report=report, frame_s=frame_s)

@@ -23,6 +23,7 @@ frame.
 import operator
 from collections.abc import Callable
 from enum import IntEnum, unique
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -34,6 +35,9 @@ from .limits import NEVER
 
 if TYPE_CHECKING:
     from .vehicle import Vehicle
+
+TABLES_MAX: Final = 8
+"""Tables whose fast form is kept made: the active one, the one before it, those of a bench that boots often."""
 
 
 @unique
@@ -202,6 +206,7 @@ class State(Struct, frozen=True, kw_only=True):
         return self.results.count(Result.STALE)
 
 
+@lru_cache(maxsize=TABLES_MAX)
 def compiled(table: WatchTable) -> Program:
     """The fast form of a checked table."""
     points = table.watchpoints
