@@ -10,11 +10,25 @@ crash loop. A restart that the executive asks for is such a boot too.
 What cannot be is not tried: a job without a process tells nothing, and only a starting worker becomes ready.
 
 *FDIR.* Actionpoints are taken by what they do, not by what they watch: one for each response, and for SAFE one for
-each domain that is a cause of its own. Each watches its own value of one free parameter, so the walk trips, ends
-and blinds (no value) every one of them in every state it reaches.
+each domain that is a cause of its own. Each watches its own value of one free parameter, so the walk trips and ends
+every one of them in every state it reaches. What acts once has acted by then; what stands may go on standing and go
+blind (no value), as states of their own.
 
 *Walks.* Each has a part of the whole: the limits of two sensors, the ground, the rail, the tables of limits
-(``WALKS``), so that each stays small while what belongs together is together.
+(``WALKS``), so that each stays small while what belongs together is together. States multiply where two things are
+walked together that meet nowhere but in a third; to walk each of them with the third proves the same. So:
+
+- readings meet in the cause of SAFE and in the deepest rung asked for, which take the worst of what is there: each
+  hard limit has one walk, the two that one unit shares have theirs together;
+- what the operator may do to a job, a rail, a restart each has one walk: they are joined in the permit, which is
+  one value;
+- SAFE by telecommand is one of those that wait for the operator. All of these have the same rows; where it is left
+  out, another of them is in;
+- the mild rungs of load shedding bound the duty and nothing else. They are stood on for a time in one walk, and
+  passed in one frame in the others;
+- a report that comes in the frame in which SAFE begins, or after a silence, is told in the walks of the limits.
+
+Every row of every table has to be taken by some walk (``exploration_coverage``), so nothing falls between two.
 
 *Essence.* Of a vehicle only what decides about mode, rail and payload is compared; two vehicles of one essence
 behave alike. ``exploration.explore`` holds that against the vehicles themselves, by sample.
@@ -83,7 +97,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     boot: str = ""
     free: float = 0.0
     ends: bool = False
-    """Whether the free parameter is blind in the next frame, and good again in the one after it."""
+    """Whether the free parameter is good again in a second frame."""
 
     def __str__(self) -> str:
         if self.boot:
@@ -91,7 +105,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         order = self.order and f"order: {self.order}, then {self.then}"
         parts = [self.world, self.report and f"worker: {self.report}", order]
         if self.free != 0.0:
-            parts.append(f"free parameter {self.free:g}{', then nan, then 0' if self.ends else ''}")
+            parts.append(f"free parameter {self.free:g}{', then 0' if self.ends else ''}")
         return f"{self.frame_s:g} s of {', '.join(part for part in parts if part)}"
 
 
