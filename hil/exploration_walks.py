@@ -63,7 +63,8 @@ WORLDS: Final[dict[str, dict[str, Any] | None]] = {
     "radiator between": {"radiator_temp_degc": 55.0},
     "no value": {"soc_fraction": math.nan},
 }
-"""Sensor frames by name; None is none. A world "between" lies in every hysteresis of its readings: it trips nothing and clears nothing."""
+"""Sensor frames by name; None is none. A world
+"between" lies in every hysteresis of its readings: it trips nothing and clears nothing."""
 REPORTS: Final = {
     Life.STARTING: ("ready", "killed", "done", "fault"),
     Life.RUNNING: ("beat", "progress", "killed", "done", "fault"),
@@ -242,9 +243,7 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
     """What may happen to a vehicle, by the state of its job."""
     always = [Choice(world=world) for world in (*walk.worlds, *walk.hard)]
     # Beyond a limit nothing else happens in a long frame than in silence: what tripped stays tripped.
-    always += [
-        Choice(world=world, frame_s=LONG_S) for world in walk.worlds if world not in ("contact", "no value")
-    ]
+    always += [Choice(world=world, frame_s=LONG_S) for world in walk.worlds if world not in ("contact", "no value")]
     always += [Choice(order=order, then="good") for order in walk.orders]
     if walk.hard[0] in walk.told:
         always += [Choice(order=order, then=walk.hard[0]) for order in walk.orders if order in MODE_ORDERS]
@@ -253,7 +252,9 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
         always.append(Choice(frame_s=VERY_LONG_S))
     if walk.responses:
         # What acts once is done with when it has acted; what stands is a state of its own until it ends.
-        points = [(point.id, point.response not in STANDING) for point in ACTIONS if point.response in walk.responses]
+        points = [
+            (point.id, point.response not in STANDING) for point in ACTIONS if point.response in walk.responses
+        ]
         always += [Choice(free=float(number), ends=once) for number, once in points]
         if walk.responses & STANDING:
             always += [Choice(free=math.nan, frame_s=frame_s) for frame_s in (SHORT_S, LONG_S)]
