@@ -45,7 +45,7 @@ MUTED: Final = frozenset(
         "TIME_QUALITY",
     )
 )
-"""Event reports that nothing here reads are muted, as operators mute them; making them takes a tenth of the time."""
+"""Event reports that nothing here reads are muted, as operators mute them; a tenth of the time."""
 SECTIONS: Final[dict[str, dict[str, Any]]] = {
     "housekeeping": {"fast_interval_s": 0.0, "main_interval_s": 0.0, "slow_interval_s": 0.0},
     "durable": {"persist_interval_s": 1.0},

@@ -209,7 +209,7 @@ def test_rungs_without_a_dwell_are_passed_in_one_frame() -> None:
     held.feed(0.3, bus_voltage_v=25.0)
     held.feed(8.0, bus_voltage_v=27.2)
     assert held.state.rung is Rung.ECLIPSE_BUDGET
-    assert held.texts[1:] == ["nothing asks for GPU_OFF since 6 s"]
+    assert held.texts[2:] == ["nothing asks for GPU_OFF since 6 s"]
 
 
 def test_a_cause_that_comes_back_begins_the_dwell_anew() -> None:
