@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from flightsw.core import charge, commanding, executive, fdir, heat_model, plausible, thermal, watchpoints
+from flightsw.core import charge, commanding, executive, fdir, heat_model, plausible, watchpoints
 from flightsw.core.effects import Announce, Effect, Persist, Restart
 from flightsw.core.inputs import Health, Inputs, Report, WorkerExited, WorkerFault, WorkerProgress, WorkerReady
 from flightsw.core.lifecycle import WITH_PROCESS, Life
@@ -236,7 +236,7 @@ def _framed(node: Node, config: executive.Config, choice: Choice, now_s: float) 
 
 
 @functools.lru_cache(maxsize=CONFIGURATIONS_MAX)
-def _cold_nodes(config: thermal.Config) -> heat_model.State:
+def _cold_nodes(config: heat_model.Config) -> heat_model.State:
     return heat_model.start(config)
 
 
