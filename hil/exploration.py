@@ -23,9 +23,9 @@ from flightsw.core import executive
 from flightsw.core.lifecycle import Life
 from flightsw.core.mode import PAYLOAD_MODES
 
-from .exploration_answers import answers, leaves, unanswered
+from .exploration_answers import Answer, answers, flown, leaves
 from .exploration_coverage import UNREACHABLE, rows, taken
-from .exploration_model import Key, Node, after, configuration, essence, fresh, store_key
+from .exploration_model import Key, Moment, Node, after, configuration, essence, fresh, store_key
 from .exploration_report import ExploreReport, Violation, WalkReport
 from .exploration_rules import broken, power_of
 from .exploration_walks import WALKS, Choice, Walk, choices
@@ -50,8 +50,30 @@ class Graph:
         self.next: list[list[int]] = []
         self.rows: set[str] = set()
         self.samples: list[tuple[int, Node]] = []
-        self.transitions = 0
+        self.transitions = self.tried = 0
+        self.unanswered: list[Violation] = []
         self._choices = choices(walk)
+        self._place = {life: {choice: n for n, choice in enumerate(row)} for life, row in self._choices.items()}
+        self._flown: dict[tuple[Key, Choice], Node] = {}
+        every = {choice for row in self._choices.values() for choice in row if not choice.boot}
+        self.later: list[Answer] = []
+        """Faults that are more than one choice: they are tried when the walk is done."""
+        self._at_once: dict[Choice, list[Answer]] = {}
+        for row in answers(walk):
+            if len(row.frames) == 1 and row.frames[0] in every:
+                self._at_once.setdefault(row.frames[0], []).append(row)
+            else:
+                self.later.append(row)
+
+    def fly(self, node: Node, choice: Choice) -> Node:
+        """Where a choice leads: read from the graph where it was taken, flown once for each essence where not."""
+        key = essence(node)
+        known, place = self.number.get(key), self._place[node.vehicle.payload.jobs[0].life].get(choice)
+        if known is not None and place is not None:
+            return self.nodes[self.next[known][place]]
+        if (key, choice) not in self._flown:
+            self._flown[key, choice] = after(node, self.config, choice)[-1].node
+        return self._flown[key, choice]
 
     def possible(self, node: Node) -> tuple[Choice, ...]:
         """What may happen to this node."""
@@ -84,12 +106,16 @@ class Graph:
                     leads.append(boots[boot])
                     continue
                 before = node
-                for moment in after(node, self.config, choice):
+                moments = after(node, self.config, choice)
+                for moment in moments:
                     for rule in broken(before, choice, moment, self.power):
                         yield Violation(walk=self.walk.name, rule=rule, trace=self.trace(here, str(choice)))
                         return
                     self.rows |= taken(before, moment)
                     before = moment.node
+                for row in self._at_once.get(choice, ()):
+                    if row.fits(node.vehicle):
+                        self.judge(here, row, [Moment(node, ()), *moments])
                 key = essence(before)
                 known = self.number.get(key)
                 if known is None:
@@ -103,6 +129,14 @@ class Graph:
             self.next[here] = leads
             if progress is not None and here % 100 == 0:
                 progress(self.walk.name, len(self.nodes))
+
+    def judge(self, number: int, row: Answer, moments: list[Moment]) -> None:
+        """Whether a fault in this node has led to its answer."""
+        self.tried += 1
+        if not row.seen(moments):
+            rule = f"{row.fault}: not answered ({row.text})"
+            frames = [str(choice) for choice in row.frames]
+            self.unanswered.append(Violation(walk=self.walk.name, rule=rule, trace=self.trace(number, *frames)))
 
     def dead(self) -> list[int]:
         """States from which no job at work can be reached any more."""
@@ -171,26 +205,22 @@ def _explored(walk: Walk, progress: Progress | None) -> tuple[WalkReport, list[V
     begun_s = time.monotonic()
     graph = Graph(walk)
     found = list(graph.explore(progress))
-    tried = exits = 0
+    exits = 0
     if not found:
-        table = answers(walk)
         booted: set[Key] = set()
         for number, node in enumerate(graph.nodes):
-            for row in table:
+            for row in graph.later:
                 if row.boots:
                     key = (node.vehicle.mode.mode, node.vehicle.mode.cause, store_key(node))
                     if key in booted:
                         continue
                     booted.add(key)
                 if row.fits(node.vehicle):
-                    tried += 1
-                    if unanswered(row, node, graph.config):
-                        frames = [str(choice) for choice in row.frames]
-                        rule = f"{row.fault}: not answered ({row.text})"
-                        found.append(Violation(walk=walk.name, rule=rule, trace=graph.trace(number, *frames)))
-            ends = leaves(node, graph.config)
+                    graph.judge(number, row, flown(row, node, graph.config))
+            ends = leaves(node, graph.fly)
             found += [Violation(walk=walk.name, rule=rule, trace=graph.trace(number)) for rule in ends]
             exits += node.vehicle.mode.mode.name == "SAFE"
+        found += graph.unanswered
         found += [
             Violation(walk=walk.name, rule="dead state: no job can ever work again", trace=graph.trace(number))
             for number in graph.dead()
@@ -204,7 +234,7 @@ def _explored(walk: Walk, progress: Progress | None) -> tuple[WalkReport, list[V
         name=walk.name,
         states=len(graph.nodes),
         transitions=graph.transitions,
-        faults_tried=tried,
+        faults_tried=graph.tried,
         exits_tried=exits,
         samples=len(graph.samples),
         seconds=time.monotonic() - begun_s,

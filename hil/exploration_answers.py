@@ -40,6 +40,8 @@ from .exploration_states import (
 from .exploration_walks import ACTIONS, LONG_S, VERY_LONG_S, Choice, Walk
 
 Seen = Callable[[list[Moment]], bool]
+Fly = Callable[[Node, Choice], Node]
+"""The node that a choice leads to."""
 REPORT_S: Final = 10.0
 
 
@@ -91,15 +93,15 @@ def answers(walk: Walk) -> tuple[Answer, ...]:
     return tuple(rows)
 
 
-def unanswered(row: Answer, node: Node, config: executive.Config) -> bool:
-    """Whether the fault in this state has not led to its answer by its deadline."""
+def flown(row: Answer, node: Node, config: executive.Config) -> list[Moment]:
+    """This state, and every frame of the fault in it."""
     moments = [Moment(node, ())]
     for choice in row.frames:
         moments += after(moments[-1].node, config, choice)
-    return not row.seen(moments)
+    return moments
 
 
-def leaves(node: Node, config: executive.Config) -> Iterator[str]:
+def leaves(node: Node, fly: Fly) -> Iterator[str]:
     """What is wrong with the end of the SAFE that this node is in; nothing when it is no SAFE.
 
     That no other SAFE ends by itself is a rule of every frame (``exploration_rules``).
@@ -108,25 +110,25 @@ def leaves(node: Node, config: executive.Config) -> Iterator[str]:
         return
     cause = node.vehicle.mode.cause or ""
     if cause in AUTOMATIC:
-        node = _flown(node, config, (Choice(), *(Choice(frame_s=LONG_S),) * 4))
+        node = _flown(node, fly, (Choice(), *(Choice(frame_s=LONG_S),) * 4))
         # A silent ground and a stricter cause rightly hold it, until the operator ends it.
         held = node.vehicle.contact_loss.lost or node.vehicle.mode.cause != cause
         if node.vehicle.mode.mode is Mode.SAFE and not held:
             yield f"SAFE by {cause} does not end though its cause is gone"
             return
     orders = (Choice(), Choice(), Choice(order="ping", then="good"), Choice(order="NOMINAL", then="good"), Choice())
-    if _flown(node, config, orders).vehicle.mode.mode is Mode.SAFE:
+    if _flown(node, fly, orders).vehicle.mode.mode is Mode.SAFE:
         yield f"SAFE by {cause} cannot be ended by telecommand"
 
 
-def _flown(node: Node, config: executive.Config, frames: tuple[Choice, ...]) -> Node:
+def _flown(node: Node, fly: Fly, frames: tuple[Choice, ...]) -> Node:
     """The vehicle after these frames, with workers that go when asked, or as soon as it is in service."""
     for choice in frames:
         if node.vehicle.mode.mode not in (Mode.SAFE, Mode.BOOT):
             break
         if node.vehicle.payload.jobs[0].life in WITH_PROCESS:
             choice = replace(choice, report="done")
-        node = after(node, config, choice)[-1].node
+        node = fly(node, choice)
     return node
 
 

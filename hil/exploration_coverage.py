@@ -42,13 +42,15 @@ def taken(before: Node, moment: Moment) -> set[str]:
     """Rows that this frame took."""
     old, new = before.vehicle, moment.node.vehicle
     found: set[str] = set()
-    events = said(moment.effects)
     if old.boot_count != new.boot_count:
         return found
+    events = said(moment.effects)
     if (old.mode.mode, old.mode.cause) != (new.mode.mode, new.mode.cause):
         text = next((text for name, text in events if name == "MODE_CHANGED"), "")
         found |= {_mode_row(row) for row in _candidates(old.mode.mode, new.mode.mode, new.mode.cause, text)}
-    found |= _lives(old.payload.jobs[0].life, new.payload.jobs[0].life, moment)
+    found |= _lives(old.payload.jobs[0].life, moment, events)
+    if old.fdir.standing is new.fdir.standing:
+        return found
     actions = new.fdir.table.actionpoints
     for point, was, now in zip(actions, old.fdir.standing, new.fdir.standing, strict=True):
         if now.count > was.count and point in ACTIONS:
@@ -63,9 +65,9 @@ def _candidates(source: Mode, target: Mode, cause: str | None, text: str) -> lis
     return [max(said_rows, key=lambda row: len(row.reason))] if said_rows else rows[:1]
 
 
-def _lives(old: Life, new: Life, moment: Moment) -> set[str]:
+def _lives(old: Life, moment: Moment, events: list[tuple[str, str]]) -> set[str]:
     kills = [effect.reason for effect in moment.effects if isinstance(effect, KillWorker)]
-    moves = [text for name, text in said(moment.effects) if name == "JOB_STATE"]
+    moves = [text for name, text in events if name == "JOB_STATE"]
     found: set[str] = set()
     # A frame may take several rows: a report, then time and permission.
     for move in moves:

@@ -8,6 +8,7 @@ are what the frame reads. Their memory is continuous, and would make every vehic
 with their memory is flown by their own tests.
 """
 
+import functools
 import math
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from flightsw.core.effects import Announce, Effect, Persist, Restart
 from flightsw.core.inputs import Health, Inputs, Report, WorkerExited, WorkerFault, WorkerProgress, WorkerReady
 from flightsw.core.lifecycle import WITH_PROCESS, Life
 from flightsw.link.avionics import SensorFrame
-from flightsw.link.dictionary import TELECOMMAND_BY_NAME
+from flightsw.link.dictionary import EVENT_BY_NAME, TELECOMMAND_BY_NAME
 from flightsw.link.limit_tables import ActionTable, WatchTable
 from flightsw.link.schema import Hazard
 
@@ -29,6 +30,22 @@ from .inproc_evidence import TimedCommand, telecommand_packet
 TAI_AT_ZERO_S: Final = 2.1e9
 SILENCE_MAX_S: Final = 3000.0
 WALK_TABLE: Final = "walk"
+CONFIGURATIONS_MAX: Final = 16
+MUTED: Final = frozenset(
+    EVENT_BY_NAME[name].id
+    for name in (
+        "CHARGE_CONTRADICTED",
+        "FDIR_RELEASED",
+        "INTEGRITY_LEVEL",
+        "PROBE_SILENT",
+        "RAIL_SWITCHED",
+        "SENSORS_RECOVERED",
+        "SENSORS_STALE",
+        "SHED_RUNG",
+        "TIME_QUALITY",
+    )
+)
+"""Event reports that nothing here reads are muted, as operators mute them; a tenth of the time."""
 SECTIONS: Final[dict[str, dict[str, Any]]] = {
     "housekeeping": {"fast_interval_s": 0.0, "main_interval_s": 0.0, "slow_interval_s": 0.0},
     "durable": {"persist_interval_s": 1.0},
@@ -47,6 +64,8 @@ SECTIONS: Final[dict[str, dict[str, Any]]] = {
         "backoff_s": 0.0,
     },
 }
+PASSED: Final[dict[str, float]] = {"derate_dwell_s": 0.0, "budget_dwell_s": 0.0, "shed_dwell_s": 0.0}
+"""Load shedding outside its own walk: what only bounds the duty is not stood on for a time."""
 
 SUNLIT: Final = SensorFrame(
     sequence=0,
@@ -93,7 +112,8 @@ Key = tuple[Any, ...]
 def configuration(walk: Walk) -> executive.Config:
     """The core's configuration of a walk, with timers that fit the frames."""
     payload = SECTIONS["payload"] | {"restarts_max": 100 if walk.retries else 0}
-    sections = SECTIONS | {"payload": payload, "jobs": [{"id": "job", "kind": walk.kind}]}
+    shedding = SECTIONS["shedding"] | ({} if walk.rungs else PASSED)
+    sections = SECTIONS | {"payload": payload, "shedding": shedding, "jobs": [{"id": "job", "kind": walk.kind}]}
     return msgspec.convert(sections, executive.Config)
 
 
@@ -102,13 +122,11 @@ def fresh(walk: Walk, config: executive.Config) -> Node:
     vehicle, _ = executive.boot(
         config, boot_count=1, cause="first", crash_loop=False, config_hash="", now_s=1.0, power_on=True
     )
-    # The tables of the walk stand in the place of the shipped ones, empty or not.
     points = tuple(point for point in ACTIONS if point.response in walk.responses)
     seen = tuple(watch for watch in WATCHES if any(watch.id == point.id for point in points))
     watch = WatchTable(name=WALK_TABLE, watchpoints=seen)
     actions = ActionTable(name=WALK_TABLE, actionpoints=points)
-    vehicle = replace(vehicle, watch=watchpoints.start(watch), fdir=fdir.start(actions))
-    return Node(vehicle, {})
+    return Node(_furnished(vehicle, watch, actions), {})
 
 
 def after(node: Node, config: executive.Config, choice: Choice) -> tuple[Moment, ...]:
@@ -119,6 +137,8 @@ def after(node: Node, config: executive.Config, choice: Choice) -> tuple[Moment,
     moments = [_framed(node, config, choice, now_s)]
     if choice.order and not _restarts(moments[-1].effects):
         moments.append(_framed(moments[-1].node, config, Choice(world=choice.then), now_s + SHORT_S))
+    if choice.ends and not _restarts(moments[-1].effects):
+        moments.append(_framed(moments[-1].node, config, Choice(), now_s + SHORT_S))
     if _restarts(moments[-1].effects):
         last = moments[-1].node
         moments.append(_booted(last, config, "restart", False, last.vehicle.now_s))
@@ -143,6 +163,7 @@ def essence(node: Node) -> Key:
         heat.gpu_hot.active,
         heat.radiator_hot.active,
         vehicle.sense.fresh,
+        vehicle.sense.age_s(now_s) > SECTIONS["mode"]["recover_s"],
         vehicle.sense.age_s(now_s) > SECTIONS["mode"]["stale_safe_s"],
         vehicle.sense.contact,
         vehicle.contact_loss.lost,
@@ -173,7 +194,7 @@ def _rungs(vehicle: executive.Vehicle) -> Key:
     ladder = vehicle.shedding
     asking = (ladder.soc.rung, ladder.bus.rung, ladder.gpu.rung, ladder.radiator.rung)
     running = (ladder.clear_s == -math.inf, ladder.off_s == -math.inf, ladder.bad_s == -math.inf)
-    return (ladder.rung, asking, running, ladder.cut, ladder.drops, bool(ladder.safe))
+    return (ladder.rung, asking, running, ladder.cut, ladder.drops, ladder.doubts, bool(ladder.safe))
 
 
 def store_key(node: Node) -> Key:
@@ -208,10 +229,15 @@ def _framed(node: Node, config: executive.Config, choice: Choice, now_s: float) 
         commanding=desk,
         sense=replace(vehicle.sense, verdicts=plausible.START),
         eps=replace(vehicle.eps, battery=charge.COLD),
-        thermal=replace(vehicle.thermal, model=heat_model.start(config.thermal)),
+        thermal=replace(vehicle.thermal, model=_cold_nodes(config.thermal)),
     )
     new, effects = executive.step(forgetful, config, inputs, now_s)
     return Moment(Node(new, _stored(node.durable, effects)), effects)
+
+
+@functools.lru_cache(maxsize=CONFIGURATIONS_MAX)
+def _cold_nodes(config: heat_model.Config) -> heat_model.State:
+    return heat_model.start(config)
 
 
 def _restarts(effects: tuple[Effect, ...]) -> bool:
@@ -230,8 +256,14 @@ def _booted(node: Node, config: executive.Config, cause: str, crash_loop: bool, 
         power_on=False,
     )
     watch, actions = node.vehicle.watch.table, node.vehicle.fdir.table
-    vehicle = replace(vehicle, watch=watchpoints.start(watch), fdir=fdir.start(actions))
+    vehicle = _furnished(vehicle, watch, actions)
     return Moment(Node(vehicle, _stored(node.durable, effects)), effects)
+
+
+def _furnished(vehicle: executive.Vehicle, watch: WatchTable, actions: ActionTable) -> executive.Vehicle:
+    """With the tables of the walk in the place of the shipped ones, and without reports that nobody reads."""
+    told = replace(vehicle.events, muted=MUTED)
+    return replace(vehicle, watch=watchpoints.start(watch), fdir=fdir.start(actions), events=told)
 
 
 def _stored(durable: dict[str, bytes], effects: tuple[Effect, ...]) -> dict[str, bytes]:

@@ -10,11 +10,25 @@ crash loop. A restart that the executive asks for is such a boot too.
 What cannot be is not tried: a job without a process tells nothing, and only a starting worker becomes ready.
 
 *FDIR.* Actionpoints are taken by what they do, not by what they watch: one for each response, and for SAFE one for
-each domain that is a cause of its own. Each watches its own value of one free parameter, so the walk trips, ends
-and blinds (no value) every one of them in every state it reaches.
+each domain that is a cause of its own. Each watches its own value of one free parameter, so the walk trips and ends
+every one of them in every state it reaches. What acts once has acted by then; what stands may go on standing and go
+blind (no value), as states of their own.
 
 *Walks.* Each has a part of the whole: the limits of two sensors, the ground, the rail, the tables of limits
-(``WALKS``), so that each stays small while what belongs together is together.
+(``WALKS``), so that each stays small while what belongs together is together. States multiply where two things are
+walked together that meet nowhere but in a third; to walk each of them with the third proves the same. So:
+
+- readings meet in the cause of SAFE and in the deepest rung asked for, which take the worst of what is there: each
+  hard limit has one walk, the two that one unit shares have theirs together;
+- what the operator may do to a job, a rail, a restart each has one walk: they are joined in the permit, which is
+  one value;
+- SAFE by telecommand is one of those that wait for the operator. All of these have the same rows; where it is left
+  out, another of them is in;
+- the mild rungs of load shedding bound the duty and nothing else. They are stood on for a time in one walk, and
+  passed in one frame in the others;
+- a report that comes in the frame in which SAFE begins, or after a silence, is told in the walks of the limits.
+
+Every row of every table has to be taken by some walk (``exploration_coverage``), so nothing falls between two.
 
 *Essence.* Of a vehicle only what decides about mode, rail and payload is compared; two vehicles of one essence
 behave alike. ``exploration.explore`` holds that against the vehicles themselves, by sample.
@@ -25,7 +39,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from flightsw.core import fdir, responses
+from flightsw.core import responses
+from flightsw.core.fdir import STANDING
 from flightsw.core.lifecycle import Life
 from flightsw.link.limit_tables import Actionpoint, Response, Watchpoint
 
@@ -43,10 +58,13 @@ WORLDS: Final[dict[str, dict[str, Any] | None]] = {
     "soc low and GPU hot": {"soc_fraction": 0.70, "gpu_temp_degc": 85.0},
     "bus low": {"bus_voltage_v": 20.0},
     "radiator hot": {"radiator_temp_degc": 65.0},
-    "between": {"soc_fraction": 0.72, "bus_voltage_v": 23.0, "gpu_temp_degc": 75.0, "radiator_temp_degc": 55.0},
+    "between": {"soc_fraction": 0.72, "gpu_temp_degc": 75.0},
+    "bus between": {"bus_voltage_v": 23.0},
+    "radiator between": {"radiator_temp_degc": 55.0},
     "no value": {"soc_fraction": math.nan},
 }
-"""Sensor frames by name; None is none. "between" lies in every hysteresis: it trips nothing and clears nothing."""
+"""Sensor frames by name; None is none. A world
+"between" lies in every hysteresis of its readings: it trips nothing and clears nothing."""
 REPORTS: Final = {
     Life.STARTING: ("ready", "killed", "done", "fault"),
     Life.RUNNING: ("beat", "progress", "killed", "done", "fault"),
@@ -79,6 +97,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     frame_s: float = SHORT_S
     boot: str = ""
     free: float = 0.0
+    ends: bool = False
+    """Whether the free parameter is good again in a second frame."""
 
     def __str__(self) -> str:
         if self.boot:
@@ -86,7 +106,7 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
         order = self.order and f"order: {self.order}, then {self.then}"
         parts = [self.world, self.report and f"worker: {self.report}", order]
         if self.free != 0.0:
-            parts.append(f"free parameter {self.free:g}")
+            parts.append(f"free parameter {self.free:g}{', then 0' if self.ends else ''}")
         return f"{self.frame_s:g} s of {', '.join(part for part in parts if part)}"
 
 
@@ -100,8 +120,13 @@ class Walk(msgspec.Struct, frozen=True, kw_only=True):
     hard: tuple[str, ...]
     orders: tuple[str, ...]
     boots: tuple[str, ...] = ("killed",)
-    worlds: tuple[str, ...] = ("good", "contact", "silent", "between", "no value")
+    worlds: tuple[str, ...]
     silence: bool = False
+    rungs: bool = False
+    """Whether load shedding is left rung by rung, each with its time, or passes the mild rungs in one frame."""
+    told: tuple[str, ...] = ()
+    """Worlds beside the good one in which a worker tells something; silence in a long frame, the others in a short.
+    The first hard one also follows telecommands."""
     responses: frozenset[Response] = frozenset()
 
 
@@ -111,15 +136,45 @@ WALKS: Final = (
         kind="train",
         retries=True,
         hard=("soc low", "GPU hot", "soc low and GPU hot"),
-        orders=("SAFE", "NOMINAL", "start", "stop"),
+        worlds=("good", "silent", "between"),
+        orders=("SAFE", "NOMINAL"),
+        told=("soc low",),
     ),
     Walk(
-        name="bus, radiator and rail",
+        name="bus and rail",
         kind="infer",
+        retries=True,
+        hard=("bus low",),
+        worlds=("good", "silent", "bus between"),
+        orders=("NOMINAL", "rail off", "rail on"),
+        told=("bus low",),
+    ),
+    Walk(
+        name="job and contact",
+        kind="train",
         retries=False,
-        hard=("bus low", "radiator hot"),
-        worlds=("good", "silent", "between"),
-        orders=("SAFE", "NOMINAL", "rail off", "rail on"),
+        hard=("soc low",),
+        worlds=("good", "contact", "silent"),
+        orders=("SAFE", "NOMINAL", "start", "stop"),
+        told=("soc low",),
+    ),
+    Walk(
+        name="radiator and sensors",
+        kind="infer",
+        retries=True,
+        hard=("radiator hot",),
+        worlds=("good", "silent", "no value", "radiator between"),
+        orders=("NOMINAL",),
+        told=("silent", "radiator hot"),
+    ),
+    Walk(
+        name="load shedding",
+        kind="train",
+        retries=True,
+        hard=("bus low",),
+        worlds=("good", "silent", "bus between"),
+        orders=("NOMINAL",),
+        rungs=True,
     ),
     Walk(
         name="ground and restarts",
@@ -127,35 +182,35 @@ WALKS: Final = (
         retries=False,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("SAFE", "NOMINAL", "restart", "ping", "start", "stop"),
+        orders=("NOMINAL", "restart", "ping"),
         boots=("killed", "crash loop"),
         silence=True,
     ),
     Walk(
         name="limits that stand",
-        kind="train",
+        kind="infer",
         retries=True,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("SAFE", "NOMINAL", "start"),
-        responses=fdir.STANDING,
+        orders=("NOMINAL",),
+        responses=STANDING,
     ),
     Walk(
         name="limits that act once",
-        kind="infer",
+        kind="train",
         retries=True,
         hard=("GPU hot",),
         worlds=("good", "silent"),
-        orders=("NOMINAL", "rail on"),
+        orders=("NOMINAL", "start", "stop", "rail on"),
         responses=frozenset(responses.ROWS) - {Response.RESTART},
     ),
     Walk(
         name="restart ladder",
-        kind="train",
+        kind="infer",
         retries=True,
         hard=("soc low",),
         worlds=("good", "silent"),
-        orders=("NOMINAL", "start"),
+        orders=("NOMINAL",),
         responses=frozenset((Response.RESTART,)),
     ),
 )
@@ -188,25 +243,29 @@ def choices(walk: Walk) -> dict[Life, tuple[Choice, ...]]:
     """What may happen to a vehicle, by the state of its job."""
     always = [Choice(world=world) for world in (*walk.worlds, *walk.hard)]
     # Beyond a limit nothing else happens in a long frame than in silence: what tripped stays tripped.
-    always += [
-        Choice(world=world, frame_s=LONG_S) for world in ("good", "silent", "between") if world in walk.worlds
-    ]
+    always += [Choice(world=world, frame_s=LONG_S) for world in walk.worlds if world not in ("contact", "no value")]
     always += [Choice(order=order, then="good") for order in walk.orders]
-    always += [Choice(order=order, then=walk.hard[0]) for order in walk.orders if order in MODE_ORDERS]
+    if walk.hard[0] in walk.told:
+        always += [Choice(order=order, then=walk.hard[0]) for order in walk.orders if order in MODE_ORDERS]
     always += [Choice(boot=boot) for boot in walk.boots]
     if walk.silence:
         always.append(Choice(frame_s=VERY_LONG_S))
     if walk.responses:
-        always += [Choice(free=float(point.id)) for point in ACTIONS if point.response in walk.responses]
-        always += [Choice(free=math.nan, frame_s=frame_s) for frame_s in (SHORT_S, LONG_S)]
+        # What acts once is done with when it has acted; what stands is a state of its own until it ends.
+        points = [
+            (point.id, point.response not in STANDING) for point in ACTIONS if point.response in walk.responses
+        ]
+        always += [Choice(free=float(number), ends=once) for number, once in points]
+        if walk.responses & STANDING:
+            always += [Choice(free=math.nan, frame_s=frame_s) for frame_s in (SHORT_S, LONG_S)]
     made: dict[Life, tuple[Choice, ...]] = {}
+    moments = [("good", SHORT_S), ("good", LONG_S)]
+    moments += [(world, LONG_S if world == "silent" else SHORT_S) for world in walk.told]
     for life in Life:
         told = [
             Choice(world=world, report=report, frame_s=frame_s)
             for report in REPORTS.get(life, ())
-            for world, frame_s in (
-                ("good", SHORT_S), ("good", LONG_S), ("silent", LONG_S), (walk.hard[0], SHORT_S)
-            )
-        ]  # fmt: skip
+            for world, frame_s in moments
+        ]
         made[life] = (*always, *told)
     return made

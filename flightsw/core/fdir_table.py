@@ -9,6 +9,7 @@ Under these tables lies a floor in code (``eps``, ``thermal``, ``mode``) that no
 the staged answers before it, and all that the floor does not know. On an undisturbed flight nothing trips.
 """
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Final
 
 from msgspec import Meta, Struct
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from .vehicle import Config as CoreConfig
 
 NAME: Final = "shipped"
+CONFIGURATIONS_MAX: Final = 8
+"""Configurations whose tables are kept made."""
 DOMAINS: Final = (fdir_power, fdir_thermal, fdir_gpu, fdir_link, fdir_storage, fdir_task)
 
 
@@ -59,6 +62,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Minor frames skipped per second that are too many."""
 
 
+@lru_cache(maxsize=CONFIGURATIONS_MAX)
 def shipped(config: "CoreConfig") -> tuple[WatchTable, ActionTable]:
     """Watchpoints and actionpoints for this configuration."""
     domains = [domain.rows(config) for domain in DOMAINS]

@@ -42,7 +42,17 @@ class Counts(Struct, frozen=True):
 
     def plus(self, other: "Counts") -> "Counts":
         """Sum by name."""
-        return Counts(*(getattr(self, name) + getattr(other, name) for name in FIELDS))
+        if other is NOTHING:
+            return self
+        return Counts(
+            self.checks + other.checks,
+            self.detected + other.detected,
+            self.repaired + other.repaired,
+            self.recomputed + other.recomputed,
+            self.contained + other.contained,
+            self.open + other.open,
+            self.scrubs + other.scrubs,
+        )
 
     def behind(self, other: "Counts") -> bool:
         """Whether any count is under that of ``other``: then these are not the same worker's."""

@@ -6,6 +6,8 @@ the lowest wins. SAFE stays with ``mode``, which sees the ladder's wish as a fac
 """
 
 import math
+from functools import lru_cache
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -15,7 +17,9 @@ from .payload import State as PayloadState
 from .responses import Done
 from .vehicle import Config, Vehicle
 
-FLOORS = (
+CONFIGURATIONS_MAX: Final = 8
+"""Configurations whose margins are kept; a vehicle has one, and a few after parameters were activated."""
+FLOORS: Final = (
     ("soc_low", "charge under the floor"),
     ("undervoltage", "bus under the floor"),
     ("gpu_hot", "GPU node over its limit"),
@@ -46,7 +50,7 @@ def _shed(vehicle: Vehicle, config: Config, news: bool, still: bool, now_s: floa
         active = {"soc_low": power.soc_low, "undervoltage": power.undervoltage}
         active |= {"gpu_hot": heat.gpu_hot, "radiator_hot": heat.radiator_hot}
         floor = next(text for name, text in FLOORS if active[name].active)
-    kept = governor.least_margins(config.governor, config.eps, config.thermal)
+    kept = _least_margins(config.governor, config.eps, config.thermal)
     scene = shedding.Scene(
         power.soc_lowest,
         heat.gpu_degc,
@@ -69,6 +73,9 @@ def _shed(vehicle: Vehicle, config: Config, news: bool, still: bool, now_s: floa
         return vehicle, found
     vehicle, saved = responses.checkpoint_all(vehicle, config, "load shedding", now_s)
     return vehicle, (*found, *saved)
+
+
+_least_margins = lru_cache(maxsize=CONFIGURATIONS_MAX)(governor.least_margins)
 
 
 def _latched(vehicle: Vehicle, config: Config, news: bool, now_s: float) -> Done:

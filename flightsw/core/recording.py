@@ -27,6 +27,7 @@ it changes.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -45,6 +46,8 @@ SHED_ORDER: Final = (HK_FAST, HK_SLOW, HK_MAIN, REPLY, EVENT, VERIFICATION, CRIT
 OF_MAX: Final = 1000
 DAY_S: Final = 86_400.0
 FOREVER: Final = 0.0
+CONFIGURATIONS_MAX: Final = 8
+"""Configurations whose filters are kept read; a vehicle has one, and a few after parameters were activated."""
 
 Filter = tuple[int, int]
 """``keep`` of every ``of`` packets."""
@@ -172,9 +175,15 @@ def filter_of(state: State, config: Config, group: int) -> Filter:
     return state.filters.get(group) or config.filter(group)
 
 
-def filters(state: State, config: Config) -> dict[int, Filter]:
+def filters(state: State, config: Config) -> Mapping[int, Filter]:
     """Filters in force, of the groups that have one."""
-    return {group: filter_of(state, config, group) for group in FILTERED}
+    filed = _filed(config)
+    return {**filed, **state.filters} if state.filters else filed
+
+
+@lru_cache(maxsize=CONFIGURATIONS_MAX)
+def _filed(config: Config) -> Mapping[int, Filter]:
+    return {group: config.filter(group) for group in FILTERED}
 
 
 def group_of(apid: int, priority: int) -> int:

@@ -8,7 +8,7 @@ is commanded off and on again). Not knowing, and a voltage under ``off_v`` (the 
 anything asks for is taken at once. NaN neither enters nor leaves a rung.
 
 *Out.* A rung is left when nothing asks for it any more, each reading behind its hysteresis, for the rung's dwell;
-then the next milder one is taken, with a dwell of its own.
+then the next milder one is taken, with a dwell of its own; one without a dwell is passed in the same frame.
 
 *Last rung.* SAFE belongs to ``mode``. The rung says that the floor was reached, or asks for SAFE itself: when a
 reading stays at GPU_OFF for ``safe_after_s``, the GPU was not the reason.
@@ -269,6 +269,8 @@ def _moved(state: State, config: Config, want: Asking, now_s: float) -> tuple[Ru
     if now_s - clear_s < dwell_s - TIMER_SLACK_S:
         return state.rung, state.cause, "", clear_s
     milder = Rung(state.rung - 1)
+    while milder > want.rung and (key := RUNGS[milder].dwell) and getattr(config, key) == 0.0:
+        milder = Rung(milder - 1)
     text = f"nothing asks for {state.rung.name} since {dwell_s:g} s"
     return (milder, state.cause, text, now_s) if milder else (milder, Cause.NONE, text, NEVER)
 

@@ -23,6 +23,7 @@ frame.
 import operator
 from collections.abc import Callable
 from enum import IntEnum, unique
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -34,6 +35,9 @@ from .limits import NEVER
 
 if TYPE_CHECKING:
     from .vehicle import Vehicle
+
+TABLES_MAX: Final = 8
+"""Tables whose fast form is kept made: the active one, the one before it, those of a bench that boots often."""
 
 
 @unique
@@ -202,6 +206,7 @@ class State(Struct, frozen=True, kw_only=True):
         return self.results.count(Result.STALE)
 
 
+@lru_cache(maxsize=TABLES_MAX)
 def compiled(table: WatchTable) -> Program:
     """The fast form of a checked table."""
     points = table.watchpoints
@@ -283,7 +288,10 @@ def step(state: State, vehicle: "Vehicle", now_s: float) -> State:
                     value = read(vehicle)
                     mark = marks[index]
                     # The usual case first; NaN differs from itself.
-                    if mark is CALM and value == value and not beyond(value, trip):
+                    if value != value:
+                        if mark.stale:
+                            continue
+                    elif mark is CALM and not beyond(value, trip):
                         continue
                     before, mark = mark, _sampled(mark, program.points[index], value, before_s, now_s)
                     if mark is not before:
@@ -374,16 +382,20 @@ def _rates(state: State, vehicle: "Vehicle", news: int, changed: dict[int, Mark]
     """Take the rates that are due, drop those that are stale."""
     program, slopes = state.program, state.slopes
     for index in program.rates:
-        slope, point = slopes.get(index), program.points[index]
-        if slope is not None and now_s - slope.at_s > point.stale_s:
-            mark = state.marks[index]
-            changed[index] = Mark(mark.tripped, 0, True, slope.at_s)
-            slopes = {number: kept for number, kept in slopes.items() if number != index}
-            slope = None
+        slope = slopes.get(index)
+        if slope is not None:
+            age_s = now_s - slope.at_s
+            # The usual case first: taken a moment ago.
+            if age_s < RATE_STEP_S:
+                continue
+            if age_s > program.points[index].stale_s:
+                mark = state.marks[index]
+                changed[index] = Mark(mark.tripped, 0, True, slope.at_s)
+                slopes = {number: kept for number, kept in slopes.items() if number != index}
+                slope = None
         if not news >> program.sources[index] & 1:
             continue
-        if slope is not None and now_s - slope.at_s < RATE_STEP_S:
-            continue
+        point = program.points[index]
         value, world_s = program.readers[index](vehicle), vehicle.correlation.elapsed_world_s
         if value != value:
             continue

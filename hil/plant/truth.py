@@ -44,7 +44,8 @@ class Ground:
 
     def place(self, position_km: Vector, tai_s: float) -> Place:
         """The place of an inertial position at an instant."""
-        if (position_km, tai_s) != self._asked:
+        at_km, at_s = self._asked
+        if tai_s != at_s or (position_km is not at_km and position_km != at_km):
             days = self._epoch_days + (tai_s - self._epoch_tai_s) / DAY_S
             fixed = earth_fixed(position_km, gmst_rad(days))
             latitude, longitude, altitude_km = geodetic(fixed)

@@ -199,6 +199,19 @@ def test_rungs_are_left_one_at_a_time_each_after_its_own_dwell() -> None:
     assert stand.state == ASIDE
 
 
+def test_rungs_without_a_dwell_are_passed_in_one_frame() -> None:
+    """Down to the first that has a dwell, or to what a reading still asks for."""
+    passing = Config(budget_dwell_s=0.0, shed_dwell_s=0.0, off_dwell_s=6.0)
+    stand = Stand(passing)
+    stand.feed(0.3, bus_voltage_v=25.0)
+    assert rungs_of(stand, 30.0) == [(Rung.GPU_OFF, 0.0), (Rung.DERATE, 6.1), (Rung.NOMINAL, 11.1)]
+    held = Stand(passing)
+    held.feed(0.3, bus_voltage_v=25.0)
+    held.feed(8.0, bus_voltage_v=27.2)
+    assert held.state.rung is Rung.ECLIPSE_BUDGET
+    assert held.texts[2:] == ["nothing asks for GPU_OFF since 6 s"]
+
+
 def test_a_cause_that_comes_back_begins_the_dwell_anew() -> None:
     stand = Stand()
     stand.feed(0.3, bus_voltage_v=25.6)
