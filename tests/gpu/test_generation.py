@@ -4,12 +4,14 @@ from collections import Counter
 from math import inf, nan
 
 import msgspec
+import numpy as np
 import pytest
 import torch
 
 from flightsw.gpu.protocol import Generate
 from flightsw.gpu.workloads import seal
-from flightsw.gpu.workloads.generation import REQUEST_TOKENS_MAX, Batch, draw, refusal
+from flightsw.gpu.workloads.draws import agreed, pick
+from flightsw.gpu.workloads.generation import REQUEST_TOKENS_MAX, Batch, refusal
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
 from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX, uniform
 from flightsw.gpu.workloads.served import GptEngine
@@ -210,7 +212,12 @@ def test_draw_follows_the_distribution() -> None:
     for temperature, top_k in ((1.0, 0), (0.5, 0), (1.3, 3)):
         kept = logits if not top_k else torch.where(logits >= logits.topk(top_k).values[-1], logits, -inf)
         expected = torch.softmax(kept.double() / temperature, 0)
-        drawn = Counter(draw(logits, temperature, top_k, generator) for _ in range(count))
+        drawn = Counter(
+            pick(
+                logits.numpy(), temperature, top_k, float(torch.rand((), dtype=torch.float64, generator=generator))
+            )
+            for _ in range(count)
+        )
         for token, share in enumerate(expected.tolist()):
             # Five standard deviations of a binomial share.
             assert abs(drawn[token] / count - share) <= 5 * (share * (1 - share) / count) ** 0.5
@@ -220,8 +227,24 @@ def test_draw_follows_the_distribution() -> None:
     ("temperature", "top_k"), [(0.0, 0), (0.0, 2), (1e-300, 0), (5e-324, 0), (2.0, 1)], ids=str
 )
 def test_draw_is_the_likeliest(temperature: float, top_k: int) -> None:
-    generator = torch.Generator().manual_seed(1)
-    assert {draw(torch.tensor([0.0, 3.0, 2.9]), temperature, top_k, generator) for _ in range(50)} == {1}
+    logits = np.array([0.0, 3.0, 2.9], np.float32)
+    assert {pick(logits, temperature, top_k, number / 50) for number in range(50)} == {1}
+
+
+def test_of_equal_logits_at_the_edge_the_earlier_belong() -> None:
+    logits = np.array([1.0, 2.0, 1.0, 1.0, 2.0], np.float32)
+    assert {pick(logits, 1.0, 3, number / 100) for number in range(100)} == {0, 1, 4}
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [([5, 5], (5, 2)), ([5, 6, 5], (5, 3)), ([6, 5, 5], (5, 3)), ([4, 5, 6], (None, 3))],
+    ids=str,
+)
+def test_a_choice_is_what_two_runs_agree_on(runs: list[int], expected: tuple[int | None, int]) -> None:
+    made = iter(runs)
+    assert agreed(lambda: next(made)) == expected
+    assert list(made) == []
 
 
 @pytest.mark.parametrize(

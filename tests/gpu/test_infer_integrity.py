@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +21,7 @@ from flightsw.gpu.integrity.levels import LEVELS
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import Generate, InferSpec, IntegrityReport, Reply, Swapped, Vigilance
-from flightsw.gpu.workloads import infer, model_watch, release
+from flightsw.gpu.workloads import draws, generation, infer, model_watch, release
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.infer import Server
 from flightsw.gpu.workloads.job import Job, JobFault
@@ -282,11 +283,25 @@ OPERATIONS: dict[str, Callable[[str, torch.Tensor], bool]] = {
     "products": lambda name, result: name in PRODUCTS and result.numel() > 0,
     "activations": lambda name, result: name.startswith((*OTHERS, "aten::_scaled_dot_product", "aten::scaled")),
     "logits": lambda name, result: name == "aten::index" and result.shape[-1:] == (CONFIG.vocabulary,),
-    "draws": lambda name, result: name in ("aten::argmax", "aten::searchsorted", "aten::cumsum", "aten::topk"),
 }
 
 PLACES = {"products": 90, "activations": 90, "logits": 15, "draws": 25}
 """Matching operations of which one is hit; a round has at least as many."""
+
+
+def draw_hit(bench: Bench, rng: random.Random) -> bool:
+    """Serve once while one draw gives another token; whether it fired."""
+    left = rng.randrange(PLACES["draws"])
+
+    def struck(*arguments: Any) -> int:
+        nonlocal left
+        left -= 1
+        return draws.pick(*arguments) ^ (1 << rng.randrange(6) if left == -1 else 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generation, "pick", struck)
+        bench.serve()
+    return left < 0
 
 
 def hits_of(target: str, bench: Bench, rng: random.Random) -> bool:
@@ -294,6 +309,8 @@ def hits_of(target: str, bench: Bench, rng: random.Random) -> bool:
     if target in RESIDENT:
         turn = rng.randrange(2, 7)
         return bench.serve(lambda now: now >= turn, lambda: RESIDENT[target](bench, rng))
+    if target == "draws":
+        return draw_hit(bench, rng)
     with Arithmetic(OPERATIONS[target], rng.randrange(PLACES[target]), rng) as mode:
         bench.serve()
     return mode.fired
@@ -317,11 +334,14 @@ def outcomes(target: str, level: str, count: int, expected: list[str]) -> Counte
     return found
 
 
+TARGETS = (*RESIDENT, *OPERATIONS, "draws")
+
+
 def expected_level(target: str) -> str:
     return "standard" if target in RESIDENT else "storm"
 
 
-@pytest.mark.parametrize("target", [*RESIDENT, *OPERATIONS])
+@pytest.mark.parametrize("target", TARGETS)
 def test_no_tainted_answer_is_released(target: str, expected: list[str]) -> None:
     count = 40 if target in RESIDENT else 16  # 304 in all; thousands are the campaign's.
     found = outcomes(target, expected_level(target), count, expected)
@@ -331,7 +351,7 @@ def test_no_tainted_answer_is_released(target: str, expected: list[str]) -> None
     assert found["detected"] >= (count // 2 if target in RESIDENT else 4), found
 
 
-@pytest.mark.parametrize("target", [*RESIDENT, *OPERATIONS])
+@pytest.mark.parametrize("target", TARGETS)
 def test_with_the_gate_off_wrong_answers_get_out(target: str, expected: list[str]) -> None:
     found = outcomes(target, "off", 12, expected)
     assert found["tainted"] >= 2, found

@@ -149,8 +149,10 @@ def test_compute_faults_before_rounding_are_seen(guarded) -> None:
     assert {"checksum"} == {name for _, end in found for name in end.detectors}
 
 
-def test_mutant_wide_threshold(guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_wide_threshold(guarded, monkeypatch: pytest.MonkeyPatch, request) -> None:
     monkeypatch.setattr(checksum, "LIKELY", 1000.0 * checksum.LIKELY)
+    checksum.bounds.cache_clear()
+    request.addfinalizer(checksum.bounds.cache_clear)
     found = run(guarded(), BEFORE, 25)
     assert any(end.released for _, end in found)
 

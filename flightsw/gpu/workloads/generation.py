@@ -28,12 +28,13 @@ from collections.abc import Sequence as Many
 from typing import Final, Protocol
 
 import msgspec
-import torch
+import numpy as np
 from torch import Tensor
 
 from flightsw.gpu.protocol import Generate
+from flightsw.gpu.workloads.draws import Choice, pick
 from flightsw.gpu.workloads.release import Ticket
-from flightsw.gpu.workloads.sequence import Sequence, uniform
+from flightsw.gpu.workloads.sequence import Sequence
 
 REQUEST_TOKENS_MAX: Final = 4096
 SEED_MAX: Final = 2**63 - 1
@@ -93,6 +94,9 @@ class Watch(Protocol):
         ``decode`` says that it is a step of one token a row, not a chunk of prompts; ``tokens`` how many it feeds.
         """
 
+    def chosen(self, choose: Callable[[], Choice]) -> Choice | None:
+        """What a choice from logits comes to; None when that cannot be told."""
+
     def row(self, row: int, length: int) -> str:
         """What is wrong with the first ``length`` slots of a cache row; empty when nothing is."""
 
@@ -107,6 +111,10 @@ class Unwatched:
     ) -> tuple[Drawn, str]:
         """Once, as it is."""
         return run(), ""
+
+    def chosen(self, choose: Callable[[], Choice]) -> Choice | None:
+        """Made once."""
+        return choose()
 
     def row(self, row: int, length: int) -> str:
         """Nothing is known."""
@@ -166,14 +174,20 @@ class Batch:
                 logits = self.engine.fill(rows, starts, chunks)
             else:
                 logits = self.engine.step(rows, starts, [chunk[0] for chunk in chunks])
-            finite = torch.isfinite(logits).all(dim=1).tolist()
-            tokens = [
-                pick(row_logits, sequence.request.temperature, sequence.request.top_k, number)
-                if number is not None and row_finite
-                else None
-                for sequence, row_logits, row_finite, number in zip(sequences, logits, finite, numbers, strict=True)
-            ]
-            return Drawn(logits, finite, tokens)
+            values = logits.numpy()
+
+            def choose() -> tuple[list[bool], list[int | None]]:
+                finite = np.isfinite(values).all(axis=1).tolist()
+                return finite, [
+                    pick(row, sequence.request.temperature, sequence.request.top_k, number)
+                    if number is not None and row_finite
+                    else None
+                    for sequence, row, row_finite, number in zip(sequences, values, finite, numbers, strict=True)
+                ]
+
+            # Of a choice that never comes out alike nothing is known: it counts as one from broken logits.
+            chosen = self._watch.chosen(choose)
+            return Drawn(logits, *(chosen or ([False] * len(rows), [None] * len(rows))))
 
         drawn, damage = self._watch.passed(
             run, lambda: self.engine.undo(), decode=not filling, tokens=sum(map(len, chunks))
@@ -213,29 +227,6 @@ class Batch:
                 self.engine.release(row)
                 self._rows[row] = None
         return taken
-
-
-def draw(logits: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
-    """One token from finite float32 logits (vocabulary,): the likeliest at temperature 0, else one at random.
-
-    Inverse transform sampling in float64, one uniform number per token, so that equal seeds give equal texts on
-    every device. ``top_k`` 0 is the whole vocabulary.
-    """
-    return pick(logits, temperature, top_k, uniform(temperature, generator) or 0.0)
-
-
-def pick(logits: Tensor, temperature: float, top_k: int, number: float) -> int:
-    """The token that ``draw`` gives for this random number. It has no state, so it can be done again."""
-    if temperature <= 0.0:
-        return int(logits.argmax())
-    indices = None
-    if 0 < top_k < logits.numel():
-        logits, indices = logits.topk(top_k)
-    logits = logits.double()
-    weights = torch.exp((logits - logits.max()) / temperature).cumsum(0)
-    threshold = number * weights[-1]
-    place = min(int(torch.searchsorted(weights, threshold, right=True)), weights.numel() - 1)
-    return place if indices is None else int(indices[place])
 
 
 def refusal(request: Generate) -> str:

@@ -39,6 +39,7 @@ from flightsw.gpu.integrity.levels import LEVELS
 from flightsw.gpu.integrity.protect import protect
 from flightsw.gpu.integrity.scrub import Mark
 from flightsw.gpu.integrity.tally import Tally
+from flightsw.gpu.workloads import draws
 from flightsw.gpu.workloads.generation import Drawn, Engine
 from flightsw.link.integrity import Level
 
@@ -152,6 +153,18 @@ class ModelWatch:
         # Rows whose logits are not finite say so themselves; the others of such a pass are sound.
         finite = all(last.drawn.finite)
         return last.drawn, "a pass failed its checks each time it was run" if finite else ""
+
+    def chosen(self, choose: Callable[[], draws.Choice]) -> draws.Choice | None:
+        """Made twice, and once more when these differ."""
+        if not self.watching:
+            return choose()
+        choice, runs = draws.agreed(choose)
+        self._tally.checked()
+        if choice is None:
+            self._found("contained", "no two draws from the same logits agree")
+        elif runs > 2:
+            self._found("recomputed", "one of two draws from the same logits was wrong")
+        return choice
 
     def row(self, row: int, length: int) -> str:
         """What is wrong with a row of the cache."""
