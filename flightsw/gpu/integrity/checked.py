@@ -129,6 +129,10 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         self._weights.renew(now=now)
 
+    def leave(self, memory: Iterable[Tensor]) -> None:
+        """Memory that somebody else holds against what is written there: a cache whose rows have digests."""
+        self._repetition.leave(memory)
+
     # Operations.
 
     def __torch_dispatch__(

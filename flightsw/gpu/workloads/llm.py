@@ -185,6 +185,7 @@ class LlmEngine:
         """Real tokens of the rows of the common cache; the mask is made of them for every step."""
         self._undo: Callable[[], None] = lambda: None
         self._row_digests: Rows | None = None
+        self.row_memory: tuple[Tensor, ...] = ()
 
     def watch_rows(self, report: Report) -> Rows:
         """Digests of the caches, from now on; a row is found wherever it is."""

@@ -60,6 +60,7 @@ class GptEngine:
         self._gpt = model.to(device).eval()
         self.module: nn.Module = self._gpt
         self.cache = Cache(model.config, rows, device)
+        self.row_memory = (*self.cache.keys, *self.cache.values)
         self._rows = list(range(rows))
         self._device = device
 
