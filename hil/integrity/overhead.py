@@ -13,8 +13,8 @@ the pass that is looked at, so its figure is on the dear side. Longer turns have
 
 *Which workload counts.* Integrity costs Python time by the operation and memory time by the weight, and both shrink
 beside the products as a model grows and as more tokens go into a step. The figure is that of nanoGPT's width, 768,
-with 12,288 tokens to an optimiser step (nanoGPT's batch; its own recipe adds up forty of them), and of a batch of answers
-to prompts of some length; the small model that a laptop trains in the demonstration stands beside it.
+with 12,288 tokens to an optimiser step (nanoGPT's batch; its own recipe adds up forty of them), and of a batch of
+answers to prompts of some length; the small model that a laptop trains in the demonstration stands beside it.
 """
 
 import statistics
