@@ -39,6 +39,8 @@ $(VENV)/.made:
 $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing gpusat and its libraries into $(VENV) (first call only) …"
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[native]'
+	@echo "Compiling the kernels of the integrity layer (first call only, half a minute) …"
+	@$(PY) -m flightsw.gpu.workloads.warm_up
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -44,6 +44,7 @@ from flightsw.gpu.workloads.model_watch import ModelWatch
 from flightsw.gpu.workloads.release import Event, Situation, Stage
 from flightsw.gpu.workloads.sequence import Sequence
 from flightsw.gpu.workloads.served import Model, RingSource
+from flightsw.gpu.workloads.warm_up import warm_up
 from flightsw.link.integrity import Level
 
 IDLE_S: Final = 0.5
@@ -81,6 +82,7 @@ def run(spec: InferSpec, job: Job) -> None:
     """Serve until stopped. Raises ``JobFault`` when the model can never be served here."""
     if spec.threads:
         torch.set_num_threads(spec.threads)
+    warm_up()
     device = pick_device(spec.device)
     source = open_source(spec, device, job)
     server = Server(spec, job, source)

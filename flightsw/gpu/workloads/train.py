@@ -8,11 +8,13 @@ from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.preparation import guard, open_journal, prepare
 from flightsw.gpu.workloads.session import Session
 from flightsw.gpu.workloads.trainer import NonFinite
+from flightsw.gpu.workloads.warm_up import warm_up
 from flightsw.link.integrity import Level
 
 
 def run(spec: TrainSpec, job: Job) -> None:
     """Train until stopped or done, and leave a checkpoint behind. Raises ``JobFault``."""
+    warm_up()
     session = Session(spec, job)
     try:
         trainer = session.trainer

@@ -1,0 +1,83 @@
+"""Kernels at hand before work begins: a tiny training and a tiny answer under every check.
+
+The processor's kernels are compiled at their first call on a machine, some half a minute for all of them, and read
+from their cache at the first call in a process, about a second. Neither may happen within a micro-batch: it would
+be late, or look stuck. So a worker calls ``warm_up`` before it says that it is ready. As a program this module
+compiles for all workers to come: ``make setup`` does that.
+"""
+
+import functools
+import sys
+import time
+
+import torch
+
+from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.protect import protect
+from flightsw.gpu.integrity.regions import regions_of
+from flightsw.gpu.integrity.resident import Resident
+from flightsw.gpu.integrity.tally import Tally
+from flightsw.gpu.protocol import Generate
+from flightsw.gpu.workloads.generation import Batch
+from flightsw.gpu.workloads.gpt import GPT, GPTConfig
+from flightsw.gpu.workloads.guarded_update import GuardedUpdate
+from flightsw.gpu.workloads.model_watch import ModelWatch
+from flightsw.gpu.workloads.optimiser import AdamW
+from flightsw.gpu.workloads.served import GptEngine
+from flightsw.link.integrity import Level
+
+CONFIG = GPTConfig(layers=1, heads=4, width=96, context=64)
+ROWS = 4
+PASSES = 2
+
+
+@functools.cache
+def warm_up() -> float:
+    """Load, or compile, what is not loaded yet; once in a process. Seconds it took.
+
+    Random generators are as they were. Does nothing where there are no kernels for the processor.
+    """
+    began_s = time.monotonic()
+    if kernels.native(torch.device("cpu"), "native_rows") is None:
+        return 0.0
+    with torch.random.fork_rng(devices=[]):
+        model = GPT(CONFIG)
+        _train(model)
+        _answer(model)
+    return time.monotonic() - began_s
+
+
+def _train(model: GPT) -> None:
+    optimiser = AdamW(model)
+    resident = Resident(regions_of(optimiser.flat()), _sound)
+    resident.adopt()
+    guard = protect(model, level=Level.STORM, report=_sound)
+    text = torch.arange(ROWS * (CONFIG.context + 1)).remainder(CONFIG.vocabulary).view(ROWS, -1)
+    for _ in range(PASSES):
+        with guard.running():
+            loss = model(text[:, :-1], text[:, 1:])[1]
+            assert loss is not None, "targets were given"
+            torch.autograd.backward(loss * 0.5)
+        guard.settle()
+    update, scale = GuardedUpdate(optimiser, resident, _sound), torch.ones(())
+    update.apply(1e-3, scale, update.rehearse(1e-3, scale))
+    resident.verify()
+    guard.close()
+
+
+def _answer(model: GPT) -> None:
+    engine = GptEngine(model.requires_grad_(False), ROWS, torch.device("cpu"))
+    batch = Batch(engine, ROWS, ModelWatch(engine, Level.STORM, Tally(Level.STORM)))
+    request = Generate(request=0, prompt="x" * ROWS * ROWS, max_tokens=2, temperature=1.0, top_k=0, seed=0)
+    batch.admit(request, time.monotonic())
+    while batch.running:
+        batch.advance()
+
+
+def _sound(finding: Finding) -> None:
+    """Not before anything has begun: whoever works will find it again."""
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"kernels of the integrity layer: {warm_up():.0f} s\n")

@@ -1,0 +1,59 @@
+"""What a worker loads before it is ready: afterwards, nothing is compiled within a micro-batch."""
+
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+from flightsw.gpu import integrity
+from flightsw.gpu.integrity import kernels
+from flightsw.gpu.workloads import corpus
+from flightsw.gpu.workloads.warm_up import warm_up
+from flightsw.link.integrity import Level
+from hil.integrity.contestants import Shape, contestant
+
+pytest.importorskip("numba")
+
+
+def compiled() -> dict[str, int]:
+    """Kernels of this process, and for how many types of arguments each was made."""
+    found: dict[str, int] = {}
+    for module in pkgutil.iter_modules(integrity.__path__):
+        if module.name.startswith("native"):
+            loaded = importlib.import_module(f"flightsw.gpu.integrity.{module.name}")
+            found |= {
+                f"{module.name}.{name}": len(kernel.signatures)
+                for name, kernel in vars(loaded).items()
+                if hasattr(kernel, "signatures")
+            }
+    return found
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(name="a training", kind="train", preset="micro", rows=4, micro_batches=2),
+        Shape(name="a server", kind="infer", preset="micro", rows=2, prompt=40, tokens=3),
+    ],
+    ids=lambda shape: shape.kind,
+)
+def test_nothing_is_compiled_once_work_has_begun(shape: Shape) -> None:
+    warm_up()
+    before = compiled()
+    assert sum(before.values()) > 12, "kernels were loaded"
+    work = contestant(shape, corpus.load("", 256), torch.device("cpu"), guarded=True)
+    work.set_level(Level.STORM)
+    work.run(2)
+    assert compiled() == before
+
+
+def test_random_generators_are_left_alone() -> None:
+    state = torch.get_rng_state()
+    warm_up.__wrapped__()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_without_kernels_there_is_nothing_to_load() -> None:
+    with kernels.plain():
+        assert warm_up.__wrapped__() == 0.0
