@@ -35,9 +35,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 COSTS: Final[dict[Level, Cost]] = {
     Level.OFF: Cost(training=0.0, inference=0.0),
-    Level.WATCH: Cost(),
-    Level.STANDARD: Cost(training=0.12),
-    Level.STORM: Cost(training=0.39, inference=0.63),
+    Level.WATCH: Cost(training=0.03, inference=0.01),
+    Level.STANDARD: Cost(training=0.12, inference=0.12),
+    # The larger of two runs: 0.12 and 0.25 on a machine whose noise is as large.
+    Level.STORM: Cost(training=0.25, inference=0.72),
 }
 """Measured against the unprotected work on ``COSTS_MEASURED_ON``; the source is the part ``integrity`` of the
 benchmarks. Off is what the others are measured against."""
