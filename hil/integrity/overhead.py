@@ -8,8 +8,8 @@ its quartiles are its noise, and the ratio of the two plain twins says what "not
 On a processor the time is that of the process, which a neighbour does not lengthen. On a card it is the wall clock.
 
 A turn has as many passes as the level has in its longest period, at most ``PASSES_MAX``, so that what is done at
-every 32nd pass is in it once; storm does everything in every pass. Of a longer period (watch) the turn begins with
-the pass that is looked at, so its figure is on the dear side. Longer turns have fewer rounds.
+every 32nd pass is in it once; storm does everything in every pass. Watch looks at one pass of 256, which seldom
+falls into a turn: its figure is what it costs between its samples. Longer turns have fewer rounds.
 
 *Which workload counts.* Integrity costs Python time by the operation and memory time by the weight, and both shrink
 beside the products as a model grows and as more tokens go into a step. The figure is that of nanoGPT's width, 768,
