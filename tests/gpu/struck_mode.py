@@ -48,6 +48,12 @@ def value(number: float, element: int = 0) -> Damage:
     return damage
 
 
+def strike(damage: Damage, tensor: torch.Tensor) -> None:
+    """Do the damage now, unseen by whatever looks at operations."""
+    with _disable_current_modes():
+        damage(tensor)
+
+
 class Struck(TorchDispatchMode):
     """Damages the result of the ``nth`` call of an operation (0 is the first), ``times`` in a row."""
 
@@ -68,8 +74,7 @@ class Struck(TorchDispatchMode):
         if func._schema.name.removeprefix("aten::") == self._operation:
             if self.calls in self._due:
                 target = result[0] if isinstance(result, tuple | list) else result
-                with _disable_current_modes():
-                    self._damage(target)
+                strike(self._damage, target)
                 self.fired += 1
             self.calls += 1
         return result

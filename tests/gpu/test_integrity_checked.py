@@ -16,43 +16,8 @@ from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.operations import Cover
 from flightsw.gpu.integrity.verdicts import Look
+from tests.gpu.looking import ALL, looked_at, same
 from tests.gpu.struck_mode import LARGEST, Damage, Struck, flip, nullify, value
-
-ALL = Look(checksum=True, repeat=True, transit=True)
-
-
-def looked_at(
-    work: Callable[[], Any], *struck: Struck, look: Look = ALL, above: bool = False, **options: Any
-) -> tuple[Any, list[Finding], bool, Checked]:
-    """Result, findings, whether it settled, and the mode, of work under checks with a fault below or above them."""
-    findings: list[Finding] = []
-    mode = Checked(findings.append, **options)
-    mode.begin(look)
-    modes = [mode, *struck] if above else [*struck, mode]
-    for entered in modes:
-        entered.__enter__()
-    try:
-        result = work()
-    finally:
-        for entered in reversed(modes):
-            entered.__exit__(None, None, None)
-        mode.finish()
-    assert all(one.fired for one in struck), "a fault that never fired proves nothing"
-    return result, findings, mode.settle(), mode
-
-
-def bits(result: Any) -> list[torch.Tensor]:
-    """Results as integers, so that NaN equals itself."""
-    tensors = result if isinstance(result, tuple | list) else [result]
-    return [
-        tensor.detach().contiguous().view(torch.uint8) if tensor.numel() and tensor.dim() else tensor
-        for tensor in tensors
-    ]
-
-
-def same(one: Any, other: Any) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(bits(one), bits(other), strict=True))
-
 
 GENERATOR = torch.Generator().manual_seed(1)
 X, W, C = (torch.randn(shape, generator=GENERATOR) for shape in ((32, 24), (24, 40), (40,)))

@@ -135,15 +135,15 @@ def test_damage_on_the_way_is_seen_by_the_reading_of_the_product(side: str, plai
     findings: list[Finding] = []
     mode = Checked(findings.append)
     mode.begin(ALL)
-    with torch.no_grad(), mode:
+    with mode:
         x, w = a + 1.0, b * 2.0
     struck = x if side == "x" else w
     struck.view(torch.int32)[33, 44] ^= 1  # The lowest bit: no sum of floats can see it.
     if plain:
-        with kernels.plain(), torch.no_grad(), mode:
+        with kernels.plain(), mode:
             torch.mm(x, w)
     else:
-        with torch.no_grad(), mode:
+        with mode:
             torch.mm(x, w)
     assert [finding.detector for finding in findings] == ["transit"]
     mode.finish()

@@ -412,3 +412,22 @@ def test_what_was_trained_at_off_is_good_when_the_level_rises() -> None:
             model(torch.randn(3, 8)).sum().backward()
         optimiser.step()
     assert guard.resident.damaged == frozenset()
+
+
+@torch.no_grad()
+def test_sums_that_were_taken_of_a_damaged_weight_are_void_once_it_is_mended() -> None:
+    """Damage that was there before the first product, and went with no version: its repair has none, either."""
+    model, findings, x = mlp().eval(), list[Finding](), torch.randn(32, 8)
+    expected = model(x)
+    guard = protect(model, level=Level.STORM, report=findings.append)
+    flip(23)(model[0].weight.data)
+    with guard.running():
+        model(x)
+    assert not guard.before_update()
+    guard.settle()
+    assert [finding.outcome for finding in findings] == ["repaired"]
+    with guard.running():
+        result = model(x)
+    assert guard.settle()
+    assert torch.equal(result, expected)
+    assert len(findings) == 1

@@ -12,8 +12,8 @@ import torch
 
 from flightsw.gpu.integrity import checksum, native_product, resident
 from flightsw.gpu.integrity.digest import digest
-from flightsw.gpu.integrity.product_check import Weights
 from flightsw.gpu.integrity.scrub import Scrubber
+from flightsw.gpu.integrity.weights import Weights
 from hil.integrity import __main__ as program
 from hil.integrity import account, alone, answers_part, compute_part, state_part
 from hil.integrity.campaign import Campaign, Order, Progress

@@ -6,8 +6,8 @@ from its operands; if the second result passes, it is handed on in place of the 
 the pass is tainted: nothing that came of it may be used.
 
 *Order of one operation.* Verify its arguments against the digests of their producers (``watch``), compute, check
-the arithmetic (``product_check``, ``repetition``), digest the result. What is looked at in a pass, and what was
-found, is in ``verdicts``.
+the arithmetic (``product_check``, ``repetition``), digest the result. In a pass without gradients it is only noted,
+and looked at somewhat later (``tape``). What is looked at in a pass, and what was found, is in ``verdicts``.
 """
 
 from collections import Counter
@@ -19,13 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flightsw.gpu.integrity import operations
+from flightsw.gpu.integrity import late_looks, operations
 from flightsw.gpu.integrity.finding import Report
 from flightsw.gpu.integrity.operations import Cover
-from flightsw.gpu.integrity.product_check import ProductCheck, Weights
+from flightsw.gpu.integrity.product_check import ProductCheck
 from flightsw.gpu.integrity.repetition import Repetition
+from flightsw.gpu.integrity.results import tensors_in
+from flightsw.gpu.integrity.tape import Tape
 from flightsw.gpu.integrity.verdicts import Look, Tally, Verdicts
 from flightsw.gpu.integrity.watch import Watch
+from flightsw.gpu.integrity.weights import Weights
 
 _PLAIN: Final = frozenset({Tensor, nn.Parameter, nn.Buffer})
 """Tensor types that are what they seem."""
@@ -51,6 +54,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._watch = Watch(self._verdicts, self._weights.known)
         self._repetition = Repetition(self._verdicts, self._watch)
         products = ProductCheck(self._verdicts, self._watch, self._repetition, self._weights, wide=wide)
+        self._tape = Tape(self._verdicts, self._watch, self._repetition, products)
         self._handlers: dict[Cover, Handler] = {
             Cover.CHECKSUM: products.product,
             Cover.IDENTITY: self._repetition.identity,
@@ -58,11 +62,11 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Cover.COPY: self._repetition.copy,
             Cover.REPEAT: self._repetition.repeat,
             Cover.RANDOM: self._repetition.repeat,
-            Cover.CHANGE: self._repetition.change,
-            Cover.STORE: self._repetition.store,
-            Cover.READ: self._repetition.read,
+            Cover.CHANGE: self._after_a_look(self._repetition.change),
+            Cover.STORE: self._after_a_look(self._repetition.store),
+            Cover.READ: self._read,
             Cover.COMPOSITE: self._composite,
-            Cover.STATE: self._repetition.state,
+            Cover.STATE: self._after_a_look(self._repetition.state),
             Cover.UNSTABLE: self._repetition.once,
         }
         """How an operation of each cover is carried out; every other only makes memory, or a view of it."""
@@ -104,10 +108,12 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._verdicts.begin(look)
         self._watch.clear()
         self._repetition.begin()
+        self._tape.begin()
 
     def finish(self) -> None:
         """The pass has ended: last look at what still lives. Verdicts may still be on the device."""
         with torch.no_grad():
+            self._tape.finish()
             self._repetition.pay()
             self._watch.finish()
         self._watch.clear()
@@ -147,11 +153,32 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         plan.seen[self._verdicts.layer] += 1
         if plan.handler is None:
             return func(*args, **kwargs) if kwargs else func(*args)
+        kind = plan.noted
+        if (
+            kind is not None
+            and self._tape.running
+            and not torch.is_grad_enabled()
+            and late_looks.takes(kind, args, kwargs)
+        ):
+            return self._tape.compute(kind, func, args, kwargs or {})
         return plan.handler(func, args, kwargs or {})
 
     def _plan(self, func: Any) -> "_Plan":
         cover = operations.cover_of(func, self._device, deterministic=torch.are_deterministic_algorithms_enabled())
-        return _Plan(cover, self._handlers.get(cover))
+        return _Plan(cover, self._handlers.get(cover), late_looks.kind_of(func))
+
+    def _after_a_look(self, handler: Handler) -> Handler:
+        """A handler of operations that write: what is noted of that memory is looked at before."""
+
+        def look_and_write(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            self._tape.before_write(tensors_in(operations.targets(func, args, kwargs)))
+            return handler(func, args, kwargs)
+
+        return look_and_write
+
+    def _read(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._tape.catch_up()
+        return self._repetition.read(func, args, kwargs)
 
     def _composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with self:
@@ -165,6 +192,8 @@ class _Plan(msgspec.Struct):
     cover: Cover
     handler: Handler | None
     """None for what only makes memory, or a view of it."""
+    noted: late_looks.Kind | None
+    """How it is noted in a pass without gradients."""
     seen: Counter[str] = msgspec.field(default_factory=Counter)
     unseen: Counter[str] = msgspec.field(default_factory=Counter)
     """Of these, those with tensors of a type of their own."""

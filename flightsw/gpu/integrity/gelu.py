@@ -50,6 +50,10 @@ ABOVE: Final = (
 )
 """Of u, u³ … u¹³, over ``BELOW`` of 1, u² … u⁶: the rational function for tanh in Eigen (MathFunctionsImpl.h)."""
 BELOW: Final = (4.89352518554385e-03, 2.26843463243900e-03, 1.18534705686654e-04, 1.19825839466702e-06)
+FORWARD_NUMBERS: Final = np.array(
+    (ROOT, ROOT * CUBIC / 3, 0.5, FORWARD_SLACK * UNIT[torch.float32], TINY, TOP, *ABOVE, *BELOW), np.float32
+)
+"""What the kernel of the forward operation is told."""
 
 
 def forward_margin(result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -60,9 +64,8 @@ def forward_margin(result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
         return None
     if not x.is_contiguous() or not result.is_contiguous():
         return None
-    numbers = (ROOT, ROOT * CUBIC / 3, 0.5, FORWARD_SLACK * UNIT[x.dtype], TINY, TOP, *ABOVE, *BELOW)
     arrays = [one.detach().numpy().reshape(-1) for one in (x, result)]
-    wrong = native.gelu_forward_differs(*arrays, np.array(numbers, np.float32))
+    wrong = native.gelu_forward_differs(*arrays, FORWARD_NUMBERS)
     return torch.tensor((-wrong, 0.0), dtype=torch.float64)
 
 

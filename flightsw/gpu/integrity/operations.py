@@ -163,3 +163,8 @@ def written(operator: Any) -> tuple[tuple[int, str], ...]:
         for index, argument in enumerate(operator._schema.arguments)
         if argument.name in hidden or (argument.alias_info is not None and argument.alias_info.is_write)
     )
+
+
+def targets(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """What a call of it changes."""
+    return [args[index] if index < len(args) else kwargs.get(name) for index, name in written(operator)]

@@ -11,7 +11,7 @@ reading that forms its sums, and the result is digested by the one that sums its
 checked again in torch's operators, which have the last word.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -19,76 +19,17 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import checksum, native_product, operations
-from flightsw.gpu.integrity.native_product import Addend, Kept
+from flightsw.gpu.integrity.native_product import Kept
 from flightsw.gpu.integrity.products import Product, product_of, wide
 from flightsw.gpu.integrity.repetition import Repetition
-from flightsw.gpu.integrity.results import digest_of, same, version_of
+from flightsw.gpu.integrity.results import digest_of, same
 from flightsw.gpu.integrity.verdicts import Verdicts
 from flightsw.gpu.integrity.watch import Watch
+from flightsw.gpu.integrity.weights import Weights
 
 ROWS_MIN: Final = 16
 """Rows from which a product with a live right operand is checked by sums. Summing the operand reads all of it once,
 as a thin product does, so a thinner one is repeated: it costs as much and says more."""
-
-
-class Weights:
-    """Resident weights by name, and the sums of those that products use."""
-
-    def __init__(self) -> None:
-        self._names: dict[int, str] = {}
-        self._sums: dict[tuple[Any, ...], Kept] = {}
-        self._addends: dict[tuple[Any, ...], tuple[int, Addend]] = {}
-
-    def know(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Memory that is guarded, and whose sums are worth keeping."""
-        self._names = {
-            tensor.untyped_storage()._cdata: name for name, tensor in weights if tensor.layout is torch.strided
-        }
-        self._sums.clear()
-        self._addends.clear()
-
-    def renew(self, *, now: bool) -> None:
-        """Weights have changed by an announced update, or were just verified: old sums are void.
-
-        With ``now`` those in use are taken at once, while the weights are known to be good; else at their next use.
-        """
-        kept = dict(self._sums)
-        self._sums.clear()
-        self._addends.clear()
-        if now:
-            with torch.no_grad():
-                for key, one in kept.items():
-                    self._sums[key] = native_product.kept(one.tensor)
-
-    def known(self, handle: int) -> bool:
-        """Whether memory with this handle is that of a resident weight."""
-        return handle in self._names
-
-    def name_of(self, tensor: Tensor) -> str | None:
-        return self._names.get(tensor.untyped_storage()._cdata)
-
-    def sums_of(self, w: Tensor) -> Kept | None:
-        """Kept sums of a resident weight; None for a live operand."""
-        handle = w.untyped_storage()._cdata
-        if handle not in self._names:
-            return None
-        key = (handle, w.storage_offset(), w.shape, w.stride(), w.dtype)
-        held = self._sums.get(key)
-        if held is None or held.version != version_of(w):
-            held = self._sums[key] = native_product.kept(w)
-        return held
-
-    def addend_of(self, product: Product, columns: int) -> Addend:
-        """Sums of an addend; kept for a resident one."""
-        addend = product.addend
-        if addend is None or addend.untyped_storage()._cdata not in self._names:
-            return native_product.addend_of(product, columns)
-        key = (addend.untyped_storage()._cdata, addend.storage_offset(), addend.shape, addend.stride(), columns)
-        version, held = self._addends.get(key, (-1, None))
-        if held is None or version != version_of(addend):
-            held = native_product.addend_of(product, columns)
-            self._addends[key] = version_of(addend), held
-        return held
 
 
 class ProductCheck:
@@ -130,14 +71,56 @@ class ProductCheck:
             y, sums = self._check(func, product, kept.sums if kept else None, y, compute), None
         return self._watch.made(y, [sums])
 
+    def looked_at(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor, layer: str, *, last: bool
+    ) -> None:
+        """Look at a product of float32 whose result ``y`` is in use: an alarm taints the pass. Unless it is the
+        ``last`` look, ``y`` is digested from now on."""
+        site = self._weights.site_of(func, args, kwargs, y) if last else None
+        if site is not None:
+            self._watch.verify(func, args, kwargs)
+            if checksum.sound(*site.margin(args[0], y)):
+                self._verdicts.tally.checks += 1
+                return
+        product = product_of(func, args, kwargs)
+        if y.numel() == 0 or product.x.shape[-1] == 0:
+            return
+        kept = self._weights.sums_of(product.w)
+        if kept is None and product.x.numel() // max(product.x.shape[-1], 1) < ROWS_MIN:
+            self._watch.verify(func, args, kwargs)
+            self._repetition.done_again(func, args, kwargs, y)
+            if not last:
+                self._watch.made(y)
+            return
+        reader = native_product.reader(product)
+        self._watch.verify(func, args, kwargs, spared=reader.reads if reader else ())
+        found, sums = False, None
+        if reader is not None:
+            found, sums = self._read(func, product, reader, kept, y, digest=not last)
+            if found and last and kept is not None:
+                self._weights.keep_site(func, args, y, product, reader.kernel, kept)
+        if not last:
+            self._watch.made(y, [sums])
+        if not found:
+            self._verdicts.layer = layer
+            compute = partial(func, *args, **kwargs)
+            self._check(func, product, kept.sums if kept else None, y, compute, in_use=True)
+
     def _read(
-        self, func: Any, product: Product, reader: native_product.Reader, kept: Kept | None, y: Tensor
+        self,
+        func: Any,
+        product: Product,
+        reader: native_product.Reader,
+        kept: Kept | None,
+        y: Tensor,
+        *,
+        digest: bool = True,
     ) -> tuple[bool, Tensor | None]:
         """Whether sums match, and the digest of ``y`` where it was taken; looks at operands on the way."""
         limits = checksum.bounds(product.x.shape[-1], y.shape[-1], y.dtype)
         likely = limits.likely * self._slack.get((func, product.w.shape, y.shape), 1.0)
         due = [self._watch.due(tensor) for tensor in reader.reads]
-        wanted = self._verdicts.look.transit and self._watch.wanted(y)
+        wanted = digest and self._verdicts.look.transit and self._watch.wanted(y)
         low_high, digests, sums = reader.read(
             y,
             kept,
@@ -147,16 +130,24 @@ class ProductCheck:
             [held is not None for held in due],
             digest=wanted,
         )
-        for tensor, held, digest in zip(reader.reads, due, digests, strict=True):
-            if held is not None and digest is not None and not self._watch.agree(held, digest, func):
-                self._watch.transit.produced(tensor, digest)
+        for tensor, held, seen in zip(reader.reads, due, digests, strict=True):
+            if held is not None and seen is not None and not self._watch.agree(held, seen, func):
+                self._watch.transit.produced(tensor, seen)
         sound = checksum.sound(*low_high)
         self._verdicts.tally.checks += sound
         return sound, sums
 
     def _check(
-        self, func: Any, product: Product, kept: checksum.Sums | None, y: Tensor, compute: Callable[[], Tensor]
+        self,
+        func: Any,
+        product: Product,
+        kept: checksum.Sums | None,
+        y: Tensor,
+        compute: Callable[[], Tensor],
+        *,
+        in_use: bool = False,
     ) -> Tensor:
+        """``y``, or a second result in its place; one that is ``in_use`` cannot be replaced."""
         x, w, addend, alpha, beta = product.x, product.w, product.addend, product.alpha, product.beta
         limits = checksum.bounds(x.shape[-1], y.shape[-1], y.dtype)
         site = (func, w.shape, y.shape)
@@ -178,7 +169,10 @@ class ProductCheck:
         found = checksum.residual(again, x, sums, addend, limits, alpha, beta)
         if checksum.sound(*checksum.margin(found, factor).tolist()):
             detail = "sums of the product did not match, those of a second one do"
-            self._verdicts.find("checksum", "recomputed", where, detail)
+            if in_use:
+                self._verdicts.taint("checksum", where, detail)
+            else:
+                self._verdicts.find("checksum", "recomputed", where, detail)
             return again
         certain = checksum.margin(found, sums.norm * limits.certain)
         fresh = (

@@ -126,6 +126,8 @@ class Guard:
         """State was changed at level off, where nobody takes digests."""
         self._hits = 0
         """Hits in memory up to the last look before an update."""
+        self._summed_hits = 0
+        """Those up to the last time that sums of weights were void."""
         self._surveyed = 0
         self._survey: tuple[Any, ...] = ()
         self._handles: list[Any] = []
@@ -363,6 +365,10 @@ class Guard:
         self._thorough = self._thorough and look == EVERYTHING
         if not look and not self._wide:
             return False
+        if self.resident.hits != self._summed_hits:
+            # Sums may be from when a word was wrong that was put right since, and no version tells.
+            self._summed_hits = self.resident.hits
+            self.mode.renew(now=False)
         self.mode.begin(look)
         if look and self._surveyed < SURVEY_PASSES:
             self._surveyed += 1

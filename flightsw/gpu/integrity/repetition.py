@@ -108,10 +108,7 @@ class Repetition:
 
     def change(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An operation that writes into its arguments."""
-        targets = [
-            args[index] if index < len(args) else kwargs.get(name) for index, name in operations.written(func)
-        ]
-        flat = tensors_in(targets)
+        flat = tensors_in(operations.targets(func, args, kwargs))
         self.before_write(flat)
         if self._verdicts.look.repeat and func._schema.name == "aten::add_":
             added = self._accumulation.add(func, args, kwargs)
@@ -235,12 +232,17 @@ class Repetition:
                 self._redo(one)
 
     def _redo(self, one: owed.Owed) -> bool:
-        """Whether a forward operation whose result is out gives that again; if not, the pass is tainted."""
-        first, second = fingerprint(one.result), fingerprint(one.func(*one.args, **one.kwargs))
+        return self.done_again(one.func, one.args, one.kwargs, one.result)
+
+    def done_again(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+        """Whether an operation whose result is out gives that again; if not, the pass is tainted."""
+        again = func(*args, **kwargs)
         self._verdicts.tally.checks += 1
-        if self._verdicts.alike(first, second, "repeat", one.func):
+        if not self._verdicts.waiting and fingerprint_if_same(result, again) is not None:
             return True
-        self._verdicts.taint("repeat", one.func, "done again, a result that is in use differs")
+        if self._verdicts.alike(fingerprint(result), fingerprint(again), "repeat", func):
+            return True
+        self._verdicts.taint("repeat", func, "done again, a result that is in use differs")
         return False
 
     def _majority(

@@ -1,0 +1,90 @@
+"""Kernels for the processor: results that were noted on the tape, against their operands where they lie now.
+
+The arithmetic is that of ``native_pointwise``, behind addresses (see ``native``), and that of a layer norm of which
+only the result is at hand. All return how many rows or pieces have something wrong in them.
+
+*Layer norm.* y_j = (x_j − m) r w_j + b_j is formed with a mean and a variance of the row's own here, within what
+torch's may be off: with e = (``SUM_SLACK`` √n + ``NORM_SLACK``) u, the mean by e times √(v + m²), and r by
+e + |m| r e + (|m| r e)² of itself (see ``native_norm``; the sums here err as much, so all is taken twice).
+"""
+
+import numpy as np
+
+from flightsw.gpu.integrity import native_pointwise
+from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
+
+
+@compiled
+def sums_wrong(a: int, b: int, result: int, count: int, size: int) -> int:
+    """``result`` (count,) against a (count,) + b (size,) over and over, bit by bit."""
+    bits = floats_at(result, count).view(np.int32)
+    found: int = native_pointwise.sums_differ(floats_at(a, count), floats_at(b, size), bits)
+    return found
+
+
+@compiled
+def products_wrong(a: int, b: int, result: int, count: int, size: int) -> int:
+    """``result`` (count,) against a (count,) times b (size,) over and over, bit by bit."""
+    bits = floats_at(result, count).view(np.int32)
+    found: int = native_pointwise.products_differ(floats_at(a, count), floats_at(b, size), bits)
+    return found
+
+
+@compiled
+def rows_wrong(table: int, rows: int, columns: int, index: int, count: int, result: int) -> int:
+    """``result`` (count, columns) against rows of a table (rows, columns), int64 ``index`` (count,) naming them."""
+    words = floats_at(table, rows * columns).view(np.int32).reshape((rows, columns))
+    bits = floats_at(result, count * columns).view(np.int32).reshape((count, columns))
+    found: int = native_pointwise.rows_differ(words, words_at(index, count), bits)
+    return found
+
+
+@compiled
+def gelu_wrong(x: int, y: int, count: int, numbers: np.ndarray) -> int:
+    """y (count,) against gelu(x), tanh form; ``numbers`` are those of ``gelu``."""
+    found: int = native_pointwise.gelu_forward_differs(floats_at(x, count), floats_at(y, count), numbers)
+    return found
+
+
+@compiled_fast
+def layer_norm_wrong(
+    x: int, y: int, rows: int, columns: int, weight: int, bias: int, epsilon: float,
+    of_element: float, of_sum: float, tiny: float,
+) -> int:  # fmt: skip
+    """y (rows, columns) against the norm of x; ``weight`` or ``bias`` (columns,) of address 0 are ones or zeros.
+
+    ``of_element`` and ``of_sum`` are the slacks of an element and of a sum over a row, times u."""
+    source, made = floats_at(x, rows * columns), floats_at(y, rows * columns)
+    scale, shift = np.ones(columns, np.float32), np.zeros(columns, np.float32)
+    if weight:
+        scale[:] = floats_at(weight, columns)
+    if bias:
+        shift[:] = floats_at(bias, columns)
+    zero, part = np.float32(0), np.float32(1.0 / columns)
+    element, floor = np.float32(of_element), np.float32(tiny)
+    wrong = 0
+    for i in range(rows):
+        x_, y_ = source[i * columns : (i + 1) * columns], made[i * columns : (i + 1) * columns]
+        total, squares = zero, zero
+        for j in range(columns):
+            total += x_[j]
+        m = total * part
+        for j in range(columns):
+            squares += (x_[j] - m) * (x_[j] - m)
+        variance = squares * part
+        r = np.float32(1.0 / np.sqrt(np.float64(variance) + epsilon))
+        size = np.float32(abs(m) * r)
+        lost = of_sum * size
+        # Of (x − m) r: what m may be off, in units of 1/r, and r relatively.
+        off_mean = np.float32(2.0 * of_sum * np.sqrt(np.float64(variance) + np.float64(m) * m) * r)
+        off_scale = np.float32(2.0 * (of_sum + lost + lost * lost) + of_element)
+        off = off_mean + element * size
+        excess = zero
+        for j in range(columns):
+            normed = (x_[j] - m) * r
+            difference = abs(y_[j] - (normed * scale[j] + shift[j]))
+            bound = (off_scale * abs(normed) + off) * abs(scale[j]) + element * abs(shift[j]) + floor
+            over = difference - bound
+            excess += zero if over <= zero else over
+        wrong += not (excess <= zero and off_mean < np.inf)
+    return wrong

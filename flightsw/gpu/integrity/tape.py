@@ -1,0 +1,173 @@
+"""The tape: operations of a pass without gradients are noted as they are computed, and looked at a little later.
+
+In a pass with gradients every result is digested by its producer and verified by its consumers (``transit``), as a
+whole backward pass lies between. Without gradients a result is read by the next operation or two. So an operation
+is only noted, with its operands and its result, and looked at when its consumers have read what it wrote: then its
+result has to be what the operands, as they lie in memory, give. That one reading sees
+
+- arithmetic that went wrong: the result is not that of its operands;
+- a result that was damaged at any time since, before a consumer read it or after: again it is not;
+- a wrong reading by the consumer: the consumer's own look finds its result not to be that of its operand.
+
+No digest is made, none verified, and nothing is looked at between two operations. A result that is read once and
+looked at twice, as result and as operand, has been seen from its making to its last reading.
+
+*Window.* What was noted is kept alive, at most ``NOTED_BYTES_MAX`` of results; beyond that the oldest is looked at.
+If anybody but later notes still holds that one, or a view of it, a digest of it is taken first, and from there
+``transit`` has it; else it cannot be read any more. At the end of the pass, and before a value leaves for the host,
+everything is looked at. Before somebody writes into memory that is noted, the notes are looked at, too.
+
+*Found.* A look that comes late finds results in use: the pass is tainted and run again by its owner. What bounds
+do not know (another layout, no kernel) is done again and compared. The tape runs where everything of a pass is
+looked at, on a processor with kernels; elsewhere each operation is checked as it is computed.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.late_looks import ANY, Kind
+from flightsw.gpu.integrity.product_check import ProductCheck
+from flightsw.gpu.integrity.repetition import Repetition
+from flightsw.gpu.integrity.results import tensors_in
+from flightsw.gpu.integrity.verdicts import Verdicts
+from flightsw.gpu.integrity.watch import Watch
+
+NOTED_BYTES_MAX: Final = 32 << 20
+"""Of results that are noted: several of the largest of a pass of 1,024 tokens."""
+
+
+class Note(NamedTuple):
+    """One operation."""
+
+    kind: Kind
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+    layer: str
+
+
+class Tape:
+    """The notes of one pass after the other; ``running`` while operations are to be noted."""
+
+    def __init__(self, verdicts: Verdicts, watch: Watch, repetition: Repetition, products: ProductCheck) -> None:
+        self.running = False
+        self._verdicts = verdicts
+        self._watch = watch
+        self._repetition = repetition
+        self._products = products
+        self._notes: deque[Note] = deque()
+        self._bytes = 0
+        self._addresses: set[int] = set()
+        """Of what is noted, and of some that was."""
+        self._listed = 0
+        """Of the oldest notes, those whose addresses are there."""
+
+    def begin(self) -> None:
+        """A pass begins."""
+        self._forget()
+        look = self._verdicts.look
+        self.running = (
+            look.checksum
+            and look.repeat
+            and look.transit
+            and not self._verdicts.waiting
+            and kernels.native(torch.device("cpu"), "native_late") is not None
+        )
+
+    def compute(self, kind: Kind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result of an operation that ``late_looks.takes`` has let pass, and a note of it."""
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        if kind.moves and result.untyped_storage()._cdata == args[0].untyped_storage()._cdata:
+            return result
+        note = Note(kind, func, args, kwargs, result, self._verdicts.layer)
+        self._notes.append(note)
+        self._bytes += _size(result)
+        while self._bytes > NOTED_BYTES_MAX:
+            self._look(self._oldest(), last=False)
+        return result
+
+    def catch_up(self) -> None:
+        """Look at everything that is noted: a value leaves the pass."""
+        while self._notes:
+            self._look(self._oldest(), last=False)
+        self._forget()
+
+    def before_write(self, targets: Iterable[Tensor]) -> None:
+        """Somebody is about to write: what is noted of that memory is looked at before."""
+        if not self._notes:
+            return
+        for note in islice(reversed(self._notes), len(self._notes) - self._listed):
+            self._addresses.update(one.data_ptr() for one in tensors_in((note.args, (note.result,))))
+        self._listed = len(self._notes)
+        for target in targets:
+            storage = target.untyped_storage()
+            first = storage.data_ptr()
+            if any(first <= address < first + storage.nbytes() for address in self._addresses):
+                self.catch_up()
+                return
+
+    def finish(self) -> None:
+        """The pass has ended."""
+        while self._notes:
+            self._look(self._oldest(), last=True)
+        self._forget()
+        self.running = False
+
+    def _forget(self) -> None:
+        self._notes.clear()
+        self._addresses.clear()
+        self._bytes = self._listed = 0
+
+    def _oldest(self) -> Note:
+        note = self._notes.popleft()
+        self._bytes -= _size(note.result)
+        self._listed = max(self._listed - 1, 0)
+        return note
+
+    def _look(self, note: Note, *, last: bool) -> None:
+        """Look at an operation; unless it is the ``last`` time that anybody can, from now on a digest has it."""
+        last = last or self._read_no_more(note)
+        kind, func, args, kwargs, result, layer = note
+        if kind.product:
+            self._products.looked_at(func, args, kwargs, result, layer, last=last)
+            return
+        if not last:
+            self._watch.made(result)
+        wrong = None if kind.look is None else kind.look(result, args, kwargs)
+        self._watch.verify(func, args, kwargs)
+        if wrong == 0:
+            self._verdicts.tally.checks += 1
+        elif self._repetition.done_again(func, args, kwargs, result):
+            # Beyond a bound with the same bits twice: rounding, and no fault.
+            self._verdicts.tally.doubts += wrong is not None
+
+    def _read_no_more(self, note: Note) -> bool:
+        """Whether nobody but later notes holds its result, or a view of it."""
+        if not isinstance(note.result, Tensor):
+            return False
+        noted = sum(one is note.result for later in self._notes for one in later.args)
+        return _holders(note) - noted <= _NOBODY
+
+
+def _holders(note: Note) -> int:
+    """References to the result of a note, and to its memory; those of whoever counts are always the same."""
+    result: Tensor = note.result
+    memory: int = torch._C._storage_Use_Count(result.untyped_storage()._cdata)
+    return sys.getrefcount(result) + memory
+
+
+def _size(result: Any) -> int:
+    size: int = result.nbytes if isinstance(result, Tensor) else sum(one.nbytes for one in tensors_in(result))
+    return size
+
+
+_NOBODY: Final = _holders(Note(Kind(ANY, None), None, (), {}, torch.empty(1), ""))
+"""Of a result that nobody but its note holds."""

@@ -1,0 +1,285 @@
+"""The tape: in a pass without gradients results are looked at late, from their making to their last reading."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.checked import Checked
+from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.late_looks import KINDS
+from flightsw.gpu.integrity.tape import NOTED_BYTES_MAX
+from tests.gpu.looking import ALL, looked_at, same
+from tests.gpu.struck_mode import LARGEST, Damage, Struck, flip, strike, value
+
+pytestmark = pytest.mark.skipif(
+    kernels.native(torch.device("cpu"), "native_late") is None, reason="the tape needs Numba (extra native)"
+)
+
+GENERATOR = torch.Generator().manual_seed(1)
+X, W, C, V = (torch.randn(shape, generator=GENERATOR) for shape in ((32, 24), (24, 40), (40,), (24,)))
+B1, B2 = (torch.randn(shape, generator=GENERATOR) for shape in ((3, 20, 12), (3, 12, 18)))
+Q = torch.randn(2, 2, 16, 8, generator=GENERATOR)
+MASK = torch.ones(16, 16, dtype=torch.bool).tril()
+ROWS = torch.tensor([3, 1, 3])
+ATTENTION = "scaled_dot_product_attention"
+
+WORK: dict[str, tuple[str, Callable[[], Any]]] = {
+    "linear": ("linear", lambda: F.linear(X, W.t().contiguous(), C)),
+    "linear of few rows": ("linear", lambda: F.linear(X[:2], W.t().contiguous(), C)),
+    "linear of a transposed operand": ("linear", lambda: F.linear(X.t().contiguous().t(), W.t(), C)),
+    "mm": ("mm", lambda: torch.mm(X, W)),
+    "addmm": ("addmm", lambda: torch.addmm(C, X, W, beta=0.5, alpha=-2.0)),
+    "bmm": ("bmm", lambda: torch.bmm(B1, B2)),
+    "baddbmm": ("baddbmm", lambda: torch.baddbmm(B1[:, :, :1], B1, B2)),
+    "gelu, tanh": ("gelu", lambda: F.gelu(X, approximate="tanh")),
+    "gelu, exact": ("gelu", lambda: F.gelu(X)),
+    "layer norm": ("layer_norm", lambda: F.layer_norm(X, (24,))),
+    "layer norm, affine": ("layer_norm", lambda: F.layer_norm(X, (24,), V, V + 1.0)),
+    "layer norm of all": ("layer_norm", lambda: F.layer_norm(X, (32, 24), eps=1e-3)),
+    "embedding": ("embedding", lambda: F.embedding(ROWS, X)),
+    "add": ("add", lambda: X + X),
+    "add of a row": ("add", lambda: V + X),
+    "add, scaled": ("add", lambda: torch.add(X, X, alpha=3.0)),
+    "add of another layout": ("add", lambda: X.t() + V[:, None]),
+    "mul": ("mul", lambda: X * V),
+    "mul by a number": ("mul", lambda: X * 3.0),
+    "attention, causal": (ATTENTION, lambda: F.scaled_dot_product_attention(Q, Q, Q, is_causal=True)),
+    "attention, masked": (ATTENTION, lambda: F.scaled_dot_product_attention(Q, Q, Q, MASK)),
+    "attention of one token": (ATTENTION, lambda: F.scaled_dot_product_attention(Q[:, :, :1], Q, Q)),
+    "reshaped copy": ("reshape", lambda: X.t().reshape(6, 128)),
+    "to another dtype": ("to", lambda: X.to(torch.float64)),
+}  # fmt: skip
+"""What is done, and which operation of it is struck: whole, in inference mode."""
+FAULTS: dict[str, Damage] = {
+    "exponent": flip(30),
+    "sign": flip(31),
+    "mantissa": flip(21),
+    "nan": value(math.nan),
+    "huge": value(1e36),
+}
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", WORK)
+def test_sound_work_keeps_every_bit_and_raises_nothing(name: str, context: Any) -> None:
+    work = WORK[name][1]
+    with context():
+        result, findings, settled, mode = looked_at(work)
+        assert same(result, work())
+    assert (findings, settled, mode.tally.doubts) == ([], True, 0)
+    assert mode.tally.checks > 0
+
+
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", WORK)
+@torch.inference_mode()
+def test_a_struck_result_taints_the_pass(name: str, fault: str, above: bool) -> None:
+    """Below: arithmetic that went wrong; above: a result that was hit on its way. It is in use in either case."""
+    operation, work = WORK[name]
+    with Struck(operation, FAULTS[fault]):
+        if same(work(), WORK[name][1]()) and fault != "nan":
+            pytest.skip("this fault changes nothing here")
+    _, findings, settled, _ = looked_at(work, Struck(operation, FAULTS[fault]), above=above)
+    assert not settled
+    assert {found.outcome for found in findings} == {"contained"}
+
+
+@pytest.mark.parametrize("name", ["add", "mul", "embedding", "reshaped copy", "to another dtype", "gelu, exact"])
+@torch.inference_mode()
+def test_what_is_formed_again_is_held_to_the_last_bit(name: str) -> None:
+    operation, work = WORK[name]
+    assert not looked_at(work, Struck(operation, flip(0), nth=0))[2]
+
+
+@torch.inference_mode()
+def test_a_result_is_watched_until_its_last_reading() -> None:
+    """Damage after the first consumer has read it, before the second one does."""
+
+    def work() -> Any:
+        made = X + X
+        first = made * 2.0
+        strike(flip(3, 100), made)
+        return first, made * 3.0
+
+    assert not looked_at(work)[2]
+
+
+@torch.inference_mode()
+def test_an_operand_that_is_hit_between_two_operations_is_seen_by_its_producer() -> None:
+    def work() -> Any:
+        normed = F.layer_norm(X, (24,))
+        strike(flip(16, 5), normed)
+        return F.linear(normed, W.t().contiguous())
+
+    _, findings, settled, _ = looked_at(work)
+    assert not settled
+    assert [found.detector for found in findings] == ["repeat"]
+
+
+LARGE = torch.randn(NOTED_BYTES_MAX // 4 // 1024 // 2 + 8, 1024, generator=GENERATOR)
+
+
+KEPT: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {
+    "itself": lambda made: made,
+    "through a view": lambda made: made[5:],
+    "not at all": lambda made: None,
+}
+
+
+@pytest.mark.parametrize("seen", KEPT)
+@torch.inference_mode()
+def test_what_leaves_the_window_is_digested_where_somebody_may_still_read_it(seen: str) -> None:
+    keep = KEPT[seen]
+
+    def work() -> Any:
+        kept = keep(LARGE + 1.0)
+        last = LARGE * 2.0
+        for _ in range(4):
+            last = LARGE * 2.0
+        if kept is None:
+            return last
+        strike(flip(0, 7777), kept)
+        return last, kept * 2.0
+
+    _, findings, settled, _ = looked_at(work)
+    assert settled == (seen == "not at all")
+    assert [found.detector for found in findings] == ([] if settled else ["transit"])
+
+
+@torch.inference_mode()
+def test_of_a_long_pass_no_more_than_the_window_is_kept_alive() -> None:
+    alive: list[int] = []
+
+    def work() -> None:
+        made = [(LARGE + 1.0).untyped_storage()._weak_ref() for _ in range(12)]
+        stores = [torch.UntypedStorage._new_with_weak_ptr(one) for one in made]
+        alive.append(sum(one is not None for one in stores))
+        for one in made:
+            torch.UntypedStorage._free_weak_ref(one)
+
+    assert looked_at(work)[2]
+    assert 1 <= alive[0] <= 3
+
+
+@pytest.mark.parametrize("write", [lambda x: x.add_(1.0), lambda x: x.copy_(C[:24]), lambda x: x.zero_()])
+@torch.inference_mode()
+def test_before_somebody_writes_into_noted_memory_it_is_looked_at(write: Callable[[torch.Tensor], Any]) -> None:
+    def sound() -> Any:
+        made = X + X
+        write(made)
+        return made * 2.0
+
+    def hit() -> Any:
+        made = X + X
+        strike(flip(2, 9), made)
+        write(made)
+        return made * 2.0
+
+    assert same(looked_at(sound)[0], sound())
+    assert looked_at(sound)[2]
+    assert not looked_at(hit)[2]
+
+
+@torch.inference_mode()
+def test_an_operand_that_is_written_after_it_was_read_was_looked_at_before() -> None:
+    store = torch.zeros(32, 24)
+
+    def work() -> Any:
+        read = store + X
+        store.copy_(read)
+        return store * 2.0
+
+    _, findings, settled, _ = looked_at(work)
+    assert (findings, settled) == ([], True)
+
+
+@torch.inference_mode()
+def test_a_value_leaves_for_the_host_only_after_a_look_at_what_it_came_from() -> None:
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    mode.begin(ALL)
+    with Struck("mul", flip(30)), mode:
+        made = X * V
+        assert not findings
+        made.sum().item()
+        assert findings
+    mode.finish()
+    assert not mode.settle()
+
+
+@torch.no_grad()
+def test_what_is_drawn_is_done_again_with_its_generator_put_back() -> None:
+    torch.manual_seed(1)
+    expected = F.dropout(X, 0.5, training=True)
+    torch.manual_seed(1)
+    result, findings, settled, _ = looked_at(lambda: F.dropout(X, 0.5, training=True))
+    assert same(result, expected)
+    assert (findings, settled) == ([], True)
+    assert not looked_at(lambda: F.dropout(X, 0.5, training=True), Struck("bernoulli_", flip(30)))[2]
+
+
+def test_with_gradients_nothing_is_noted() -> None:
+    """There a struck product is computed again on the spot."""
+    _, findings, settled, _ = looked_at(lambda: torch.mm(X, W), Struck("mm", flip(30)))
+    assert settled
+    assert [found.outcome for found in findings] == ["recomputed"]
+
+
+@torch.inference_mode()
+def test_a_product_whose_rounding_is_correlated_is_a_doubt_and_no_alarm() -> None:
+    ones = torch.full((64, 4096), 1.0 + 2.0**-23)
+    _, findings, settled, mode = looked_at(lambda: [torch.mm(ones, ones.t()) for _ in range(4)])
+    assert (findings, settled) == ([], True)
+    assert mode.tally.checks >= 4
+
+
+def test_the_table_names_operators_that_exist() -> None:
+    for name in KINDS:
+        assert hasattr(torch.ops.aten, name.removeprefix("aten::")), name
+
+
+# The norm of which only the result is at hand.
+
+
+def _norms(rows: int, columns: int, scale: float, offset: float, seed: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, columns, generator=generator) * scale + offset
+    return x, torch.randn(columns, generator=generator), torch.randn(columns, generator=generator)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(1, 9),
+    st.sampled_from([1, 2, 7, 96, 768, 4097]),
+    st.sampled_from([1e-20, 1e-6, 1.0, 1e4, 1e12]),
+    st.sampled_from([0.0, 1.0, 1e3]),
+    st.integers(0, 999),
+)
+@torch.inference_mode()
+def test_sound_norms_pass(rows: int, columns: int, scale: float, offset: float, seed: int) -> None:
+    x, weight, bias = _norms(rows, columns, scale, offset * scale, seed)
+    _, findings, settled, mode = looked_at(lambda: F.layer_norm(x, (columns,), weight, bias))
+    assert (findings, settled, mode.tally.doubts) == ([], True, 0)
+
+
+@pytest.mark.parametrize("bit", [16, 20, 22, 23, 26, 30, 31])
+@torch.inference_mode()
+def test_a_flip_of_any_element_of_a_norm_is_seen_from_a_hundredth_of_it(bit: int) -> None:
+    x, weight, bias = _norms(16, 768, 3.0, 0.5, 5)
+    for element in range(0, 16 * 768, 997):
+        done = looked_at(lambda: F.layer_norm(x, (768,), weight, bias), Struck("layer_norm", flip(bit, element)))
+        assert not done[2], element
+
+
+@torch.inference_mode()
+def test_a_flip_of_a_large_element_of_a_norm_is_seen_from_a_16_000th_of_it() -> None:
+    x, weight, bias = _norms(16, 768, 3.0, 0.5, 5)
+    assert not looked_at(lambda: F.layer_norm(x, (768,), weight, bias), Struck("layer_norm", flip(9, LARGEST)))[2]
