@@ -300,16 +300,16 @@ def test_slots_have_the_sums_of_their_bytes_one_after_the_other(
     """Against ``digest``, by which a word's index counts from the beginning of its memory."""
     torch.manual_seed(heads)
     if packed:
-        members = list(torch.randn(2, 6, 3, heads, width).to(dtype).permute(2, 0, 3, 1, 4))
+        members = list(torch.randn(2, 6, 3, heads, width).to(dtype).permute(2, 0, 1, 3, 4))
     else:
-        members = [torch.randn(2, heads, 6, width).to(dtype) for _ in range(3)]
+        members = [torch.randn(2, heads, 6, width).to(dtype).transpose(1, 2) for _ in range(3)]
     tokens = [Token(0, 0, 0, 0), Token(1, 3, 1, 5), Token(0, 6, 1, 2), Token(7, 41, 0, 4)]
     chunk_slots = 4
     found = token_sums(members, tokens, chunk_slots)
     assert found.shape == (3, len(tokens), 3)
     for member, values in enumerate(members):
         for number, token in enumerate(tokens):
-            raw = values[token.line, :, token.place].contiguous().view(torch.uint8).flatten()
+            raw = values[token.line, token.place].contiguous().view(torch.uint8).flatten()
             words = torch.nn.functional.pad(raw, (0, -len(raw) % 4))
             before = torch.zeros(token.slot % chunk_slots * len(words), dtype=torch.uint8)
             assert torch.equal(found[member, number], digest(torch.cat((before, words)))[0])
@@ -318,4 +318,4 @@ def test_slots_have_the_sums_of_their_bytes_one_after_the_other(
 @pytest.mark.parametrize("token", [Token(0, 0, 2, 0), Token(0, 0, 0, 6)], ids=["row", "place"])
 def test_no_memory_beside_the_batch_is_read(token: Token) -> None:
     with pytest.raises((AssertionError, IndexError)):
-        token_sums([torch.randn(2, 3, 6, 8)], [token], 4)
+        token_sums([torch.randn(2, 6, 3, 8)], [token], 4)

@@ -23,6 +23,7 @@ business of the checks of the compute path.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
@@ -30,7 +31,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from flightsw.gpu.integrity.closer import look_closer
 from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
-from flightsw.gpu.integrity.kv_slots import Group, Token, mend, token_sums
+from flightsw.gpu.integrity.kv_slots import Group, Tokens, mend, token_sums, tokens_of
 from flightsw.gpu.workloads.gpt import Cache
 
 PENDING_WORDS_MAX: Final = 1 << 21
@@ -72,7 +73,7 @@ class Rows:
         self._hit: set[int] = set()
         self._pass: list[tuple[int, int, int]] = []
         """Row, first slot and number of slots of the pass that runs."""
-        self._real: list[Token] = []
+        self._tokens: Tokens = np.empty((0, 4), dtype=np.int64)
         """Tokens of it that are no padding."""
         self._pending: list[tuple[int, Tensor]] = []
         self._pending_words = 0
@@ -110,15 +111,10 @@ class Rows:
             first = self._lengths[row]
             if slots != list(range(first, first + len(slots))) or slots[-1] >= self._slots:
                 self._unknown.add(row)
-        self._real = [
-            Token(row, slot, line, place)
-            for line, (row, slots) in enumerate(zip(rows, positions, strict=True))
-            for place, slot in enumerate(slots)
-            if 0 <= slot < self._slots
-        ]
+        self._tokens = tokens_of(rows, positions, self._slots)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Keys and values (B, H, T, D) of a layer as they are stored, in the type in which they are stored."""
+        """Keys and values (B, T, H, D) of a layer as they are stored, in the type in which they are stored."""
         if not self._pass:
             return
         for kind, values in enumerate((key, value)):
@@ -141,7 +137,7 @@ class Rows:
         self._hit.discard(row)
         with _disable_current_modes():
             for group in self._groups.values():
-                group.sums.clear(group.base(row), group.members_max * group.chunks)
+                group.sums.clear(group.base(row), group.row_sums)
 
     def verify(self, row: int, length: int) -> bool:
         """Whether the row's first ``length`` slots, which are all of it, hold what was written, and always did as
@@ -178,37 +174,31 @@ class Rows:
         pending, self._pending, self._pending_words = self._pending, [], 0
         by_words: dict[int, list[tuple[int, Tensor]]] = {}
         for number, values in pending:
-            words = -(-values.shape[1] * values.shape[3] * values.element_size() // WORD_BYTES)
+            words = -(-values.shape[2] * values.shape[3] * values.element_size() // WORD_BYTES)
             by_words.setdefault(words, []).append((number, values))
-        with _disable_current_modes():
-            for words, members in by_words.items():
-                self._add(words, members)
+        for words, members in by_words.items():
+            group = self._groups.get(words) or self._new_group(words, members[0][1].device)
+            if len(self._tokens):
+                added = group.add([one for one, _ in members], [values for _, values in members], self._tokens)
+                self._added.append((group, *added))
 
-    def _add(self, words: int, members: Sequence[tuple[int, Tensor]]) -> None:
-        device = members[0][1].device
-        if words not in self._groups:
-            self._groups[words] = Group(words, 2 * self._layers, self._rows, self._slots, device)
-        group = self._groups[words]
-        if not self._real:
-            return
-        sums = token_sums([values for _, values in members], self._real, group.chunk_slots).flatten(0, 1)
-        place = [group.base(token.row) + token.slot // group.chunk_slots for token in self._real]
-        member = [group.member(number) * group.chunks for number, _ in members]
-        index = torch.tensor([first + more for first in member for more in place], device=device)
-        group.sums.add(index, sums)
-        self._added.append((group, index, sums))
+    def _new_group(self, words: int, device: torch.device) -> Group:
+        with _disable_current_modes():
+            group = self._groups[words] = Group(words, 2 * self._layers, self._rows, self._slots, device)
+        return group
 
     def _read(self, group: Group, place: Place, members: Iterable[int], length: int, first: int = 0) -> Tensor:
         """Sums (members · chunks, 3) of slots ``first`` to ``length`` − 1 as they are in memory now."""
         device = group.sums.first.device
         found = torch.zeros((group.members_max, group.chunks, 3), dtype=torch.int64, device=device)
-        tokens = [Token(0, slot, 0, slot - first) for slot in range(first, length)]
-        chunk = torch.tensor([token.slot // group.chunk_slots for token in tokens], device=device)
+        slots = np.arange(first, length)
+        tokens = np.stack((np.zeros_like(slots), slots, np.zeros_like(slots), slots - first), axis=1)
+        chunk = torch.from_numpy(slots // group.chunk_slots).to(device)
         chosen = list(members)
         step = max(PENDING_WORDS_MAX // (len(tokens) * group.words), 1)
         for at in range(0, len(chosen), step):
             some = chosen[at : at + step]
-            values = [_row(group, place, member)[first:length].transpose(0, 1)[None] for member in some]
+            values = [_row(group, place, member)[None, first:length] for member in some]
             found[some] = found[some].index_add_(1, chunk, token_sums(values, tokens, group.chunk_slots))
         return found.flatten(0, 1)
 
@@ -251,24 +241,8 @@ def gpt_rows(cache: Cache, report: Report) -> Rows:
         return Place(list(zip(cache.keys, cache.values, strict=True)), row, 0)
 
     rows = Rows(cache.rows, cache.context, len(cache.keys), locate, report)
-    cache.observer = _Observer(rows)
+    cache.observer = rows
     return rows
-
-
-class _Observer:
-    """``gpt.Observer``: brings tensors of indices to the host."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    def begin(self, rows: Tensor, positions: Tensor) -> None:
-        self._rows.begin(rows.tolist(), positions.tolist())
-
-    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
-        self._rows.write(layer, key, value)
-
-    def end(self) -> None:
-        self._rows.end()
 
 
 def watch(cache: Any, rows: Rows) -> Any:
@@ -280,7 +254,7 @@ def watch(cache: Any, rows: Rows) -> Any:
     update = cache.update
 
     def watched(key_states: Tensor, value_states: Tensor, layer_idx: int, *more: Any, **named: Any) -> Any:
-        rows.write(layer_idx, key_states, value_states)
+        rows.write(layer_idx, key_states.transpose(1, 2), value_states.transpose(1, 2))
         return update(key_states, value_states, layer_idx, *more, **named)
 
     cache.update = watched

@@ -7,10 +7,13 @@ slots and 2¹⁶ words, as the proofs there ask for.
 
 import functools
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.digest import BLOCK_WORDS, WORD_BYTES, Damage, repair
@@ -34,6 +37,17 @@ class Token(NamedTuple):
     """In that row."""
 
 
+Tokens: TypeAlias = npt.NDArray[np.int64]
+"""Of a pass: (n, 4), a ``Token`` each."""
+
+
+def tokens_of(rows: Sequence[int], positions: Sequence[Sequence[int]], slots: int) -> Tokens:
+    """Those of ``positions`` (B, T) of ``rows`` (B,) that have a slot, 0 to ``slots`` − 1."""
+    places = np.array(positions, dtype=np.int64)
+    line, place = np.nonzero((places >= 0) & (places < slots))
+    return np.stack((np.array(rows, dtype=np.int64)[line], places[line, place], line, place), axis=1)
+
+
 class Group:
     """Layers and kinds whose slots have the same number of words, and their sums: by row, member and chunk."""
 
@@ -44,17 +58,31 @@ class Group:
         self.members: list[int] = []
         """Numbers 2 · layer + kind."""
         self.members_max = members_max
-        self.sums = Sums(rows * members_max * self.chunks, device)
+        self.row_sums = members_max * self.chunks
+        """Sums of a row of the cache."""
+        self.sums = Sums(rows * self.row_sums, device)
 
-    def member(self, number: int) -> int:
-        """The place of layer and kind among the members."""
-        if number not in self.members:
-            self.members.append(number)
-        return self.members.index(number)
+    def base(self, row: int) -> int:
+        """First of the sums of a row of the cache."""
+        return row * self.row_sums
 
-    def base(self, row: int, member: int = 0) -> int:
-        """First row of the sums of a row of the cache."""
-        return (row * self.members_max + member) * self.chunks
+    def add(self, numbers: Sequence[int], members: Sequence[Tensor], tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Add slots of tokens, of the layers and kinds ``numbers`` with values (B, T, H, D). Which sums have grown,
+        int64 (n,), and by what, int64 (n, 3). Without a kernel nobody who watches torch's operations sees these."""
+        self.members += [number for number in numbers if number not in self.members]
+        bases = [self.members.index(number) * self.chunks for number in numbers]
+        device = self.sums.first.device
+        if kernel := kernels.native(device, "native_slots"):
+            added = kernel.add(members, bases, tokens, self.chunk_slots, self.row_sums, self.sums)
+            if added is not None:
+                index, sums = added
+                return index, sums
+        with _disable_current_modes():
+            sums = token_sums(members, tokens, self.chunk_slots).flatten(0, 1)
+            chunk = tokens[:, 0] * self.row_sums + tokens[:, 1] // self.chunk_slots
+            index = torch.from_numpy((np.array(bases)[:, None] + chunk).ravel()).to(device)
+            self.sums.add(index, sums)
+        return index, sums
 
 
 def mend(slot: Tensor, word: int, damage: Damage) -> bool:
@@ -70,19 +98,20 @@ def mend(slot: Tensor, word: int, damage: Damage) -> bool:
     return True
 
 
-def token_sums(members: Sequence[Tensor], tokens: Sequence[Token], chunk_slots: int) -> Tensor:
+def token_sums(members: Sequence[Tensor], tokens: Tokens | Sequence[Token], chunk_slots: int) -> Tensor:
     """Sums of the slots of n tokens, of several layers and kinds: int64 (members, n, 3), exact.
 
-    ``members``: values (B, H, T, D) of one shape and dtype. A slot is summed where it lies in its chunk, of
+    ``members``: values (B, T, H, D) of one shape and dtype. A slot is summed where it lies in its chunk, of
     ``chunk_slots`` slots.
     """
     device = members[0].device
-    kernel = kernels.native(device, "native_slots")
-    if kernel and all(kernel.fits(values) for values in members):
-        found: Tensor = kernel.token_sums(members, tokens, chunk_slots)
-        return found
-    _, slot, line, place = torch.tensor(tokens, device=device).unbind(dim=1)
-    packed = torch.stack([values[line, :, place] for values in members]).flatten(2)
+    table = np.array(tokens, dtype=np.int64).reshape(-1, len(Token._fields))
+    if kernel := kernels.native(device, "native_slots"):
+        found: Tensor | None = kernel.token_sums(members, table, chunk_slots)
+        if found is not None:
+            return found
+    _, slot, line, place = torch.from_numpy(table).to(device).unbind(dim=1)
+    packed = torch.stack([values[line, place] for values in members]).flatten(2)
     words = -(-packed.shape[2] * packed.element_size() // WORD_BYTES)
     return slot_sums(packed, slot % chunk_slots * words)
 

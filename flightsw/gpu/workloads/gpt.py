@@ -5,12 +5,19 @@ Training calls ``forward``: one causal pass over whole windows. Generation calls
 values of earlier tokens stay in a ``Cache`` whose slot *is* the absolute position of a token, row by row, so that
 sequences of different lengths decode in one batch and a row can be given to a new request at any time.
 
+What a cached pass writes where, and sees, follows from rows and positions. These are the host's own numbers, so
+they are worked out there, once for all layers: on a processor a decode step is short, and each operation that says
+what the host knows already costs as much as one that computes.
+
 Shapes: B rows, T tokens, H heads, D = width / H, C = context.
 """
 
-from typing import Annotated, Final, Protocol
+from collections.abc import Sequence
+from typing import Annotated, Final, Protocol, TypeAlias
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
@@ -19,6 +26,10 @@ from torch.nn import functional as F
 BYTE_VOCABULARY: Final = 256
 PADDING: Final = -1
 """Position of a token that is none: it is computed and thrown away, and no row's cache sees it."""
+
+Line: TypeAlias = Sequence[int]
+Table: TypeAlias = Sequence[Line]
+"""Whole numbers of the host, (B,) and (B, T)."""
 
 
 class GPTConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,11 +79,11 @@ PRESETS: Final[dict[str, Preset]] = {
 class Observer(Protocol):
     """Is told what one ``forward_cached`` writes, as it is written; ``integrity.kv`` takes digests of it."""
 
-    def begin(self, rows: Tensor, positions: Tensor) -> None:
+    def begin(self, rows: Line, positions: Table) -> None:
         """Rows (B,) and positions (B, T), ``PADDING`` included."""
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
-        """Keys and values (B, H, T, D) in the type of the cache."""
+        """Keys and values (B, T, H, D) in the type of the cache."""
 
     def end(self) -> None:
         """All layers have written."""
@@ -99,32 +110,65 @@ class Cache:
 class _View:
     """Where one ``forward_cached`` call writes and what it may see; the same for every layer."""
 
-    def __init__(self, cache: Cache, positions: Tensor, rows: Tensor | None) -> None:
+    def __init__(
+        self, cache: Cache, idx: Tensor | Table, positions: Table, rows: Line | None, dtype: torch.dtype
+    ) -> None:
         self.cache = cache
+        places = np.array(positions, dtype=np.int64)
         # The host must know the longest row, so that attention reads no more of the cache than is in use.
-        self.used = int(positions.max()) + 1
-        if self.used > cache.context:
-            raise ValueError(f"position {self.used - 1} does not fit a context of {cache.context}")
-        self.rows = torch.arange(cache.rows, device=positions.device) if rows is None else rows
-        self.whole_batch = rows is None
-        self.slots = torch.where(positions < 0, cache.context, positions)
+        longest = int(places.max()) + 1
+        if longest > cache.context:
+            raise ValueError(f"position {longest - 1} does not fit a context of {cache.context}")
+        self._used = max(longest, 1)
+        lines = range(cache.rows) if rows is None else rows
         if cache.observer is not None:
-            cache.observer.begin(self.rows, positions)
-        slots = torch.arange(max(self.used, 1), device=positions.device)
-        self.mask = (slots[None, None, :] <= self.slots[:, :, None])[:, None]  # (B, 1, T, used)
+            cache.observer.begin(lines, positions)
+        device = cache.keys[0].device
+        slots = np.where(places < 0, cache.context, places)
+        numbers = [slots, np.broadcast_to(np.array(lines)[:, None], slots.shape), places.clip(min=0)]
+        if not isinstance(idx, Tensor):
+            numbers.append(np.array(idx))
+        # All in one piece: a card is given them at once.
+        self._slots, self._rows, self.positions, *tokens = _given(np.stack(numbers), device).unbind()
+        self._gathered = None if rows is None else _given(np.array(rows), device)
+        self.tokens = idx if isinstance(idx, Tensor) else tokens[0]
+        """Token values (B, T)."""
+        seen = _given(np.arange(self._used) <= slots[:, None, :, None], device)
+        hidden = _given(np.array(-np.inf, dtype=np.float32), device)
+        # Made once: given what is seen as truth values, attention makes the same of them in every layer.
+        self.mask = _as(torch.where(seen, _given(np.zeros((), dtype=np.float32), device), hidden), dtype)
+        """What is added to the weight of each slot, (B, 1, T, used): 0, or −∞ where it is not seen."""
 
     def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (B, H, T, D) of the new tokens and give back all that is in use, (B, H, used, D)."""
+        """Store (B, T, H, D) of the new tokens and give back all that is in use, (B, H, used, D)."""
         keys, values = self.cache.keys[layer], self.cache.values[layer]
-        new = (key.to(keys.dtype), value.to(values.dtype))
+        new = (_as(key, keys.dtype), _as(value, values.dtype))
         if self.cache.observer is not None:
             self.cache.observer.write(layer, *new)
         found = []
         for store, part in zip((keys, values), new, strict=True):
-            store[self.rows[:, None], :, self.slots] = part.transpose(1, 2)
-            rows = store if self.whole_batch else store[self.rows]
-            found.append(rows[:, :, : max(self.used, 1)].to(key.dtype))
+            store[self._rows, :, self._slots] = part
+            used = store[:, :, : self._used]
+            found.append(_as(used if self._gathered is None else used[self._gathered], key.dtype))
         return found[0], found[1]
+
+
+def _given(numbers: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """The host's numbers on a device; shared with it where that is the host itself."""
+    tensor = torch.from_numpy(numbers)
+    return tensor if device.type == "cpu" else tensor.to(device)
+
+
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in a type; nothing is asked of torch when it is in that already."""
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+
+
+class Dropout(nn.Dropout):
+    """Dropout that is no operation where it drops nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.training else x
 
 
 class Attention(nn.Module):
@@ -140,13 +184,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
         batch, tokens, width = x.shape
         packed = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = packed.permute(2, 0, 3, 1, 4)  # Each (B, H, T, D).
         if view is None:
+            query, key, value = packed.permute(2, 0, 3, 1, 4)  # Each (B, H, T, D).
             dropout = self.dropout if self.training else 0.0
             y = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
         else:
+            query, key, value = packed.unbind(2)  # Each (B, T, H, D).
             key, value = view.exchange(layer, key, value)
-            y = F.scaled_dot_product_attention(query, key, value, attn_mask=view.mask)
+            y = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=view.mask)
         out: Tensor = self.out(y.transpose(1, 2).reshape(batch, tokens, width))
         return out
 
@@ -161,7 +206,7 @@ class Block(nn.Module):
         self.norm_mlp = nn.LayerNorm(config.width)
         self.expand = nn.Linear(config.width, 4 * config.width)
         self.contract = nn.Linear(4 * config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
         x = x + self.dropout(self.attention(self.norm_attention(x), layer, view))
@@ -177,7 +222,7 @@ class GPT(nn.Module):
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.context, config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self._initialise()
@@ -209,17 +254,23 @@ class GPT(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
-    def forward_cached(self, idx: Tensor, cache: Cache, positions: Tensor, rows: Tensor | None = None) -> Tensor:
+    def forward_cached(
+        self, idx: Tensor | Table, cache: Cache, positions: Tensor | Table, rows: Tensor | Line | None = None
+    ) -> Tensor:
         """Logits (B, T, vocabulary) of new tokens, seeing what ``cache`` holds of their rows.
 
-        ``idx`` and ``positions`` are int64 (B, T); a token's position is its index in its own sequence, or
-        ``PADDING`` where a shorter row has none (its logits mean nothing). Positions of a row must continue
-        what was fed before; starting again at 0 reuses the row. ``rows`` int64 (B,) names the cache rows that
-        take part, all different; None is all of them in order. Raises ``ValueError`` when a position is not
+        ``idx`` and ``positions`` are (B, T), int64 or the host's own numbers; a token's position is its index in
+        its own sequence, or ``PADDING`` where a shorter row has none (its logits mean nothing). Positions of a row
+        must continue what was fed before; starting again at 0 reuses the row. ``rows`` (B,) names the cache rows
+        that take part, all different; None is all of them in order. Raises ``ValueError`` when a position is not
         below the context.
         """
-        view = _View(cache, positions, rows)
-        logits = self._run(idx, positions.clamp(min=0), view)
+        if isinstance(positions, Tensor):
+            positions = positions.tolist()
+        if isinstance(rows, Tensor):
+            rows = rows.tolist()
+        view = _View(cache, idx, positions, rows, self.tokens.weight.dtype)
+        logits = self._run(view.tokens, view.positions, view)
         if cache.observer is not None:
             cache.observer.end()
         return logits

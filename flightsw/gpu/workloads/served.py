@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -87,15 +88,14 @@ class GptEngine:
             for start, end in zip(starts, ends, strict=True)
         ]
         # All rows in order need no gathering of the cache.
-        chosen = None if list(rows) == self._rows else torch.tensor(rows, device=self._device)
-        logits = self._gpt.forward_cached(
-            torch.tensor(idx, device=self._device),
-            self.cache,
-            torch.tensor(positions, device=self._device),
-            chosen,
-        )
-        last = torch.tensor(ends, device=self._device) - 1
-        return logits[torch.arange(len(ends), device=self._device), last].float().cpu()
+        chosen = None if list(rows) == self._rows else rows
+        logits = self._gpt.forward_cached(idx, self.cache, positions, chosen)
+        if longest == 1:
+            last = logits[:, 0]
+        else:
+            last = logits[torch.from_numpy(np.arange(len(ends))), torch.from_numpy(np.array(ends) - 1)]
+        on_host = last.dtype is torch.float32 and last.device.type == "cpu"
+        return last if on_host else last.float().cpu()
 
     def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """One token per row."""
