@@ -24,6 +24,7 @@ it was asked last, repaired or not; ``broken`` that some of it is there still. W
 run, all weights are looked at at once: arithmetic that goes wrong again and again hints at memory.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,11 +46,9 @@ from flightsw.link.integrity import Level
 
 RUNS_MAX: Final = 3
 """Runs of one pass, the first included."""
-TRIALS: Final = 2
-"""Sampled passes of a kind that are looked at operation by operation before the two ways are compared. The first
-ones may be slow for once (kernels are loaded), so looking is tried again after 4, 8, 16 … of them."""
 TRIAL_EVERY: Final = 256
-"""Every so many sampled passes looking is tried again."""
+"""Every so many sampled passes both ways are tried anew: one is looked at, the next one replayed. The first look may
+be slow for once (kernels are loaded), so looking is tried again after 2, 4, 8, 16 … of them."""
 
 
 class WatchedEngine(Engine, Protocol):
@@ -73,13 +72,26 @@ class _Run(NamedTuple):
 
 
 class _Way(msgspec.Struct):
-    """How one kind of pass is sampled, and what a token of it cost last time, in seconds."""
+    """How one kind of pass is sampled, and the least that a token of it has cost of late, in seconds.
+
+    The least, because whatever disturbs a pass makes it slower: one slow look must not let many passes be replayed.
+    """
 
     decode: bool
     passes: int = 0
     sampled: int = 0
-    looked_s: float = 0.0
-    plain_s: float = 0.0
+    looked_s: float = math.inf
+    plain_s: float = math.inf
+
+    def looks(self, *, replayed: bool) -> bool:
+        """Whether the next sampled pass is looked at, and not replayed: that costs one more plain run. Of those that
+        should be ``replayed`` only trials are looked at."""
+        count = self.sampled
+        self.sampled += 1
+        if count % TRIAL_EVERY == 0:
+            self.looked_s = self.plain_s = math.inf
+        tried = count % TRIAL_EVERY == 0 or (count > 1 and count.bit_count() == 1)
+        return tried or (not replayed and self.plain_s < math.inf and self.looked_s < 2.0 * self.plain_s)
 
 
 class ModelWatch:
@@ -213,18 +225,15 @@ class ModelWatch:
         replayed = way.decode and _due(count, at_hand.replay_every)
         if not (replayed or _due(count, at_hand.checksum_every)):
             done = self._run(run, looks=False)
-            way.plain_s = done.seconds / tokens
+            way.plain_s = min(way.plain_s, done.seconds / tokens)
             return done, 1
-        trial = way.sampled < TRIALS or way.sampled % TRIAL_EVERY == 0 or way.sampled.bit_count() == 1
-        way.sampled += 1
-        # A replay costs one more plain run.
-        if trial or (not replayed and way.looked_s < 2.0 * way.plain_s):
+        if way.looks(replayed=replayed):
             self._guard.passes = count
             done = self._run(run, looks=True if way.decode else None)
-            way.looked_s = done.seconds / tokens
+            way.looked_s = min(way.looked_s, done.seconds / tokens)
             return done, 1
         done = self._run(run, looks=False)
-        way.plain_s = done.seconds / tokens
+        way.plain_s = min(way.plain_s, done.seconds / tokens)
         return done, 2
 
     def _run(self, run: Callable[[], Drawn], looks: bool | None) -> _Run:
