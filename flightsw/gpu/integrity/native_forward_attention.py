@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import bytes_at, compiled_fast, floats_at
-from flightsw.gpu.integrity.native_vectors import AHEAD_BYTES, ask_for, exp, scaled_sums, wide
+from flightsw.gpu.integrity.native_tiles import KEYS as TILE_KEYS
+from flightsw.gpu.integrity.native_tiles import LANES, tile
+from flightsw.gpu.integrity.native_vectors import AHEAD_BYTES, ask_for, exp, inlined, scaled_sums, wide
 
 FLOAT_BYTES: Final = 4
 LINE_BYTES: Final = 64
@@ -18,29 +20,29 @@ BATCH, HEADS, ROWS, KEYS, WIDTH, CAUSAL, MASKED = range(7)
 """Where counts are in a table; of the last two, whether row t sees keys up to t only, and what the mask is."""
 NO_MASK, BOOL_MASK, FLOAT_MASK = range(3)
 QUERY, KEY, VALUE, OUT, MASK = 7, 11, 15, 19, 23
-"""Where each one's address begins, and its strides of batch, head and row; of the mask that of keys, too. In bytes."""
+"""Where the address of each is; its strides in bytes follow, of batch, head and row, of a mask also of keys."""
 FLOOR: Final = 1e-30
 """Of a bound, absolute: products of small numbers are not rounded by a part of themselves."""
 SPAN: Final = 88.0
 """How far a score may be below the largest and count: exp is nothing there."""
 TOGETHER: Final = 4
-"""Rows of values that are added up at once."""
+"""Rows that are added up at once."""
+USUAL_WIDTH: Final = 64
+"""Of a head. Loops that know how long they are take half the time: compiled for this one, and for any other."""
+QUERY_SQUARE, FOUND, OUT_SQUARE, OF_ROW = range(4)
+"""What is kept of a row of a head: ‖q‖², out·w, ‖out‖²; and how many that are."""
 
 Table = NDArray[np.int64]
 Floats = NDArray[np.float32]
 _ZERO: Final = np.float32(0)
-USUAL_WIDTH: Final = 64
-QUERY_SQUARE, FOUND, OUT_SQUARE, OF_ROW = range(4)
-import numba
-_inline = numba.njit(inline="always")
 
 
 @compiled_fast
-def rows_differ(table: Table, scale: float, of_score: float, of_exp: float, of_sum: float) -> int:
+def rows_differ(table: Table, scale: float, of_score: float, of_exp: float, of_mean: float) -> int:
     """Rows of a result with an element beyond its bound. Keys and values are read once for each row.
 
-    Relative errors: ``of_score``, of a score beside ‖q‖‖k‖; ``of_exp``, of exp and of its argument beside its size;
-    ``of_sum``, of a mean over the keys.
+    Relative errors: ``of_score``, of a score beside ‖q‖‖k‖, and ``of_exp``, of the argument of exp, of one side;
+    ``of_mean``, of a mean over the keys, of both.
     """
     wide()
     keys, width = table[KEYS], table[WIDTH]
@@ -60,7 +62,7 @@ def rows_differ(table: Table, scale: float, of_score: float, of_exp: float, of_s
                 total = _exps(seen, top)
                 _columns(seen, value, table[VALUE + 3], sums, sizes)
                 score = abs(scale) * np.sqrt(_squares(query) * np.float64(longest))
-                relative = _moved(score, top, of_score, of_exp) + of_sum
+                relative = _moved(score, top, of_score, of_exp) + of_mean
                 wrong += not _alike(out, sums, sizes, total, np.float32(relative))
     return wrong
 
@@ -68,51 +70,134 @@ def rows_differ(table: Table, scale: float, of_score: float, of_exp: float, of_s
 @compiled_fast
 def projections_differ(
     table: Table,
-    b: int,
-    first: int,
-    rows: int,
-    dots: int,
     weights: Floats,
     scale: float,
     of_score: float,
     of_exp: float,
-    of_sum: float,
+    of_mean: float,
+    of_element: float,
 ) -> int:
-    """Rows from ``first`` on of one of a batch whose projection on ``weights`` (D,) is beyond its bound.
+    """Rows of a result whose projection on ``weights`` (D,) is beyond its bound. Keys and values are read once for
+    ``LANES`` rows, which lie side by side in whatever is made of them.
 
-    ``dots``: address of q·k (H, ``rows``, keys), overwritten. Keys and values are read once for all rows.
+    ``of_element``: what single elements of a mean, and of values, may be off beside Σ|v w|; the others as above.
     """
     wide()
-    heads, keys, width = table[HEADS], table[KEYS], table[WIDTH]
-    room, along, sizes = np.zeros(keys, np.float32), np.empty(keys, np.float32), np.empty(keys, np.float32)
-    of_rows = np.empty((rows, heads, OF_ROW), np.float32)
-    _rows(table, b, first, weights, of_rows)
-    plain = table[MASKED] == FLOAT_MASK and table[MASK + 4] == FLOAT_BYTES
+    rows, heads, keys, width = table[ROWS], table[HEADS], table[KEYS], table[WIDTH]
+    along, sizes, room = np.empty(keys, np.float32), np.empty(keys, np.float32), np.zeros(keys, np.float32)
+    of_rows = np.empty((LANES, heads, OF_ROW), np.float32)
+    turned = np.empty(width * LANES, np.float32)
+    shown = np.zeros(keys * LANES, np.float32)
+    scores = np.empty((keys + TILE_KEYS) * LANES, np.float32)
+    top, sums = np.empty(LANES, np.float32), np.empty((3, LANES), np.float32)
+    total, mean, size = sums[0], sums[1], sums[2]
     wrong = 0
-    for h in range(heads):
-        longest = _longest(_place(table, KEY, b, h, 0), table[KEY + 3], keys, width)
-        widest = _project(_place(table, VALUE, b, h, 0), table[VALUE + 3], weights, along, sizes)
-        for row in range(rows):
-            t = first + row
-            count = min(keys, t + 1) if table[CAUSAL] else keys
-            seen = floats_at(dots + (h * rows + row) * keys * FLOAT_BYTES, count)
-            if plain:
-                mask = floats_at(_place(table, MASK, b, h, t), keys)
-            else:
-                mask = _mask_row(table, b, h, t, room)
-            top = scaled_sums(seen, np.float32(scale), mask)
-            total, mean, size = _means(seen, top, along, sizes)
-            found, square = of_rows[row, h, FOUND], of_rows[row, h, OUT_SQUARE]
-            if total == 0:
-                wrong += not square == 0
-                continue
-            score = abs(scale) * np.sqrt(np.float64(of_rows[row, h, QUERY_SQUARE]) * np.float64(longest))
-            bound = _moved(score, top, of_score, of_exp) * size + (of_sum * widest + FLOOR) * total
-            if abs(found * np.float64(total) - mean) < bound < np.inf:
-                continue
-            from_operands = not np.isfinite(mean) or not np.isfinite(widest) or not np.isfinite(longest)
-            wrong += np.isfinite(found) or not from_operands
+    for b in range(table[BATCH]):
+        for first in range(0, rows, LANES):
+            lanes = min(LANES, rows - first)
+            count = min(keys, first + lanes) if table[CAUSAL] else keys
+            _rows(table, b, first, weights, of_rows[:lanes])
+            for h in range(heads):
+                key, value = _place(table, KEY, b, h, 0), _place(table, VALUE, b, h, 0)
+                if h == 0 or table[MASK + 2] != 0:
+                    _show(table, b, h, first, lanes, room, shown)
+                _turn(_place(table, QUERY, b, h, first), table[QUERY + 3], lanes, scale, turned)
+                longest = _longest(key, table[KEY + 3], count, width, value)
+                _scores(turned, key, table[KEY + 3], shown, scores[: count * LANES], top)
+                widest = _project(value, table[VALUE + 3], weights, along[:count], sizes[:count])
+                _means(scores, top, along[:count], sizes[:count], total, mean, size)
+                for lane in range(lanes):
+                    found, square = of_rows[lane, h, FOUND], of_rows[lane, h, OUT_SQUARE]
+                    if total[lane] == 0:  # Every key is hidden.
+                        wrong += square != 0
+                        continue
+                    score = abs(scale) * np.sqrt(np.float64(of_rows[lane, h, QUERY_SQUARE]) * np.float64(longest))
+                    moved = _moved(score, top[lane], of_score, of_exp)
+                    bound = (moved + of_mean) * size[lane] + (of_element * widest + FLOOR) * total[lane]
+                    if abs(found * np.float64(total[lane]) - mean[lane]) < bound < np.inf:
+                        continue
+                    sound_operands = np.isfinite(mean[lane]) and np.isfinite(widest) and np.isfinite(longest)
+                    wrong += np.isfinite(found) or sound_operands
     return wrong
+
+
+@compiled_fast
+def _show(table: Table, b: int, h: int, first: int, lanes: int, room: Floats, shown: Floats) -> None:
+    """What is added to scores, (keys, LANES): the mask, turned."""
+    if table[MASKED] != NO_MASK:
+        for lane in range(lanes):
+            row = _mask_row(table, b, h, first + lane, room)
+            for i in range(row.size):
+                shown[i * LANES + lane] = row[i]
+    elif table[CAUSAL]:
+        for i in range(room.size):
+            line = shown[i * LANES : (i + 1) * LANES]
+            for lane in range(line.size):
+                line[lane] = np.float32(-np.inf) if i > first + lane else _ZERO
+
+
+@compiled_fast
+def _turn(query: int, step: int, lanes: int, scale: float, turned: Floats) -> None:
+    """Rows times ``scale``, turned (D, LANES); where there are no more, zero."""
+    width = turned.size // LANES
+    if lanes < LANES:
+        turned[:] = 0
+    for lane in range(lanes):
+        row = floats_at(query + lane * step, width)
+        for j in range(width):
+            turned[j * LANES + lane] = row[j] * np.float32(scale)
+
+
+@compiled_fast
+def _scores(turned: Floats, key: int, step: int, shown: Floats, scores: Floats, top: Floats) -> None:
+    """Scores (keys, LANES), and the largest of each lane. There is room for ``TILE_KEYS`` more."""
+    wide()
+    count, width = scores.size // LANES, turned.size // LANES
+    top[:] = -np.inf
+    for first in range(0, count, TILE_KEYS):
+        out = scores.ctypes.data + first * LANES * FLOAT_BYTES
+        tile(turned.ctypes.data, width, key + first * step, step, count - first, out)
+        for i in range(first, min(first + TILE_KEYS, count)):
+            row, mask = scores[i * LANES : (i + 1) * LANES], shown[i * LANES : (i + 1) * LANES]
+            for lane in range(row.size):
+                score = row[lane] + mask[lane]
+                row[lane] = score
+                top[lane] = score if score > top[lane] else top[lane]
+
+
+@compiled_fast
+def _means(
+    scores: Floats, top: Floats, along: Floats, sizes: Floats, total: Floats, mean: Floats, size: Floats
+) -> None:
+    """Of each lane, with p = exp(score − ``top``): Σ p, Σ p v·w, Σ p |v·w|."""
+    wide()
+    total[:] = 0
+    mean[:] = 0
+    size[:] = 0
+    for lane in range(top.size):
+        top[lane] = _ZERO if top[lane] == -np.inf else top[lane]
+    lanes, even = top.size, along.size - along.size % TOGETHER
+    for i in range(0, even, TOGETHER):
+        first, second = scores[i * LANES : i * LANES + lanes], scores[(i + 1) * LANES : (i + 1) * LANES + lanes]
+        third, fourth = (
+            scores[(i + 2) * LANES : (i + 2) * LANES + lanes],
+            scores[(i + 3) * LANES : (i + 3) * LANES + lanes],
+        )
+        a, b, c, d = along[i], along[i + 1], along[i + 2], along[i + 3]
+        a_, b_, c_, d_ = sizes[i], sizes[i + 1], sizes[i + 2], sizes[i + 3]
+        for lane in range(lanes):
+            p, q = exp(first[lane] - top[lane]), exp(second[lane] - top[lane])
+            r, s = exp(third[lane] - top[lane]), exp(fourth[lane] - top[lane])
+            total[lane] += (p + q) + (r + s)
+            mean[lane] += (p * a + q * b) + (r * c + s * d)
+            size[lane] += (p * a_ + q * b_) + (r * c_ + s * d_)
+    for i in range(even, along.size):
+        row, a, s = scores[i * LANES : i * LANES + lanes], along[i], sizes[i]
+        for lane in range(lanes):
+            p = exp(row[lane] - top[lane])
+            total[lane] += p
+            mean[lane] += p * a
+            size[lane] += p * s
 
 
 @compiled_fast
@@ -124,7 +209,7 @@ def _rows(table: Table, b: int, first: int, weights: Floats, of_rows: Any) -> No
         _rows_of(table, b, first, weights, of_rows, weights.size)
 
 
-@_inline
+@inlined
 def _rows_of(table: Table, b: int, first: int, weights: Floats, of_rows: Any, width: int) -> None:
     for row in range(of_rows.shape[0]):
         for h in range(of_rows.shape[1]):
@@ -143,7 +228,7 @@ def _rows_of(table: Table, b: int, first: int, weights: Floats, of_rows: Any, wi
 @compiled_fast
 def _place(table: Table, which: int, b: int, h: int, t: int) -> int:
     """Address of a row."""
-    return table[which] + b * table[which + 1] + h * table[which + 2] + t * table[which + 3]
+    return int(table[which] + b * table[which + 1] + h * table[which + 2] + t * table[which + 3])
 
 
 @compiled_fast
@@ -177,7 +262,7 @@ def _dots(query: Floats, key: int, step: int, scores: Floats, then: int) -> Any:
     return _dots_of(query, key, step, scores, then, query.size)
 
 
-@_inline
+@inlined
 def _dots_of(query: Floats, key: int, step: int, scores: Floats, then: int, width: int) -> Any:
     longest = _ZERO
     for i in range(scores.size):
@@ -193,7 +278,7 @@ def _dots_of(query: Floats, key: int, step: int, scores: Floats, then: int, widt
     return longest
 
 
-@_inline
+@inlined
 def _ask_for_row(begin: int, step: int, left: int, then: int, width: int) -> None:
     """Ask for the row that is ``AHEAD_BYTES`` after this one, or is that far in what comes ``then``."""
     ahead = AHEAD_BYTES // (width * FLOAT_BYTES) + 1
@@ -225,7 +310,7 @@ def _columns(weights: Floats, value: int, step: int, sums: Floats, sizes: Floats
         _columns_of(weights, value, step, sums, sizes, sums.size)
 
 
-@_inline
+@inlined
 def _columns_of(weights: Floats, value: int, step: int, sums: Floats, sizes: Floats, width: int) -> None:
     count = weights.size
     sums[:] = 0
@@ -249,7 +334,7 @@ def _columns_of(weights: Floats, value: int, step: int, sums: Floats, sizes: Flo
 
 
 @compiled_fast
-def _alike(out: Floats, sums: Floats, sizes: Floats, total: Any, relative: Any) -> bool:
+def _alike(out: Floats, sums: Floats, sizes: Floats, total: Any, relative: Any) -> Any:
     """Whether ``out`` is ``sums`` / ``total``, but for ``relative`` · ``sizes`` / ``total``."""
     wide()
     excess, limits = _ZERO, _ZERO
@@ -275,13 +360,14 @@ def _alike(out: Floats, sums: Floats, sizes: Floats, total: Any, relative: Any) 
 
 
 @compiled_fast
-def _longest(key: int, step: int, keys: int, width: int) -> Any:
-    """The largest ‖k‖²; NaN if one is."""
+def _longest(key: int, step: int, keys: int, width: int, then: int) -> Any:
+    """The largest ‖k‖²; NaN if one is. What lies at ``then`` is read next."""
     wide()
     longest = _ZERO
     for i in range(keys):
-        row = floats_at(key + i * step, width)
-        square = _ZERO
+        begin, square = key + i * step, _ZERO
+        _ask_for_row(begin, step, keys - i, then, width)
+        row = floats_at(begin, width)
         for j in range(width):
             square += row[j] * row[j]
         longest = _longer(longest, square)
@@ -297,7 +383,7 @@ def _project(value: int, step: int, weights: Floats, along: Floats, sizes: Float
     return _project_of(value, step, weights, along, sizes, weights.size)
 
 
-@_inline
+@inlined
 def _project_of(value: int, step: int, weights: Floats, along: Floats, sizes: Floats, width: int) -> Any:
     widest = _ZERO
     for i in range(along.size):
@@ -311,20 +397,6 @@ def _project_of(value: int, step: int, weights: Floats, along: Floats, sizes: Fl
         along[i], sizes[i] = dot, abs(dot)
         widest = _longer(widest, size)
     return widest
-
-
-@compiled_fast
-def _means(scores: Floats, top: Any, along: Floats, sizes: Floats) -> tuple[Any, Any, Any]:
-    """With p = exp(score − ``top``): Σ p, Σ p v·w, Σ p |v·w|."""
-    wide()
-    top = _ZERO if top == -np.inf else top
-    total, mean, size = _ZERO, _ZERO, _ZERO
-    for i in range(scores.size):
-        p = exp(scores[i] - top)
-        total += p
-        mean += p * along[i]
-        size += p * sizes[i]
-    return total, mean, size
 
 
 @compiled_fast
