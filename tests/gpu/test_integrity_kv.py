@@ -12,7 +12,7 @@ from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.digest import digest
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.kv import Place, Rows, gpt_rows, watch
-from flightsw.gpu.integrity.kv_slots import Token, token_sums
+from flightsw.gpu.integrity.kv_slots import Group, Token, laid_out, token_sums
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
 
 CONFIG = GPTConfig(layers=2, heads=3, width=30, context=300)
@@ -213,7 +213,7 @@ def test_layers_of_different_shapes_and_rows_that_move_through_dynamic_caches() 
     """Filled alone, joined with padding in front, decoded together, cut out: the digests go with the rows."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(4)
-    shapes = [(2, 8), (4, 6), (1, 5)]
+    shapes = [(2, 8), (4, 6), (1, 5), (4, 4)]
     findings: list[Finding] = []
     where: dict[int, Place] = {}
     rows = Rows(2, 512, len(shapes), where.get, findings.append)
@@ -305,7 +305,7 @@ def test_slots_have_the_sums_of_their_bytes_one_after_the_other(
         members = [torch.randn(2, heads, 6, width).to(dtype).transpose(1, 2) for _ in range(3)]
     tokens = [Token(0, 0, 0, 0), Token(1, 3, 1, 5), Token(0, 6, 1, 2), Token(7, 41, 0, 4)]
     chunk_slots = 4
-    found = token_sums(members, tokens, chunk_slots)
+    found = token_sums(members, laid_out(tokens), chunk_slots)
     assert found.shape == (3, len(tokens), 3)
     for member, values in enumerate(members):
         for number, token in enumerate(tokens):
@@ -318,4 +318,26 @@ def test_slots_have_the_sums_of_their_bytes_one_after_the_other(
 @pytest.mark.parametrize("token", [Token(0, 0, 2, 0), Token(0, 0, 0, 6)], ids=["row", "place"])
 def test_no_memory_beside_the_batch_is_read(token: Token) -> None:
     with pytest.raises((AssertionError, IndexError)):
-        token_sums([torch.randn(2, 6, 3, 8)], [token], 4)
+        token_sums([torch.randn(2, 6, 3, 8)], laid_out([token]), 4)
+
+
+@pytest.mark.parametrize("token", [Token(2, 0, 1, 0), Token(-1, 0, 1, 0), Token(1, 400, 1, 0)], ids=str)
+def test_no_sums_but_those_of_the_cache_grow(token: Token) -> None:
+    group = Group(words=24, members_max=1, rows=2, slots=9, device=torch.device("cpu"))
+    with pytest.raises(AssertionError, match="rows of the cache"):
+        group.add([0], [torch.randn(2, 6, 3, 8)], laid_out([Token(0, 1, 0, 1), token]))
+    assert not group.sums.first.any()
+    assert (group.sums.complement == -1).all()
+
+
+def test_what_was_added_can_be_taken_back() -> None:
+    group = Group(words=24, members_max=2, rows=2, slots=9, device=torch.device("cpu"))
+    members, tokens = list(torch.randn(2, 2, 6, 3, 8)), laid_out([Token(0, 1, 0, 1), Token(1, 8, 1, 5)])
+    before = group.add([3, 0], members, tokens)
+    sums = group.sums.first.clone()
+    added = group.add([0, 3], members, tokens)
+    assert not torch.equal(added, before), "each layer and kind has sums of its own"
+    assert torch.equal(group.sums.complement, ~group.sums.first)
+    group.take_back(added)
+    assert torch.equal(group.sums.first, sums)
+    assert torch.equal(group.sums.complement, ~sums)

@@ -23,7 +23,6 @@ business of the checks of the compute path.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
@@ -31,7 +30,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from flightsw.gpu.integrity.closer import look_closer
 from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
-from flightsw.gpu.integrity.kv_slots import Group, Tokens, mend, token_sums, tokens_of
+from flightsw.gpu.integrity.kv_slots import Group, Tokens, laid_out, mend, token_sums, tokens_of
 from flightsw.gpu.workloads.gpt import Cache
 
 PENDING_WORDS_MAX: Final = 1 << 21
@@ -73,45 +72,48 @@ class Rows:
         self._hit: set[int] = set()
         self._pass: list[tuple[int, int, int]] = []
         """Row, first slot and number of slots of the pass that runs."""
-        self._tokens: Tokens = np.empty((0, 4), dtype=np.int64)
+        self._tokens: Tokens = laid_out([])
         """Tokens of it that are no padding."""
         self._pending: list[tuple[int, Tensor]] = []
         self._pending_words = 0
         self._last: tuple[list[int], list[list[int]]] | None = None
-        self._added: list[tuple[Group, Tensor, Tensor]] = []
+        self._added: list[tuple[Group, Tensor]] = []
         """What the last pass added."""
 
     @property
     def written(self) -> tuple[Tensor, ...]:
         """Sums of what the last pass wrote; two runs of one pass that wrote the same have the same."""
-        return tuple(sums for _, _, sums in self._added)
+        return tuple(added for _, added in self._added)
 
     def begin(self, rows: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
         """A pass begins that writes slots ``positions`` (B, T) of ``rows`` (B,); negative ones are padding."""
         self._abandon()
-        fed = [[position for position in slots if position >= 0] for slots in positions]
-        self._pass = [(row, slots[0], len(slots)) for row, slots in zip(rows, fed, strict=True) if slots]
-        if not self.watching:
-            self._unknown.update(row for row, _, _ in self._pass)
-            self._pass, self._last = [], None
-            return
-        now = (list(rows), [list(slots) for slots in positions])
-        if now == self._last:
-            with _disable_current_modes():
-                for group, index, sums in self._added:
-                    group.sums.add(index, -sums)
-            for row, first, _ in self._pass:
-                self._lengths[row] = first
-        self._last, self._added = now, []
-        for row, slots in zip(rows, fed, strict=True):
-            if not slots:
-                continue
-            if slots[0] == 0:
-                self.reset(row)
-            first = self._lengths[row]
-            if slots != list(range(first, first + len(slots))) or slots[-1] >= self._slots:
+        now = list(rows), [list(slots) for slots in positions]
+        again = self.watching and now == self._last
+        if again:
+            for group, added in self._added:
+                group.take_back(added)
+        self._last, self._added = now if self.watching else None, []
+        for row, slots in zip(*now, strict=True):
+            fed = [slot for slot in slots if slot >= 0]
+            if fed and self.watching:
+                self._continue(row, fed, again=again)
+            elif fed:
                 self._unknown.add(row)
-        self._tokens = tokens_of(rows, positions, self._slots)
+        if self._pass:
+            self._tokens = tokens_of(*now, self._slots)
+
+    def _continue(self, row: int, slots: list[int], *, again: bool) -> None:
+        """The pass that begins writes these of a row."""
+        first = slots[0]
+        if again:
+            self._lengths[row] = first
+        if first == 0:
+            self.reset(row)
+        in_order = slots == list(range(self._lengths[row], self._lengths[row] + len(slots)))
+        if not in_order or slots[-1] >= self._slots:
+            self._unknown.add(row)
+        self._pass.append((row, first, len(slots)))
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Keys and values (B, T, H, D) of a layer as they are stored, in the type in which they are stored."""
@@ -119,7 +121,7 @@ class Rows:
             return
         for kind, values in enumerate((key, value)):
             self._pending.append((2 * layer + kind, values))
-            self._pending_words += values.numel() * values.element_size() // WORD_BYTES
+        self._pending_words += (key.nbytes + value.nbytes) // WORD_BYTES
         if self._pending_words >= PENDING_WORDS_MAX:
             self._flush()
 
@@ -172,15 +174,15 @@ class Rows:
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_words = self._pending, [], 0
-        by_words: dict[int, list[tuple[int, Tensor]]] = {}
+        alike: dict[tuple[Any, ...], list[tuple[int, Tensor]]] = {}
         for number, values in pending:
-            words = -(-values.shape[2] * values.shape[3] * values.element_size() // WORD_BYTES)
-            by_words.setdefault(words, []).append((number, values))
-        for words, members in by_words.items():
+            alike.setdefault((values.shape, values.dtype), []).append((number, values))
+        for ((_, _, heads, width), dtype), members in alike.items():
+            words = -(-heads * width * dtype.itemsize // WORD_BYTES)
             group = self._groups.get(words) or self._new_group(words, members[0][1].device)
-            if len(self._tokens):
+            if self._tokens:
                 added = group.add([one for one, _ in members], [values for _, values in members], self._tokens)
-                self._added.append((group, *added))
+                self._added.append((group, added))
 
     def _new_group(self, words: int, device: torch.device) -> Group:
         with _disable_current_modes():
@@ -191,11 +193,10 @@ class Rows:
         """Sums (members · chunks, 3) of slots ``first`` to ``length`` − 1 as they are in memory now."""
         device = group.sums.first.device
         found = torch.zeros((group.members_max, group.chunks, 3), dtype=torch.int64, device=device)
-        slots = np.arange(first, length)
-        tokens = np.stack((np.zeros_like(slots), slots, np.zeros_like(slots), slots - first), axis=1)
-        chunk = torch.from_numpy(slots // group.chunk_slots).to(device)
+        tokens = laid_out((0, slot, 0, slot - first) for slot in range(first, length))
+        chunk = torch.arange(first, length, device=device) // group.chunk_slots
         chosen = list(members)
-        step = max(PENDING_WORDS_MAX // (len(tokens) * group.words), 1)
+        step = max(PENDING_WORDS_MAX // ((length - first) * group.words), 1)
         for at in range(0, len(chosen), step):
             some = chosen[at : at + step]
             values = [_row(group, place, member)[None, first:length] for member in some]

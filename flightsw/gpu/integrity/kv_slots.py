@@ -6,11 +6,12 @@ slots and 2¹⁶ words, as the proofs there ask for.
 """
 
 import functools
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
@@ -37,15 +38,28 @@ class Token(NamedTuple):
     """In that row."""
 
 
-Tokens: TypeAlias = npt.NDArray[np.int64]
-"""Of a pass: (n, 4), a ``Token`` each."""
+Tokens: TypeAlias = "array[int]"
+"""Tokens one after the other, four numbers each: a list of the interpreter's own is made in a few calls, and each
+call is dear in a decode step, when whatever it needs has left the core's cache."""
+
+
+def laid_out(tokens: Iterable[Sequence[int]]) -> Tokens:
+    """``Token``, or what is like one, one after the other."""
+    return array("q", chain.from_iterable(tokens))
 
 
 def tokens_of(rows: Sequence[int], positions: Sequence[Sequence[int]], slots: int) -> Tokens:
     """Those of ``positions`` (B, T) of ``rows`` (B,) that have a slot, 0 to ``slots`` − 1."""
-    places = np.array(positions, dtype=np.int64)
-    line, place = np.nonzero((places >= 0) & (places < slots))
-    return np.stack((np.array(rows, dtype=np.int64)[line], places[line, place], line, place), axis=1)
+    return array(
+        "q",
+        [
+            number
+            for line, (row, held) in enumerate(zip(rows, positions, strict=True))
+            for place, slot in enumerate(held)
+            if 0 <= slot < slots
+            for number in (row, slot, line, place)
+        ],
+    )
 
 
 class Group:
@@ -66,23 +80,32 @@ class Group:
         """First of the sums of a row of the cache."""
         return row * self.row_sums
 
-    def add(self, numbers: Sequence[int], members: Sequence[Tensor], tokens: Tokens) -> tuple[Tensor, Tensor]:
+    def add(self, numbers: Sequence[int], members: Sequence[Tensor], tokens: Tokens) -> Tensor:
         """Add slots of tokens, of the layers and kinds ``numbers`` with values (B, T, H, D). Which sums have grown,
-        int64 (n,), and by what, int64 (n, 3). Without a kernel nobody who watches torch's operations sees these."""
+        and by what: int64 (n, 4)."""
         self.members += [number for number in numbers if number not in self.members]
         bases = [self.members.index(number) * self.chunks for number in numbers]
         device = self.sums.first.device
         if kernel := kernels.native(device, "native_slots"):
-            added = kernel.add(members, bases, tokens, self.chunk_slots, self.row_sums, self.sums)
+            added: Tensor | None = kernel.add(members, bases, tokens, self.chunk_slots, self.row_sums, self.sums)
             if added is not None:
-                index, sums = added
-                return index, sums
+                return added
+        # Whoever watches torch's operations need not see these.
         with _disable_current_modes():
+            table = _table(tokens)
+            at = table[:, 0] * self.row_sums + table[:, 1] // self.chunk_slots
+            index = (torch.tensor(bases)[:, None] + at).flatten()
+            known = int(index.min()) >= 0 and int(index.max()) < len(self.sums.first)
+            assert known, "rows of the cache"
+            index = index.to(device)
             sums = token_sums(members, tokens, self.chunk_slots).flatten(0, 1)
-            chunk = tokens[:, 0] * self.row_sums + tokens[:, 1] // self.chunk_slots
-            index = torch.from_numpy((np.array(bases)[:, None] + chunk).ravel()).to(device)
             self.sums.add(index, sums)
-        return index, sums
+            return torch.cat((index[:, None], sums), dim=1)
+
+    def take_back(self, added: Tensor) -> None:
+        """What ``add`` gave is no part of the sums any more."""
+        with _disable_current_modes():
+            self.sums.add(added[:, 0], -added[:, 1:])
 
 
 def mend(slot: Tensor, word: int, damage: Damage) -> bool:
@@ -98,22 +121,26 @@ def mend(slot: Tensor, word: int, damage: Damage) -> bool:
     return True
 
 
-def token_sums(members: Sequence[Tensor], tokens: Tokens | Sequence[Token], chunk_slots: int) -> Tensor:
+def token_sums(members: Sequence[Tensor], tokens: Tokens, chunk_slots: int) -> Tensor:
     """Sums of the slots of n tokens, of several layers and kinds: int64 (members, n, 3), exact.
 
     ``members``: values (B, T, H, D) of one shape and dtype. A slot is summed where it lies in its chunk, of
     ``chunk_slots`` slots.
     """
     device = members[0].device
-    table = np.array(tokens, dtype=np.int64).reshape(-1, len(Token._fields))
     if kernel := kernels.native(device, "native_slots"):
-        found: Tensor | None = kernel.token_sums(members, table, chunk_slots)
+        found: Tensor | None = kernel.token_sums(members, tokens, chunk_slots)
         if found is not None:
             return found
-    _, slot, line, place = torch.from_numpy(table).to(device).unbind(dim=1)
-    packed = torch.stack([values[line, place] for values in members]).flatten(2)
-    words = -(-packed.shape[2] * packed.element_size() // WORD_BYTES)
-    return slot_sums(packed, slot % chunk_slots * words)
+    _, slot, line, place = _table(tokens).to(device).unbind(dim=1)
+    values = torch.stack([values[line, place] for values in members]).flatten(2)
+    words = -(-values.shape[2] * values.element_size() // WORD_BYTES)
+    return slot_sums(values, slot % chunk_slots * words)
+
+
+def _table(tokens: Tokens) -> Tensor:
+    """int64 (n, 4)."""
+    return torch.from_numpy(np.array(tokens, dtype=np.int64).reshape(-1, len(Token._fields)))
 
 
 def slot_sums(values: Tensor, starts: Tensor) -> Tensor:

@@ -102,3 +102,9 @@ def words_at(address: int, count: int) -> Any:
 def floats_at(address: int, count: int) -> Any:
     """Memory as float32 (count,)."""
     return numba.carray(_pointer(address), (count,), np.float32)
+
+
+@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+def bytes_at(address: int, count: int) -> Any:
+    """Memory as uint8 (count,)."""
+    return numba.carray(_pointer(address), (count,), np.uint8)

@@ -10,6 +10,7 @@ one for all layers. Values are those of ``kv_slots``, bit for bit.
 of a word's place, the sum of that sum, and the sum of that come to u = H − h, u (u + 1) / 2 and so on for head h.
 """
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,8 +22,11 @@ from flightsw.gpu.integrity.kv_slots import Tokens
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
 from flightsw.gpu.integrity.sums import Sums
 
-ROW, SLOT, LINE, PLACE = 0, 1, 2, 3
-"""Columns of a ``kv_slots.Token``."""
+ROW, SLOT, LINE, PLACE, NUMBERS = 0, 1, 2, 3, 4
+"""Of a ``kv_slots.Token``, and how many there are."""
+ADDRESS, ROW_BYTES, TOKEN_BYTES, HEAD_BYTES, BASE, COLUMNS = 0, 1, 2, 3, 4, 5
+"""Of the values (B, T, H, D) of a layer and kind: where they begin, bytes from row to row, token to token and head
+to head, the first of their sums within a row of the cache; and how many these are."""
 
 
 @compiled
@@ -50,101 +54,100 @@ def _summed(begin, heads, head_bytes, head_words, start, plain, linear, square):
 
 
 @compiled
-def _sums(table, shape, tokens, chunk_slots, sums):
-    """``table`` int64 (members, 4): address, and bytes from row to row, token to token and head to head; ``shape``:
-    rows, tokens, heads, words of a head; ``tokens`` int64 (n, 4); ``sums`` int64 (members, n, 3), written. False
-    when a token is not one of the batch; nothing is read there."""
-    batch, count, heads, head_words = shape
+def _sums(members, member_count, tokens, count, shape, chunk_slots, out):
+    """Sums of the slots of tokens; members and tokens at addresses. ``shape``: rows, tokens, heads, words of one.
+    ``out`` int64 (members · tokens, 4), all but column 0 written. False when a token is not one of the batch;
+    nothing is read there."""
+    rows, places, heads, head_words = shape
+    member = words_at(members, member_count * COLUMNS)
+    token = words_at(tokens, count * NUMBERS)
     lanes = np.empty((3, head_words), np.int64)
-    for number in range(len(tokens)):
-        if not (0 <= tokens[number, LINE] < batch and 0 <= tokens[number, PLACE] < count):
+    for number in range(count):
+        at = number * NUMBERS
+        if not (0 <= token[at + LINE] < rows and 0 <= token[at + PLACE] < places):
             return False
-    for member in range(len(table)):
-        address, row_bytes, token_bytes, head_bytes = table[member]
-        for number in range(len(tokens)):
-            begin = address + tokens[number, LINE] * row_bytes + tokens[number, PLACE] * token_bytes
-            start = tokens[number, SLOT] % chunk_slots * heads * head_words
+    for m in range(member_count):
+        base = m * COLUMNS
+        for number in range(count):
+            at = number * NUMBERS
+            begin = member[base + ADDRESS] + token[at + LINE] * member[base + ROW_BYTES]
+            begin += token[at + PLACE] * member[base + TOKEN_BYTES]
+            start = token[at + SLOT] % chunk_slots * heads * head_words
             first, second, third = _summed(
-                begin, heads, head_bytes, head_words, start, lanes[0], lanes[1], lanes[2]
+                begin, heads, member[base + HEAD_BYTES], head_words, start, lanes[0], lanes[1], lanes[2]
             )
-            sums[member, number, 0] = first
-            sums[member, number, 1] = second
-            sums[member, number, 2] = third
+            out[m * count + number, 1] = first
+            out[m * count + number, 2] = second
+            out[m * count + number, 3] = third
     return True
 
 
 @compiled
-def _add(table, shape, tokens, chunk_slots, sums, bases, row_sums, index, first, complement, count):
-    """``_sums``, and both copies of ``count`` sums at two addresses grow by them. Slot s of row r, member m, goes to
-    ``bases[m]`` + r · ``row_sums`` + ⌊s / ``chunk_slots``⌋, which is written to ``index`` int64 (members, n).
-    False, and nothing has grown, when a token is not one of the batch or that is not one of the sums."""
-    for member in range(len(table)):
-        for number in range(len(tokens)):
-            at = bases[member] + tokens[number, ROW] * row_sums + tokens[number, SLOT] // chunk_slots
-            if not 0 <= at < count:
+def _add(members, member_count, tokens, count, shape, chunk_slots, out, row_sums, first, complement, sums_count):
+    """As ``_sums``, and both copies of ``sums_count`` sums, at two addresses, grow by them. Slot s of row r goes to
+    ``BASE`` + r · ``row_sums`` + ⌊s / ``chunk_slots``⌋, which is column 0. False, and nothing has grown, when a
+    token is not one of the batch or that is not one of the sums."""
+    member = words_at(members, member_count * COLUMNS)
+    token = words_at(tokens, count * NUMBERS)
+    for m in range(member_count):
+        for number in range(count):
+            at = number * NUMBERS
+            index = member[m * COLUMNS + BASE] + token[at + ROW] * row_sums + token[at + SLOT] // chunk_slots
+            if not 0 <= index < sums_count:
                 return False
-            index[member, number] = at
-    if not _sums(table, shape, tokens, chunk_slots, sums):
+            out[m * count + number, 0] = index
+    if not _sums(members, member_count, tokens, count, shape, chunk_slots, out):
         return False
-    held, inverse = words_at(first, 3 * count), words_at(complement, 3 * count)
-    for member in range(len(table)):
-        for number in range(len(tokens)):
-            for k in range(3):
-                held[3 * index[member, number] + k] += sums[member, number, k]
-                inverse[3 * index[member, number] + k] -= sums[member, number, k]
+    held, inverse = words_at(first, 3 * sums_count), words_at(complement, 3 * sums_count)
+    for number in range(member_count * count):
+        for k in range(3):
+            held[3 * out[number, 0] + k] += out[number, 1 + k]
+            inverse[3 * out[number, 0] + k] -= out[number, 1 + k]
     return True
 
 
-def _table(members: Sequence[Tensor]) -> list[tuple[int, int, int, int]] | None:
-    """That of ``_sums`` for values (B, T, H, D); None where a head's part of a slot is not whole words in one piece."""
+def _given(members: Sequence[Tensor], bases: Sequence[int]) -> tuple["array[int]", tuple[int, ...]] | None:
+    """Members and shape as ``_sums`` takes them; None where a head's part of a slot is not whole words, in one
+    piece."""
+    rows, places, heads, width = shape = members[0].shape
     size = members[0].element_size()
-    table = []
-    for values in members:
+    table = array("q")
+    for values, base in zip(members, bases, strict=True):
+        assert values.shape == shape, "one shape"
         row, token, head, element = values.stride()
         address = values.data_ptr()
-        if element != 1 or (row | token | head | values.shape[3]) * size % WORD_BYTES or address % WORD_BYTES:
+        if element != 1 or (row | token | head | width) * size % WORD_BYTES or address % WORD_BYTES:
             return None
-        table.append((address, row * size, token * size, head * size))
-    return table
-
-
-def _shape(members: Sequence[Tensor]) -> tuple[int, int, int, int]:
-    batch, count, heads, width = members[0].shape
-    assert all(values.shape == members[0].shape for values in members), "one shape"
-    return batch, count, heads, width * members[0].element_size() // WORD_BYTES
+        table.extend((address, row * size, token * size, head * size, base))
+    return table, (rows, places, heads, width * size // WORD_BYTES)
 
 
 def token_sums(members: Sequence[Tensor], tokens: Tokens, chunk_slots: int) -> Tensor | None:
     """As ``kv_slots.token_sums``; None for values that the kernel cannot read."""
-    if (table := _table(members)) is None:
+    if (given := _given(members, [0] * len(members))) is None:
         return None
-    sums = np.empty((len(members), len(tokens), 3), dtype=np.int64)
-    done = _sums(np.array(table), _shape(members), tokens, chunk_slots, sums)
+    table, shape = given
+    count = len(tokens) // NUMBERS
+    out = np.zeros((len(members) * count, 4), dtype=np.int64)
+    at, where = table.buffer_info()[0], tokens.buffer_info()[0]
+    done = _sums(at, len(members), where, count, shape, chunk_slots, out)
     assert done, "tokens of the batch"
-    return torch.from_numpy(sums)
+    return torch.from_numpy(out[:, 1:].reshape(len(members), count, 3))
 
 
 def add(
     members: Sequence[Tensor], bases: Sequence[int], tokens: Tokens, chunk_slots: int, row_sums: int, sums: Sums
-) -> tuple[Tensor, Tensor] | None:
+) -> Tensor | None:
     """As ``kv_slots.Group.add``, for members whose sums begin at ``bases`` in a row's ``row_sums`` ones; None for
     values that the kernel cannot read."""
-    if (table := _table(members)) is None:
+    if (given := _given(members, bases)) is None:
         return None
-    index = np.empty((len(members), len(tokens)), dtype=np.int64)
-    found = np.empty((*index.shape, 3), dtype=np.int64)
-    done = _add(
-        np.array(table),
-        _shape(members),
-        tokens,
-        chunk_slots,
-        found,
-        np.array(bases),
-        row_sums,
-        index,
-        sums.first.data_ptr(),
-        sums.complement.data_ptr(),
-        len(sums.first),
-    )
+    table, shape = given
+    count = len(tokens) // NUMBERS
+    out = np.empty((len(members) * count, 4), dtype=np.int64)
+    at, where = table.buffer_info()[0], tokens.buffer_info()[0]
+    first, complement = sums.first, sums.complement
+    held = first.data_ptr(), complement.data_ptr(), first.shape[0]
+    done = _add(at, len(members), where, count, shape, chunk_slots, out, row_sums, *held)
     assert done, "tokens of the batch, rows of the cache"
-    return torch.from_numpy(index.reshape(-1)), torch.from_numpy(found.reshape(-1, 3))
+    return torch.from_numpy(out)
