@@ -61,7 +61,7 @@ KEYS_MAX: Final = 1 << 17
 """Keys for which there is room: 64 MiB."""
 SHAPES_MAX: Final = 256
 """Shapes whose bounds are kept, and widths whose w."""
-_FLOAT_BYTES: Final = 4
+NO_MASK: Final = (0,) * 6
 
 
 def wrong(
@@ -83,19 +83,25 @@ def wrong(
 
     None where there is no check: other dtypes, shapes and layouts; no kernels. Raises nothing, for any tensors.
     """
-    native = _native(out, query, key, value)
-    if native is None:
+    strides = [_strides(x) for x in (query, key, value, out)]
+    if None in strides:
         return None
-    batch, heads, rows, width = query.shape
-    keys = key.shape[2]
-    of_mask = _mask(native, mask, (batch, heads, rows, keys))
-    factor = 1.0 / math.sqrt(width) if scale is None else float(scale)
-    if of_mask is None or (is_causal and mask is not None) or not math.isfinite(factor) or keys > KEYS_MAX:
+    of_query, of_key, of_value, of_out = strides
+    shape, keys = query.shape, key.shape[2]
+    batch, heads, rows, width = shape
+    native = kernels.native(query.device, "native_forward_attention")
+    if native is None or out.shape != shape or value.shape != key.shape or key.shape != (batch, heads, keys, width):
+        return None
+    of_mask = NO_MASK if mask is None else _mask(native, mask, (batch, heads, rows, keys))
+    factor = 1.0 / math.sqrt(width) if scale is None and width else float(scale or 0.0)
+    if of_mask is None or (is_causal and mask is not None) or not math.isfinite(factor):
+        return None
+    if not (batch and heads and rows and width and 0 < keys <= KEYS_MAX):
         return None
     table = np.array(
-        (batch, heads, rows, keys, width, bool(is_causal), of_mask[0],
-         query.data_ptr(), *_bytes(query), key.data_ptr(), *_bytes(key),
-         value.data_ptr(), *_bytes(value), out.data_ptr(), *_bytes(out), *of_mask[1:]),
+        (batch, heads, rows, keys, width, is_causal, of_mask[0],
+         query.data_ptr(), *of_query, key.data_ptr(), *of_key,
+         value.data_ptr(), *of_value, out.data_ptr(), *of_out, *of_mask[1:]),
         np.int64,
     )  # fmt: skip
     exact = rows <= EXACT_ROWS
@@ -131,38 +137,28 @@ def _weights(width: int) -> Any:
     return ((1.0 + place * GOLDEN % 1.0) * (1 - place % 2 * 2)).astype(np.float32)
 
 
-def _native(out: Any, query: Any, key: Any, value: Any) -> Any:
-    """The kernels, for operands that they can read; else None."""
-    for x in (out, query, key, value):
-        if not isinstance(x, Tensor) or x.dtype is not torch.float32 or x.layout is not torch.strided:
-            return None
-        if x.dim() != 4 or x.stride(3) != 1 or x.device.type != "cpu" or x.is_neg() or x.numel() == 0:
-            return None
-    batch, heads, _, width = query.shape
-    if out.shape != query.shape or value.shape != key.shape:
+def _strides(x: Any) -> Any:
+    """Of batch, head and row, in elements; None for what kernels cannot read."""
+    if not isinstance(x, Tensor) or x.dtype is not torch.float32 or x.layout is not torch.strided:
         return None
-    if (key.shape[0], key.shape[1], key.shape[3]) != (batch, heads, width):
+    if x.dim() != 4 or not x.is_cpu or x.is_neg():
         return None
-    return kernels.native(query.device, "native_forward_attention")
-
-
-def _bytes(x: Tensor) -> list[int]:
-    """Strides of batch, head and row."""
-    return [step * _FLOAT_BYTES for step in x.stride()[:3]]
+    batch, head, row, element = x.stride()
+    return (batch, head, row) if element == 1 else None
 
 
 def _mask(native: Any, mask: Any, shape: tuple[int, int, int, int]) -> tuple[int, ...] | None:
     """What a table says of a mask: its kind, address and strides; None when kernels cannot read it."""
-    if mask is None:
-        return native.NO_MASK, 0, 0, 0, 0, 0
-    if not isinstance(mask, Tensor) or mask.dtype not in (torch.bool, torch.float32):
+    if not isinstance(mask, Tensor) or mask.layout is not torch.strided or not mask.is_cpu or mask.is_neg():
         return None
-    if mask.layout is not torch.strided or mask.device.type != "cpu" or mask.is_neg() or mask.dim() not in (2, 4):
+    kind = native.FLOAT_MASK if mask.dtype is torch.float32 else native.BOOL_MASK
+    if kind == native.BOOL_MASK and mask.dtype is not torch.bool:
         return None
-    lead = 4 - mask.dim()
-    sizes, strides = (1,) * lead + tuple(mask.shape), (0,) * lead + mask.stride()
-    if any(have not in (1, whole) for have, whole in zip(sizes, shape, strict=True)):
-        return None
-    steps = (0 if have == 1 else step * mask.element_size() for have, step in zip(sizes, strides, strict=True))
-    kind = native.BOOL_MASK if mask.dtype is torch.bool else native.FLOAT_MASK
-    return kind, mask.data_ptr(), *steps
+    sizes, strides = tuple(mask.shape), mask.stride()
+    if len(sizes) == 2:
+        sizes, strides = (1, 1, *sizes), (0, 0, *strides)
+    if sizes != shape:
+        if len(sizes) != 4 or any(have not in (1, whole) for have, whole in zip(sizes, shape, strict=True)):
+            return None
+        strides = tuple(0 if have == 1 else step for have, step in zip(sizes, strides, strict=True))
+    return kind, mask.data_ptr(), *strides

@@ -20,7 +20,7 @@ BATCH, HEADS, ROWS, KEYS, WIDTH, CAUSAL, MASKED = range(7)
 """Where counts are in a table; of the last two, whether row t sees keys up to t only, and what the mask is."""
 NO_MASK, BOOL_MASK, FLOAT_MASK = range(3)
 QUERY, KEY, VALUE, OUT, MASK = 7, 11, 15, 19, 23
-"""Where the address of each is; its strides in bytes follow, of batch, head and row, of a mask also of keys."""
+"""Where the address of each is; its strides follow, of batch, head and row, of a mask also of keys."""
 FLOOR: Final = 1e-30
 """Of a bound, absolute: products of small numbers are not rounded by a part of themselves."""
 SPAN: Final = 88.0
@@ -57,10 +57,10 @@ def rows_differ(table: Table, scale: float, of_score: float, of_exp: float, of_m
                 seen = scores[:count]
                 query = floats_at(_place(table, QUERY, b, h, t), width)
                 out = floats_at(_place(table, OUT, b, h, t), width)
-                longest = _dots(query, key, table[KEY + 3], seen, value)
+                longest = _dots(query, key, _step(table, KEY), seen, value)
                 top = scaled_sums(seen, np.float32(scale), _mask_row(table, b, h, t, room))
                 total = _exps(seen, top)
-                _columns(seen, value, table[VALUE + 3], sums, sizes)
+                _columns(seen, value, _step(table, VALUE), sums, sizes)
                 score = abs(scale) * np.sqrt(_squares(query) * np.float64(longest))
                 relative = _moved(score, top, of_score, of_exp) + of_mean
                 wrong += not _alike(out, sums, sizes, total, np.float32(relative))
@@ -101,10 +101,10 @@ def projections_differ(
                 key, value = _place(table, KEY, b, h, 0), _place(table, VALUE, b, h, 0)
                 if h == 0 or table[MASK + 2] != 0:
                     _show(table, b, h, first, lanes, room, shown)
-                _turn(_place(table, QUERY, b, h, first), table[QUERY + 3], lanes, scale, turned)
-                longest = _longest(key, table[KEY + 3], count, width, value)
-                _scores(turned, key, table[KEY + 3], shown, scores[: count * LANES], top)
-                widest = _project(value, table[VALUE + 3], weights, along[:count], sizes[:count])
+                _turn(_place(table, QUERY, b, h, first), _step(table, QUERY), lanes, scale, turned)
+                longest = _longest(key, _step(table, KEY), count, width, value)
+                _scores(turned, key, _step(table, KEY), shown, scores[: count * LANES], top)
+                widest = _project(value, _step(table, VALUE), weights, along[:count], sizes[:count])
                 _means(scores, top, along[:count], sizes[:count], total, mean, size)
                 for lane in range(lanes):
                     found, square = of_rows[lane, h, FOUND], of_rows[lane, h, OUT_SQUARE]
@@ -227,8 +227,15 @@ def _rows_of(table: Table, b: int, first: int, weights: Floats, of_rows: Any, wi
 
 @compiled_fast
 def _place(table: Table, which: int, b: int, h: int, t: int) -> int:
-    """Address of a row."""
-    return int(table[which] + b * table[which + 1] + h * table[which + 2] + t * table[which + 3])
+    """Address of a row of floats."""
+    elements = b * table[which + 1] + h * table[which + 2] + t * table[which + 3]
+    return int(table[which] + elements * FLOAT_BYTES)
+
+
+@compiled_fast
+def _step(table: Table, which: int) -> int:
+    """Bytes from row to row."""
+    return int(table[which + 3] * FLOAT_BYTES)
 
 
 @compiled_fast
@@ -236,13 +243,15 @@ def _mask_row(table: Table, b: int, h: int, t: int, room: Floats) -> Any:
     """What is added to the scores of a row: as it lies in memory, or made in ``room`` (keys,)."""
     if table[MASKED] == NO_MASK:
         return floats_at(room.ctypes.data, room.size)
-    begin, step = _place(table, MASK, b, h, t), table[MASK + 4]
+    step = table[MASK + 4]
     if table[MASKED] == FLOAT_MASK:
-        if step == FLOAT_BYTES:
+        begin = _place(table, MASK, b, h, t)
+        if step == 1:
             return floats_at(begin, room.size)
         for i in range(room.size):
-            room[i] = floats_at(begin + i * step, 1)[0]
+            room[i] = floats_at(begin + i * step * FLOAT_BYTES, 1)[0]
         return floats_at(room.ctypes.data, room.size)
+    begin = table[MASK] + b * table[MASK + 1] + h * table[MASK + 2] + t * table[MASK + 3]
     if step == 1:
         shown = bytes_at(begin, room.size)
         for i in range(room.size):
