@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity import gelu, kernels
+from flightsw.gpu.integrity import forward_attention, gelu, kernels
 from flightsw.gpu.integrity.checksum import TINY, UNIT
 from flightsw.gpu.integrity.identities import CHECKS, NORM_SLACK, SUM_SLACK
 
@@ -35,6 +35,8 @@ class Kind(NamedTuple):
     product: bool = False
     moves: bool = False
     """May give back its argument, or a view of it: then there is nothing to note."""
+    prompt: bool = False
+    """Reads so much more than it writes that it is looked at while that is in cache; a digest has its result."""
     draws: tuple[int, str] | None = None
     """Place and name of the argument that has to be zero or false, or elements are dropped at random."""
 
@@ -120,6 +122,26 @@ def _bent(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | N
     return found
 
 
+def _attended(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """``scaled_dot_product_attention``, whose fourth argument is a mask."""
+    mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
+    causal = args[5] if len(args) > 5 else kwargs.get("is_causal", False)
+    return _attention(result, args, kwargs, mask, causal)
+
+
+def _flash(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """What becomes of it outside inference mode; its second result is for a backward pass, which there is not."""
+    causal = args[4] if len(args) > 4 else kwargs.get("is_causal", False)
+    return _attention(result[0], args, kwargs, kwargs.get("attn_mask"), causal)
+
+
+def _attention(out: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], mask: Any, causal: bool) -> int | None:
+    if kwargs.keys() - {"attn_mask", "dropout_p", "is_causal", "scale"}:
+        return None
+    query, key, value = args[:3]
+    return forward_attention.wrong(out, query, key, value, mask, is_causal=causal, scale=kwargs.get("scale"))
+
+
 KINDS: Final[dict[str, Kind]] = {
     "aten::linear": Kind(0, None, product=True),
     "aten::mm": Kind(0, None, product=True),
@@ -132,8 +154,8 @@ KINDS: Final[dict[str, Kind]] = {
     "aten::layer_norm": Kind(0, _normed),
     "aten::native_layer_norm": Kind(0, CHECKS["aten::native_layer_norm"]),
     "aten::gelu": Kind(0, _bent),
-    "aten::scaled_dot_product_attention": Kind(0, None, draws=(4, "dropout_p")),
-    "aten::_scaled_dot_product_flash_attention_for_cpu": Kind(0, None, draws=(3, "dropout_p")),
+    "aten::scaled_dot_product_attention": Kind(0, _attended, prompt=True, draws=(4, "dropout_p")),
+    "aten::_scaled_dot_product_flash_attention_for_cpu": Kind(0, _flash, prompt=True, draws=(3, "dropout_p")),
     "aten::dropout": Kind(ANY, None, moves=True, draws=(2, "train")),
     "aten::to": Kind(ANY, None, moves=True),
     "aten::reshape": Kind(ANY, None, moves=True),

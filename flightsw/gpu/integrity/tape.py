@@ -88,6 +88,9 @@ class Tape:
         if kind.moves and result.untyped_storage()._cdata == args[0].untyped_storage()._cdata:
             return result
         note = Note(kind, func, args, kwargs, result, self._verdicts.layer)
+        if kind.prompt:
+            self._look(note, last=False)
+            return result
         self._notes.append(note)
         self._bytes += _size(result)
         while self._bytes > NOTED_BYTES_MAX:
@@ -134,7 +137,7 @@ class Tape:
 
     def _look(self, note: Note, *, last: bool) -> None:
         """Look at an operation; unless it is the ``last`` time that anybody can, from now on a digest has it."""
-        last = last or self._read_no_more(note)
+        last = last or (not note.kind.prompt and self._read_no_more(note))
         kind, func, args, kwargs, result, layer = note
         if kind.product:
             self._products.looked_at(func, args, kwargs, result, layer, last=last)

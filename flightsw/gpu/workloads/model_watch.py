@@ -7,8 +7,8 @@ pass that did not settle, or whose logits are not finite, is taken back and run 
 steps are replayed every ``replay_every`` in any case.
 
 Which of the two is cheaper depends on the size of the operations, not on what they are: the checks of a small one
-cost many times the operation. So both are tried (``TRIALS``, and again every ``TRIAL_EVERY``), chunks of prompts
-and decode steps apart, and the cheaper one is taken. Measured at storm on one core with 8 rows: looking costs 35
+cost many times the operation. So both are tried (again and again, see ``TRIAL_EVERY``), chunks of prompts and
+decode steps apart, and the cheaper one is taken. Measured at storm on one core with 8 rows: looking costs 35
 times a decode step of preset tiny, 3.3 of char, 1.3 of gpt2-85m, and 5.2, 2.1 and 1.1 times a chunk; a replay
 costs twice on all of them. Doubling the rows within one pass would cost 1.3 to 1.5 times a decode step, but other
 shapes round in another way, and a level must not change an answer.
@@ -47,8 +47,8 @@ from flightsw.link.integrity import Level
 RUNS_MAX: Final = 3
 """Runs of one pass, the first included."""
 TRIAL_EVERY: Final = 256
-"""Every so many sampled passes both ways are tried anew: one is looked at, the next one replayed. The first look may
-be slow for once (kernels are loaded), so looking is tried again after 2, 4, 8, 16 … of them."""
+"""Every so many sampled passes both ways are tried anew: one is looked at, the next one replayed. The first look
+may be slow for once (kernels are loaded), so looking is tried again after 2, 4, 8, 16 … of them."""
 
 
 class WatchedEngine(Engine, Protocol):
@@ -84,8 +84,8 @@ class _Way(msgspec.Struct):
     plain_s: float = math.inf
 
     def looks(self, *, replayed: bool) -> bool:
-        """Whether the next sampled pass is looked at, and not replayed: that costs one more plain run. Of those that
-        should be ``replayed`` only trials are looked at."""
+        """Whether the next sampled pass is looked at, and not replayed: that costs one more plain run. Of those
+        that should be ``replayed`` only trials are looked at."""
         count = self.sampled
         self.sampled += 1
         if count % TRIAL_EVERY == 0:
