@@ -23,6 +23,7 @@ from flightsw.gpu.workloads.job import Job
 from flightsw.gpu.workloads.preparation import guard
 from flightsw.gpu.workloads.served import GptEngine, Model
 from flightsw.gpu.workloads.trainer import Trainer
+from flightsw.gpu.workloads.warm_up import warm_up
 from flightsw.link.integrity import Level
 
 SEED: Final = 1
@@ -63,7 +64,8 @@ class Contestant(Protocol):
 
 
 def contestant(shape: Shape, corpus: Corpus, device: torch.device, *, guarded: bool) -> Contestant:
-    """A copy of the workload, guarded or plain."""
+    """A copy of the workload, guarded or plain, in a process that is warm as a worker is."""
+    warm_up()
     if shape.kind == "train":
         return Training(shape, corpus, device, guarded=guarded)
     return Serving(shape, One(shape.preset, shape.rows, device), device)

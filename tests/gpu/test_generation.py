@@ -7,10 +7,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flightsw.gpu.protocol import Generate
 from flightsw.gpu.workloads import seal
-from flightsw.gpu.workloads.draws import agreed, pick
+from flightsw.gpu.workloads.draws import TEMPERATURE_MIN, Draw, agreed, picks
 from flightsw.gpu.workloads.generation import REQUEST_TOKENS_MAX, Batch, refusal
 from flightsw.gpu.workloads.gpt import GPT, PRESETS, GPTConfig
 from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX, uniform
@@ -203,6 +205,50 @@ def test_stop_token_ends_and_is_no_part_of_the_answer() -> None:
     batch = Batch(engine, 1)
     assert finished(batch, [request(0, temperature=0.0, max_tokens=9)]) == {0: ("stop", [1, 1])}
     assert (engine.released, batch.free) == ([0], 1)
+
+
+def pick(logits: np.ndarray, temperature: float, top_k: int, number: float) -> int:
+    (token,) = picks(logits[None], [Draw(temperature, top_k, number)])
+    return token
+
+
+def plainly(logits: np.ndarray, draw: Draw) -> int:
+    """One row, by what the draw means: sort, sum up, look the number up."""
+    if draw.temperature <= 0.0:
+        return int(np.argmax(logits))
+    places = np.arange(logits.size)
+    if 0 < draw.top_k < logits.size:
+        places = np.argsort(-logits, kind="stable")[: draw.top_k]
+    values = logits[places].astype(np.float64)
+    weights = np.cumsum(np.exp((values - values.max()) / max(draw.temperature, TEMPERATURE_MIN)))
+    return int(places[min(np.searchsorted(weights, draw.number * weights[-1], side="right"), len(places) - 1)])
+
+
+NUMBERS = st.floats(0.0, 1.0)
+DRAWS = st.builds(
+    Draw,
+    st.sampled_from([0.0, 5e-324, 1e-3, 0.5, 0.8, 1.0, 1.3, 50.0]),
+    st.sampled_from([0, 1, 2, 5, 40, 999]),
+    NUMBERS,
+)
+
+
+@given(
+    st.lists(DRAWS, min_size=1, max_size=20),
+    st.sampled_from([2, 5, 31, 256, 1000]),
+    st.integers(0, 2**32),
+    st.data(),
+)
+def test_rows_drawn_together_are_drawn_as_each_alone(
+    draws: list[Draw], size: int, seed: int, data: st.DataObject
+) -> None:
+    """Logits of all magnitudes, some of them equal."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(draws), size)).astype(np.float32) * 10.0 ** rng.integers(-3, 3)
+    if data.draw(st.booleans(), label="ties"):
+        logits = np.round(logits)
+    expected = [plainly(row, draw) for row, draw in zip(logits, draws, strict=True)]
+    assert picks(logits, draws) == expected
 
 
 def test_draw_follows_the_distribution() -> None:

@@ -279,10 +279,11 @@ class Arithmetic(TorchDispatchMode):
 
 PRODUCTS = ("aten::linear", "aten::mm", "aten::addmm", "aten::bmm")
 OTHERS = ("aten::gelu", "aten::native_layer_norm", "aten::layer_norm", "aten::add", "aten::embedding")
+LAST = ("aten::index", "aten::select")  # Of a chunk, of a decode step.
 OPERATIONS: dict[str, Callable[[str, torch.Tensor], bool]] = {
     "products": lambda name, result: name in PRODUCTS and result.numel() > 0,
     "activations": lambda name, result: name.startswith((*OTHERS, "aten::_scaled_dot_product", "aten::scaled")),
-    "logits": lambda name, result: name == "aten::index" and result.shape[-1:] == (CONFIG.vocabulary,),
+    "logits": lambda name, result: name in LAST and result.shape[-1:] == (CONFIG.vocabulary,),
 }
 
 PLACES = {"products": 90, "activations": 90, "logits": 15, "draws": 25}
@@ -293,13 +294,16 @@ def draw_hit(bench: Bench, rng: random.Random) -> bool:
     """Serve once while one draw gives another token; whether it fired."""
     left = rng.randrange(PLACES["draws"])
 
-    def struck(*arguments: Any) -> int:
+    def struck(*arguments: Any) -> list[int]:
         nonlocal left
-        left -= 1
-        return draws.pick(*arguments) ^ (1 << rng.randrange(6) if left == -1 else 0)
+        tokens = draws.picks(*arguments)
+        if 0 <= left < len(tokens):
+            tokens[left] ^= 1 << rng.randrange(6)
+        left -= len(tokens)
+        return tokens
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generation, "pick", struck)
+        patch.setattr(generation, "picks", struck)
         bench.serve()
     return left < 0
 

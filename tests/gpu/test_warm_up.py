@@ -1,15 +1,21 @@
 """What a worker loads before it is ready: afterwards, nothing is compiled within a micro-batch."""
 
+import gc
 import importlib
 import pkgutil
+import weakref
 
 import pytest
 import torch
 
 from flightsw.gpu import integrity
 from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.tally import Tally
 from flightsw.gpu.workloads import corpus
-from flightsw.gpu.workloads.warm_up import warm_up
+from flightsw.gpu.workloads.gpt import GPT
+from flightsw.gpu.workloads.model_watch import ModelWatch
+from flightsw.gpu.workloads.served import GptEngine
+from flightsw.gpu.workloads.warm_up import CONFIG, warm_up
 from flightsw.link.integrity import Level
 from hil.integrity.contestants import Shape, contestant
 
@@ -57,3 +63,15 @@ def test_random_generators_are_left_alone() -> None:
 def test_without_kernels_there_is_nothing_to_load() -> None:
     with kernels.plain():
         assert warm_up.__wrapped__() == 0.0
+
+
+def test_the_collector_leaves_modules_alone_and_a_model_that_is_swapped_out_goes() -> None:
+    warm_up.__wrapped__()
+    assert gc.get_freeze_count() > 100_000, "torch alone has more"
+    engine = GptEngine(GPT(CONFIG), 2, torch.device("cpu"))
+    watch = ModelWatch(engine, Level.STORM, Tally(Level.STORM))
+    weights, cache = weakref.ref(engine.module), weakref.ref(engine.cache)
+    del engine, watch
+    gc.collect()
+    assert weights() is None
+    assert cache() is None

@@ -32,7 +32,7 @@ import numpy as np
 from torch import Tensor
 
 from flightsw.gpu.protocol import Generate
-from flightsw.gpu.workloads.draws import Choice, pick
+from flightsw.gpu.workloads.draws import Choice, Draw, picks
 from flightsw.gpu.workloads.release import Ticket
 from flightsw.gpu.workloads.sequence import Sequence
 
@@ -177,13 +177,18 @@ class Batch:
             values = logits.numpy()
 
             def choose() -> tuple[list[bool], list[int | None]]:
-                finite = np.isfinite(values).all(axis=1).tolist()
-                return finite, [
-                    pick(row, sequence.request.temperature, sequence.request.top_k, number)
-                    if number is not None and row_finite
-                    else None
-                    for sequence, row, row_finite, number in zip(sequences, values, finite, numbers, strict=True)
-                ]
+                finite: list[bool] = np.isfinite(values).all(axis=1).tolist()
+                draws = {
+                    place: Draw(sequence.request.temperature, sequence.request.top_k, number)
+                    for place, (sequence, number) in enumerate(zip(sequences, numbers, strict=True))
+                    if number is not None and finite[place]
+                }
+                tokens: list[int | None] = [None] * len(rows)
+                if draws:
+                    some = values if len(draws) == len(rows) else values[list(draws)]
+                    for place, token in zip(draws, picks(some, list(draws.values())), strict=True):
+                        tokens[place] = token
+                return finite, tokens
 
             # Of a choice that never comes out alike nothing is known: it counts as one from broken logits.
             chosen = self._watch.chosen(choose)

@@ -4,9 +4,15 @@ The processor's kernels are compiled at their first call on a machine, some half
 from their cache at the first call in a process, about a second. Neither may happen within a micro-batch: it would
 be late, or look stuck. So a worker calls ``warm_up`` before it says that it is ready. As a program this module
 compiles for all workers to come: ``make setup`` does that.
+
+Nor may a full pass of Python's collector, which walks over a quarter of a million objects, modules and torch's own,
+for a tenth of a second and more. They live as long as the process, so it is told to leave them alone from here on.
+Not later: a model holds itself in a circle (its guard, the observer of its cache), and one that is frozen when
+another takes its place would never go.
 """
 
 import functools
+import gc
 import sys
 import time
 
@@ -34,10 +40,18 @@ PASSES = 2
 
 @functools.cache
 def warm_up() -> float:
-    """Load, or compile, what is not loaded yet; once in a process. Seconds it took.
+    """Load, or compile, what is not loaded yet, and set what there is apart from what will come and go; once in a
+    process, before a model is loaded. Seconds that kernels took.
 
-    Random generators are as they were. Does nothing where there are no kernels for the processor.
+    Random generators are as they were. Where there are no kernels for the processor, none are loaded.
     """
+    seconds = _load()
+    gc.collect()
+    gc.freeze()
+    return seconds
+
+
+def _load() -> float:
     began_s = time.monotonic()
     if kernels.native(torch.device("cpu"), "native_rows") is None:
         return 0.0
