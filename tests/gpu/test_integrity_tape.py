@@ -124,6 +124,18 @@ def test_an_operand_that_is_hit_between_two_operations_is_seen_by_its_producer()
     assert [found.detector for found in findings] == ["repeat"]
 
 
+@torch.inference_mode()
+def test_numbers_of_the_host_are_watched_from_when_they_become_a_tensor() -> None:
+    def work() -> Any:
+        index = torch.tensor([3, 1, 3])
+        strike(flip(1, 0), index)
+        return F.embedding(index, X)
+
+    _, findings, settled, _ = looked_at(work)
+    assert not settled
+    assert [found.detector for found in findings] == ["transit"]
+
+
 LARGE = torch.randn(NOTED_BYTES_MAX // 4 // 1024 // 2 + 8, 1024, generator=GENERATOR)
 
 

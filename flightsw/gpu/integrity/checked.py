@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flightsw.gpu.integrity import late_looks, operations
+from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.finding import Report
 from flightsw.gpu.integrity.operations import Cover
 from flightsw.gpu.integrity.product_check import ProductCheck
@@ -68,6 +69,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Cover.COMPOSITE: self._composite,
             Cover.STATE: self._after_a_look(self._repetition.state),
             Cover.UNSTABLE: self._repetition.once,
+            Cover.GIVEN: self._repetition.given,
         }
         """How an operation of each cover is carried out; every other only makes memory, or a view of it."""
 
@@ -138,6 +140,10 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def leave(self, memory: Iterable[Tensor]) -> None:
         """Memory that somebody else holds against what is written there: a cache whose rows have digests."""
         self._repetition.leave(memory)
+
+    def hand_over(self, log: AttentionLog) -> None:
+        """Attention of decode steps: whoever releases what came of them asks this log."""
+        self._tape.log = log
 
     # Operations.
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
+from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.closer import look_closer
 from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
@@ -56,11 +57,15 @@ class Rows:
     ``begin``, ``write`` for every layer, ``end`` make one pass; ``gpt_rows`` and ``watch`` see to that.
     """
 
-    def __init__(self, rows: int, slots: int, layers: int, locate: Locate, report: Report) -> None:
+    def __init__(
+        self, rows: int, slots: int, layers: int, locate: Locate, report: Report, log: AttentionLog | None = None
+    ) -> None:
         self.watching = True
         """Whether what is written is added to the digests. Rows that go on while it is not become unknown."""
         self.hits = 0
         """How often memory was found changed, repaired or not."""
+        self.log = log
+        """Of what was made of the rows, where there is one."""
         self._rows = rows
         self._slots = slots
         self._layers = layers
@@ -88,6 +93,8 @@ class Rows:
     def begin(self, rows: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
         """A pass begins that writes slots ``positions`` (B, T) of ``rows`` (B,); negative ones are padding."""
         self._abandon()
+        if self.log is not None:
+            self.log.begin(rows, positions)
         now = list(rows), [list(slots) for slots in positions]
         again = self.watching and now == self._last
         if again:
@@ -163,7 +170,8 @@ class Rows:
                 if not group.sums.agree(base, found):
                     for at in group.sums.differing(base, found):
                         self._look_closer(group, place, row, length, at, found[at])
-        return row not in self._hit
+            attended = self.log is None or self.log.sound(row)
+        return attended and row not in self._hit
 
     def _abandon(self) -> None:
         """A pass that did not come to its end: its rows are unknown."""
@@ -241,7 +249,9 @@ def gpt_rows(cache: Cache, report: Report) -> Rows:
     def locate(row: int) -> Place:
         return Place(list(zip(cache.keys, cache.values, strict=True)), row, 0)
 
-    rows = Rows(cache.rows, cache.context, len(cache.keys), locate, report)
+    plain = cache.keys[0].dtype is torch.float32 and cache.keys[0].device.type == "cpu"
+    log = AttentionLog(cache.keys, cache.values, report) if plain else None
+    rows = Rows(cache.rows, cache.context, len(cache.keys), locate, report, log)
     cache.observer = rows
     return rows
 

@@ -8,10 +8,17 @@ torch's may be off: with e = (``SUM_SLACK`` √n + ``NORM_SLACK``) u, the mean b
 e + |m| r e + (|m| r e)² of itself (see ``native_norm``; the sums here err as much, so all is taken twice).
 """
 
+from typing import Final
+
 import numpy as np
+from numpy.typing import NDArray
 
 from flightsw.gpu.integrity import native_pointwise
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
+
+FLOAT_BYTES: Final = 4
+
+Lines = NDArray[np.int64]
 
 
 @compiled
@@ -88,3 +95,16 @@ def layer_norm_wrong(
             excess += zero if over <= zero else over
         wrong += not (excess <= zero and off_mean < np.inf)
     return wrong
+
+
+@compiled
+def log_rows(memory: int, of_row: int, of_head: int, heads: int, width: int, lines: Lines, log: int) -> None:
+    """Copy rows (B, heads, width), ``of_row`` and ``of_head`` elements apart, to ``lines`` (B,) of a log, where
+    heads lie side by side."""
+    size = heads * width
+    for i in range(len(lines)):
+        target = floats_at(log + lines[i] * size * FLOAT_BYTES, size)
+        for h in range(heads):
+            source = floats_at(memory + (i * of_row + h * of_head) * FLOAT_BYTES, width)
+            for j in range(width):
+                target[h * width + j] = source[j]

@@ -176,6 +176,11 @@ class Repetition:
             self.before_write(tensors_in(args))
         return self._watch.made(func(*args, **kwargs))
 
+    def given(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Numbers of the host that become a tensor. Their memory may be shared with the host, which leaves it alone
+        while the pass lasts."""
+        return self._watch.made(func(*args, **kwargs))
+
     def state(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An update of whole lists of tensors: the optimiser's."""
         self._watch.verify(func, args, kwargs)

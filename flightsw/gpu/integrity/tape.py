@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.late_looks import ANY, Kind
 from flightsw.gpu.integrity.product_check import ProductCheck
 from flightsw.gpu.integrity.repetition import Repetition
@@ -59,6 +60,8 @@ class Tape:
 
     def __init__(self, verdicts: Verdicts, watch: Watch, repetition: Repetition, products: ProductCheck) -> None:
         self.running = False
+        self.log: AttentionLog | None = None
+        """Of the attention of decode steps, where somebody asks it before anything is released."""
         self._verdicts = verdicts
         self._watch = watch
         self._repetition = repetition
@@ -89,7 +92,11 @@ class Tape:
             return result
         note = Note(kind, func, args, kwargs, result, self._verdicts.layer)
         if kind.prompt:
-            self._look(note, last=False)
+            out = result if isinstance(result, Tensor) else result[0]
+            if self.log is not None and self.log.takes(args[0], args[1], out):
+                self._watch.made(result)
+            else:
+                self._look(note, last=False)
             return result
         self._notes.append(note)
         self._bytes += _size(result)

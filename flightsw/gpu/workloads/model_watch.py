@@ -105,6 +105,8 @@ class ModelWatch:
         self._rows = engine.watch_rows(self._report)
         self._guard = protect(engine.module, level=level, report=self._report, wide=wide)
         self._guard.mode.leave(engine.row_memory)
+        if self._rows.log is not None:
+            self._guard.mode.hand_over(self._rows.log)
         self._resident = self._guard.resident
         self._scrubber = self._guard.scrubber
         began_s = time.monotonic()

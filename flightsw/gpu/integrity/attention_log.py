@@ -1,0 +1,114 @@
+"""Attention of decode steps, logged as it is computed and looked at many steps later, before an answer leaves.
+
+A decode step asks for one token of each row and reads all keys and values of the row for it: that reading is what
+it costs, and a check that reads them again costs as much. But they stay where they are, and a token that is stored
+is not changed until its row begins anew. So queries and results of a row are kept, ``LOGGED_MAX`` tokens of them,
+and held against keys and values all at once (``forward_attention``): these are read once for all of them. Token t
+sees the slots up to its own, whatever mask it was given.
+
+Nothing leaves in between: whoever releases an answer verifies its row of the cache (``kv.Rows``), and with it what
+is logged here. A wrong one makes the answer be computed again. A step that is run again writes over its own lines.
+What the log holds may be hit as well; then a sound answer is computed again.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flightsw.gpu.integrity import forward_attention, kernels
+from flightsw.gpu.integrity.finding import Finding, Report
+
+LOGGED_MAX: Final = 64
+"""Tokens of a row that wait for a look."""
+
+
+class AttentionLog:
+    """Of one cache: keys and values (rows, H, slots, D) of each layer, float32 on the processor.
+
+    ``begin`` says what a pass writes; ``takes`` is asked for each attention of it, one a layer, in order.
+    """
+
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], report: Report) -> None:
+        self._keys = keys
+        self._values = values
+        self._report = report
+        self._shape = (keys[0].shape[0], LOGGED_MAX, keys[0].shape[1], keys[0].shape[3])
+        self._asked: list[Tensor] = []
+        self._given: list[Tensor] = []
+        self._slots: list[list[int]] = [[] for _ in range(self._shape[0])]
+        """Of each row those that are logged."""
+        self._wrong: set[int] = set()
+        self._pass: list[tuple[int, int]] = []
+        """Row and slot of the pass that runs; empty when it is no decode step."""
+        self._lines: Any = None
+        self._layer = 0
+
+    def begin(self, rows: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
+        """A pass begins that writes slots ``positions`` (B, T) of ``rows`` (B,)."""
+        self._layer = 0
+        for row, slots in zip(rows, positions, strict=True):
+            if slots and slots[0] == 0:
+                self.reset(row)
+        alone = all(len(slots) == 1 and slots[0] >= 0 for slots in positions)
+        self._pass = [(row, slots[0]) for row, slots in zip(rows, positions, strict=True)] if alone else []
+
+    def takes(self, query: Tensor, key: Tensor, out: Tensor) -> bool:
+        """Log the attention of one layer, query and ``out`` (B, H, 1, D); False when it has to be looked at now."""
+        batch, heads, tokens, width = query.shape
+        if tokens != 1 or batch != len(self._pass) or (heads, width) != self._shape[2:]:
+            return False
+        native = kernels.native(query.device, "native_late")
+        dense = query.stride(3) == 1 == out.stride(3) and query.dtype is out.dtype is key.dtype is torch.float32
+        if native is None or not dense or self._layer >= len(self._keys):
+            return False
+        if self._layer == 0:
+            self._lines = self._next_lines()
+        asked, given = self._asked[self._layer], self._given[self._layer]
+        for tensor, log in ((query, asked), (out, given)):
+            native.log_rows(
+                tensor.data_ptr(), tensor.stride(0), tensor.stride(1), heads, width, self._lines, log.data_ptr()
+            )
+        self._layer += 1
+        return True
+
+    def sound(self, row: int) -> bool:
+        """Look at what is logged of a row, and forget it; whether all of it since the row began was sound."""
+        slots = self._slots[row]
+        if slots:
+            count, used = len(slots), max(slots) + 1
+            seen = torch.from_numpy(np.arange(used) <= np.array(slots)[:, None])
+            for layer, (keys, values) in enumerate(zip(self._keys, self._values, strict=True)):
+                asked, given = (log[layer][row, :count].transpose(0, 1)[None] for log in (self._asked, self._given))
+                mine = slice(row, row + 1)
+                wrong = forward_attention.wrong(given, asked, keys[mine, :, :used], values[mine, :, :used], seen)
+                if wrong != 0:
+                    self._wrong.add(row)
+                    self._find(f"attention of layer {layer}, row {row}", wrong)
+            slots.clear()
+        return row not in self._wrong
+
+    def reset(self, row: int) -> None:
+        """The row begins anew."""
+        self._slots[row].clear()
+        self._wrong.discard(row)
+
+    def _next_lines(self) -> Any:
+        """Where the tokens of this pass go: those of a step that is run again, where they went before."""
+        if not self._asked:
+            self._asked, self._given = ([torch.zeros(self._shape) for _ in self._keys] for _ in range(2))
+        lines = np.empty(len(self._pass), np.int64)
+        for place, (row, slot) in enumerate(self._pass):
+            slots = self._slots[row]
+            if not slots or slots[-1] != slot:
+                if len(slots) == LOGGED_MAX:
+                    self.sound(row)
+                slots.append(slot)
+            lines[place] = row * LOGGED_MAX + len(slots) - 1
+        return lines
+
+    def _find(self, where: str, wrong: int | None) -> None:
+        detail = "its keys and values do not give what it gave" if wrong else "it could not be looked at"
+        self._report(Finding(detector="checksum", outcome="contained", where=where, detail=detail))
