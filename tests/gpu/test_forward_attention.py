@@ -183,6 +183,21 @@ def test_it_is_what_the_attention_of_a_model_gives() -> None:
         )
 
 
+@pytest.mark.parametrize("rows", [1, 16])
+def test_scores_too_large_for_a_bound_pass_nowhere(rows: int) -> None:
+    made = case((rows, 40, 64))
+    made.query, made.key = made.query * 1e3, made.key * 1e3
+    assert made.wrong(made.computed()) == BATCH * HEADS * rows
+
+
+@pytest.mark.parametrize("rows", [1, 16])
+def test_values_too_large_for_a_bound_pass_nowhere(rows: int) -> None:
+    made = case((rows, 40, 64))
+    made.value = made.value * 1e38
+    found = made.wrong(torch.zeros_like(made.out))
+    assert found == BATCH * HEADS * rows
+
+
 # Struck results.
 
 STRUCK: Final = [(1, 200, 64), (3, 37, 24), (4, 5, 64), (64, 130, 64), (70, 70, 24)]

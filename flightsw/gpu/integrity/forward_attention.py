@@ -29,7 +29,7 @@ independent errors in whatever order (see ``checksum``). All of this is of opera
 is not a number, or infinite, passes only where operands make it so. Where a side is beyond a quarter, at scores of
 some 10⁵, the bound is infinite, and nothing passes.
 
-*Measured* over 2,000 random calls of all kinds: a sound difference is at most a thirtieth of its bound, and a ninth
+*Measured* over 1,300 random calls of all kinds: a sound difference is at most a thirtieth of its bound, and a ninth
 where all operands are equal. Of noise of unit size, 64 wide and 200 keys, a wrong element of a decode step is seen
 when it is off by a thousandth of its usual size, one of a chunk when it is off by a hundredth.
 
