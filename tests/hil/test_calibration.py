@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ import pytest
 from flightsw.link.load import Order
 from flightsw.shell.card_profile import load_profile
 from hil import devices
+from hil.calibration import cards, run
 from hil.calibration import plan as plans
-from hil.calibration import run
 from hil.calibration.load import Load, LoadError
 from hil.calibration.plan import Plan
 from tests.background import Child
@@ -72,6 +73,19 @@ def test_a_whole_calibration_of_the_simulated_card(tmp_path: Path) -> None:
         run.write(tmp_path / "out", found, outcome, account | {"changed": True})
     after = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
     assert after == {name: content for name, content in before.items() if name != "power.svg"}
+
+
+def test_a_simulated_card_counts_energy_while_its_thread_waits_for_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(cards, "STEP_S", 3600.0)
+    card = cards.SimulatedCard(tmp_path, tmp_path / "meter")
+    try:
+        eventually(lambda: len(card.meter.history) >= 6, 30, "six readings")
+        first, *_, last = list(card.meter.history)
+    finally:
+        card.close()
+    assert (last.energy_j - first.energy_j) / (last.taken_s - first.taken_s) == pytest.approx(80.0, rel=0.2)
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
