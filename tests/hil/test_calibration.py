@@ -17,6 +17,7 @@ from hil.calibration import cards, run
 from hil.calibration import plan as plans
 from hil.calibration.load import Load, LoadError
 from hil.calibration.plan import Plan
+from hil.cli import main
 from tests.background import Child
 
 HIL = (sys.executable, "-c", "from hil.cli import main; main()")
@@ -103,15 +104,23 @@ REFUSED = {
 @pytest.mark.process
 @pytest.mark.parametrize(("arguments", "line"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_measured_is_refused_in_one_line(
-    tmp_path: Path, arguments: tuple[str, ...], line: str
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     if "cuda" in arguments and devices.choose("auto").device == "cuda":
         pytest.skip("there is a card here")
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert line in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hil", "calibrate", "gpu", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert line in told.err
     assert list(tmp_path.iterdir()) == []
 
 
