@@ -55,7 +55,11 @@ class RealCard:
 
 
 class SimulatedCard:
-    """The bench's card over the load's meter, stepped by a thread of its own."""
+    """The bench's card over the load's meter, stepped by a thread of its own, and before each reading.
+
+    A real card counts its energy whoever is waiting for the processor. If only the thread stepped this one, its
+    counter would be as old as the thread's last turn: on a busy machine tens of ms, some percent of a short window.
+    """
 
     provenance: Literal["simulated", "measured"] = "simulated"
 
@@ -65,10 +69,12 @@ class SimulatedCard:
         self._temp_degc = COOLANT_DEGC + REFERENCE.train.idle_w / REFERENCE.conductance_w_k
         self._show()
         os.environ[ENVIRONMENT] = str(folder / "card")
+        self._stepped_s = time.monotonic()
+        self._stepping = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="simulated card", daemon=True)
         self._thread.start()
-        self.meter = NvmlMeter(nvml_sim, keep=HISTORY_MAX)
+        self.meter = NvmlMeter(nvml_sim, keep=HISTORY_MAX, before=self._step)
 
     def close(self) -> None:
         self.meter.close()
@@ -78,10 +84,16 @@ class SimulatedCard:
         os.environ.pop(ENVIRONMENT, None)
 
     def _run(self) -> None:
-        last_s = time.monotonic()
         while not self._ended.wait(STEP_S):
+            self._step()
+
+    def _step(self) -> None:
+        """Up to now."""
+        with self._stepping:
             now_s = time.monotonic()
-            dt_s, last_s = now_s - last_s, now_s
+            dt_s, self._stepped_s = now_s - self._stepped_s, now_s
+            if dt_s <= 0.0:
+                return
             power_w = self._gpu.step(dt_s, rail_on=True)
             flow_w = REFERENCE.conductance_w_k * (self._temp_degc - COOLANT_DEGC)
             self._temp_degc += (power_w - flow_w) * dt_s / REFERENCE.heat_capacity_j_k

@@ -10,6 +10,7 @@ reading (None); the bench then reports that its instrument failed instead of fly
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Final
 
@@ -43,9 +44,15 @@ class CardReading(msgspec.Struct, frozen=True, kw_only=True):
 class NvmlMeter:
     """Reads one card every ``INTERVAL_S`` s; ``module`` is ``pynvml`` or anything with its functions."""
 
-    def __init__(self, module: ModuleType, index: int = 0, *, keep: int = 0) -> None:
-        """Open the card and keep the last ``keep`` readings; raises the module's ``NVMLError`` without a card."""
+    def __init__(
+        self, module: ModuleType, index: int = 0, *, keep: int = 0, before: Callable[[], None] = lambda: None
+    ) -> None:
+        """Open the card and keep the last ``keep`` readings; raises the module's ``NVMLError`` without a card.
+
+        ``before`` is called before each of them: a card that only this process moves is brought up to date there.
+        """
         self._nvml = module
+        self._before = before
         module.nvmlInit()
         self._handle = module.nvmlDeviceGetHandleByIndex(index)
         name = module.nvmlDeviceGetName(self._handle)
@@ -102,6 +109,7 @@ class NvmlMeter:
 
     def _read_on(self) -> None:
         while not self._stop.wait(INTERVAL_S):
+            self._before()
             try:
                 power_w = self._power_w()
                 die_degc = float(self._nvml.nvmlDeviceGetTemperature(self._handle, self._nvml.NVML_TEMPERATURE_GPU))

@@ -16,6 +16,8 @@ from typing import Final
 import msgspec
 import torch
 
+from hil import machine
+
 from . import measuring, page, show
 from .account import Account, Ending, account, write
 from .campaign import PARTS, Campaign, Order
@@ -68,6 +70,7 @@ def main() -> int:
 def _campaign(order: Order, *, measure: bool, as_json: bool, quiet: bool) -> int:
     ending: Ending = "whole"
     reason = ""
+    commit = machine.commit()
     try:
         campaign = Campaign(order)
         campaign.carry_out(lambda progress: None if quiet else _line(show.progress(progress), progress.group))
@@ -83,7 +86,7 @@ def _campaign(order: Order, *, measure: bool, as_json: bool, quiet: bool) -> int
         ending, reason = "invalid", str(error)
     if not quiet:
         print(file=sys.stderr)
-    found = account(order.folder, command=_command(), seed=order.seed, ending=ending, reason=reason)
+    found = account(order.folder, command=_command(), commit=commit, seed=order.seed, ending=ending, reason=reason)
     _report(found, order.folder, as_json=as_json)
     return found.exit_code
 

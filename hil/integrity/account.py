@@ -35,6 +35,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     command: str
     commit: str
+    """As it was when this run of the campaign began: whoever commits meanwhile changes nothing that runs."""
     machine: dict[str, str]
     versions: dict[str, str]
     seed: int
@@ -66,13 +67,13 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         return 130 if self.ending == "partial" else 0
 
 
-def account(folder: Path, *, command: str, seed: int, ending: Ending, reason: str = "") -> Account:
-    """Count a folder. Raises ``LedgerError``."""
+def account(folder: Path, *, command: str, commit: str, seed: int, ending: Ending, reason: str = "") -> Account:
+    """Count a folder; ``commit`` is that of the sources that ran. Raises ``LedgerError``."""
     some = rows(folder)
     measured = measurements.load(folder)
     return Account(
         command=command,
-        commit=machine.commit(),
+        commit=commit,
         machine=machine.machine(),
         versions=machine.versions(),
         seed=seed,

@@ -2,10 +2,14 @@
 
 Each has a guarded form, at any level, and a plain one: a trainer that nobody guards, a server at level off, in
 which no pass is entered and nothing is digested or held. Both do the same work on the same data.
+
+Work is done in *pieces*, so that contestants can take turns within a unit: a micro-batch of training, which takes
+about a second where it counts, or all answers of a unit of serving. What a unit has once, as the update of a step,
+belongs to its last piece.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -21,6 +25,7 @@ from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.infer import Server, Source
 from flightsw.gpu.workloads.job import Job
 from flightsw.gpu.workloads.preparation import guard
+from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX
 from flightsw.gpu.workloads.served import GptEngine, Model
 from flightsw.gpu.workloads.trainer import Trainer
 from flightsw.gpu.workloads.warm_up import warm_up
@@ -49,8 +54,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def passes(self) -> int:
-        """Of one unit, at least."""
-        return self.micro_batches if self.kind == "train" else self.tokens
+        """Of one unit, of the kind that it has fewest of: chunks of prompts and decode steps are counted apart."""
+        if self.kind == "train":
+            return self.micro_batches
+        return min(self.tokens, -(-self.prompt // FILL_TOKENS_MAX))
 
 
 class Contestant(Protocol):
@@ -58,6 +65,9 @@ class Contestant(Protocol):
 
     def set_level(self, level: Level) -> None:
         """From the next unit on."""
+
+    def pieces(self, units: int) -> Iterator[float]:
+        """So many units, a piece at a time; seconds of each."""
 
     def run(self, units: int) -> float:
         """Seconds for so many units."""
@@ -100,14 +110,18 @@ class Training:
         if self._guarded is not None:
             self._guarded.level = level
 
-    def run(self, units: int) -> float:
-        def steps() -> None:
-            turn = self._trainer.micro_batch if self._guarded is None else self._guarded.turn
-            for _ in range(units):
-                while not turn():
-                    pass
+    def pieces(self, units: int) -> Iterator[float]:
+        done = 0
 
-        return spent_s(self._device, steps)
+        def piece() -> None:
+            nonlocal done
+            done += self._trainer.micro_batch() if self._guarded is None else self._guarded.turn()
+
+        while done < units:
+            yield spent_s(self._device, piece)
+
+    def run(self, units: int) -> float:
+        return sum(self.pieces(units))
 
 
 class One:
@@ -148,14 +162,14 @@ class Serving:
         self._job.post(Vigilance(level=NAMES[level]))
         self._server.turn()
 
+    def pieces(self, units: int) -> Iterator[float]:
+        for _ in range(units):
+            yield spent_s(self._device, self._unit)
+
     def run(self, units: int) -> float:
-        def rounds() -> None:
-            for _ in range(units):
-                self._round()
+        return sum(self.pieces(units))
 
-        return spent_s(self._device, rounds)
-
-    def _round(self) -> None:
+    def _unit(self) -> None:
         shape = self._shape
         prompt = ("the satellite crosses the belt; " * (shape.prompt // 32 + 1))[: shape.prompt]
         self._sent.clear()

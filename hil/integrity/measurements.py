@@ -17,6 +17,9 @@ CHECKS_WANTED: Final = 1_000_000
 SCRUB_GOAL: Final = {"cpu": 1.0, "cuda": 2400.0}
 """10⁹ bytes per second. On a processor only that it is no snail: its memory is not what the card's is."""
 
+CLOCK: Final = {"cpu": "processor time of one thread", "cuda": "wall time"}
+"""What overhead is measured in."""
+
 
 class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
     """Alarms on undisturbed passes, each of them on other data."""
@@ -31,7 +34,10 @@ class FalseAlarms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overhead(msgspec.Struct, frozen=True, kw_only=True):
-    """Cost of one level on one workload: CPU time over that of the unprotected twin, minus 1, in per cent."""
+    """Cost of one level on one workload: time over the mean of two unprotected twins, minus 1, in per cent.
+
+    Processor time of one thread; on a card wall time.
+    """
 
     workload: str
     kind: str
@@ -44,7 +50,7 @@ class Overhead(msgspec.Struct, frozen=True, kw_only=True):
     """Quartiles of the rounds."""
     control_low: float
     control_high: float
-    """Quartiles of unprotected against unprotected, in the same rounds: what is below is noise."""
+    """Quartiles of one unprotected twin over the other, in the same rounds: what is below is noise."""
     rounds: int
     passes: int
     """Of a round."""
@@ -109,8 +115,8 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                         unit="%",
                         goal=15.0,
                         better="lower",
-                        text=f"{worst.workload}; A/A {worst.control_low:+.1f} to {worst.control_high:+.1f} %; "
-                        f"{beside}",
+                        text=f"{worst.workload}; {CLOCK[worst.device]}; "
+                        f"A/A {worst.control_low:+.1f} to {worst.control_high:+.1f} %; {beside}",
                     )
                 )
         if self.scrub is not None:

@@ -27,8 +27,9 @@ QUICK_CHECKS: Final = 20_000
 QUICK_SECOND: Final = 100
 SECOND: Final = 1500
 """Faults of each second injector."""
-QUICK_ROUNDS: Final = 3
-ROUNDS: Final = 7
+QUICK_OVERHEAD_S: Final = 100.0
+OVERHEAD_S: Final = 300.0
+"""Of each level on each workload."""
 QUICK_SHAPES: Final = 1
 """Workloads of each kind in a quick run; watch, with its long period, in full runs only."""
 SCRUB_BYTES: Final = {"cpu": 256 << 20, "cuda": 8 << 30}
@@ -79,7 +80,7 @@ def overheads(device: torch.device, *, quick: bool, say: Say) -> list[measuremen
             shape,
             text,
             device,
-            QUICK_ROUNDS if quick else ROUNDS,
+            QUICK_OVERHEAD_S if quick else OVERHEAD_S,
             levels=levels,
             tell=lambda what: say(f"overhead: {what}"),
         )

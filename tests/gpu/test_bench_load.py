@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flightsw.gpu.bench_load import Kernel, Partition
+from flightsw.gpu.bench_load import Kernel, Partition, main
 from flightsw.gpu.workloads.job import JobFault
 from flightsw.link import load
 from flightsw.link.load import Answer, Order
@@ -129,17 +129,21 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "line"), REFUSED.values(), ids=REFUSED)
-def test_wrong_use_is_one_line(tmp_path: Path, arguments: tuple[str, ...], line: str) -> None:
+def test_wrong_use_is_one_line(
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+) -> None:
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is a card here")
-    done = subprocess.run(
-        [*COMMAND, *(str(tmp_path / "meter") if a == "METER" else a for a in arguments)],
-        cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert line in done.stderr
-    assert done.stderr.count("\n") == 1
+    monkeypatch.chdir(tmp_path)
+    assert main([str(tmp_path / "meter") if a == "METER" else a for a in arguments]) == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert line in told.err
+    assert told.err.count("\n") == 1
 
 
 @pytest.mark.gpu

@@ -320,8 +320,11 @@ def hits_of(target: str, bench: Bench, rng: random.Random) -> bool:
     return mode.fired
 
 
-def outcomes(target: str, level: str, count: int, expected: list[str]) -> Counter[str]:
-    """What came out of ``count`` injections into one server: replies that are right, failed, tainted."""
+def outcomes(target: str, level: str, count: int, expected: list[str], tainted_max: int = 0) -> Counter[str]:
+    """What came out of ``count`` injections into one server: replies that are right, failed, tainted.
+
+    With ``tainted_max`` that many tainted ones are enough.
+    """
     found: Counter[str] = Counter()
     bench = Bench(level)
     for seed in range(count):
@@ -332,6 +335,8 @@ def outcomes(target: str, level: str, count: int, expected: list[str]) -> Counte
         for reply, text in zip(bench.answers, expected, strict=True):
             failed = reply.finish == "failed"
             found["failed" if failed else "right" if reply.text == text else "tainted"] += 1
+        if 0 < tainted_max <= found["tainted"]:
+            break
     report = bench.report
     found["detected"] = report.detected
     assert report.open == 0, "the server sees to everything itself"
@@ -357,7 +362,7 @@ def test_no_tainted_answer_is_released(target: str, expected: list[str]) -> None
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_with_the_gate_off_wrong_answers_get_out(target: str, expected: list[str]) -> None:
-    found = outcomes(target, "off", 12, expected)
+    found = outcomes(target, "off", 12, expected, tainted_max=2)
     assert found["tainted"] >= 2, found
 
 
@@ -375,7 +380,7 @@ def test_a_gate_with_a_hole_lets_wrong_answers_out(
 ) -> None:
     target, owner, attribute, hole = MUTANTS[name]
     monkeypatch.setattr(owner, attribute, hole)
-    assert outcomes(target, expected_level(target), 10, expected)["tainted"] > 0
+    assert outcomes(target, expected_level(target), 10, expected, tainted_max=1)["tainted"] > 0
 
 
 # --- ends and changes --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hil.cli import main
 from hil.faults import children_of, process_state
 
 pytestmark = pytest.mark.process
@@ -20,7 +21,7 @@ schema = "hil/1"
 name = "short"
 title = "A few minutes in sunlight"
 orbit = "leo_550"
-duration_orbits = 0.24
+duration_orbits = 0.19
 warp = 60.0
 [payload]
 preset = "micro"
@@ -126,12 +127,14 @@ def test_a_daemon_that_dies_is_reported_and_ends_the_run(
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_wrong_use_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+def test_wrong_use_is_one_line(
+    tmp_path: Path, arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
     command = [argument.replace("{out}", str(tmp_path / "out")) for argument in arguments]
-    done = subprocess.run(
-        [sys.executable, "-c", "from hil.cli import main; main()", *command],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setattr(sys, "argv", ["hil", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capfd.readouterr().err
+    assert says in told
+    assert len(told.splitlines()) == 1

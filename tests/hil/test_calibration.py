@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from flightsw.link.load import Order
 from flightsw.shell.card_profile import load_profile
 from hil import devices
+from hil.calibration import cards, run
 from hil.calibration import plan as plans
-from hil.calibration import run
 from hil.calibration.load import Load, LoadError
 from hil.calibration.plan import Plan
+from hil.cli import main
 from tests.background import Child
 
 HIL = (sys.executable, "-c", "from hil.cli import main; main()")
@@ -74,6 +76,19 @@ def test_a_whole_calibration_of_the_simulated_card(tmp_path: Path) -> None:
     assert after == {name: content for name, content in before.items() if name != "power.svg"}
 
 
+def test_a_simulated_card_counts_energy_while_its_thread_waits_for_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(cards, "STEP_S", 3600.0)
+    card = cards.SimulatedCard(tmp_path, tmp_path / "meter")
+    try:
+        eventually(lambda: len(card.meter.history) >= 6, 30, "six readings")
+        first, *_, last = list(card.meter.history)
+    finally:
+        card.close()
+    assert (last.energy_j - first.energy_j) / (last.taken_s - first.taken_s) == pytest.approx(80.0, rel=0.2)
+
+
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*HIL, "calibrate", "gpu", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
@@ -89,15 +104,23 @@ REFUSED = {
 @pytest.mark.process
 @pytest.mark.parametrize(("arguments", "line"), REFUSED.values(), ids=REFUSED)
 def test_what_cannot_be_measured_is_refused_in_one_line(
-    tmp_path: Path, arguments: tuple[str, ...], line: str
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     if "cuda" in arguments and devices.choose("auto").device == "cuda":
         pytest.skip("there is a card here")
-    done = command(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert line in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["hil", "calibrate", "gpu", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    told = capfd.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert line in told.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -158,14 +158,18 @@ def test_r9_a_card_off_the_bus_says_so_with_its_last_words():
 
 
 def test_a_gauge_that_jumps_is_refused_and_the_floor_holds():
-    evidence = fly(4000.0, faults=[TimedFault(world_s=1500.0, name="battery_bias", parameters={"offset": 0.1})])
+    evidence = fly(
+        4000.0, 2.0, faults=[TimedFault(world_s=1500.0, name="battery_bias", parameters={"offset": 0.1})]
+    )
     assert named(evidence, "GAUGE_REFUSED")
     assert evidence.ok
 
 
 def test_a_load_that_nobody_can_shed_breaks_the_floor_and_evidence_says_so():
     """The checker can fail: truth is judged, and no reading of it."""
-    evidence = fly(4000.0, faults=[TimedFault(world_s=1500.0, name="stray_load", parameters={"power_w": 900.0})])
+    evidence = fly(
+        4000.0, 2.0, faults=[TimedFault(world_s=1500.0, name="stray_load", parameters={"power_w": 900.0})]
+    )
     assert not evidence.ok
     assert evidence.soc_violation_s > 60.0
     assert evidence.soc_min < evidence.soc_floor

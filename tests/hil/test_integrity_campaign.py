@@ -14,12 +14,13 @@ from flightsw.gpu.integrity import checksum, native_product, resident
 from flightsw.gpu.integrity.digest import digest
 from flightsw.gpu.integrity.scrub import Scrubber
 from flightsw.gpu.integrity.weights import Weights
+from hil import machine
 from hil.integrity import __main__ as program
 from hil.integrity import account, alone, answers_part, compute_part, state_part
 from hil.integrity.campaign import Campaign, Order, Progress
 from hil.integrity.injection import NoSuchTarget, draw
 from hil.integrity.injector import NeverFired
-from hil.integrity.ledger import CSV, read
+from hil.integrity.ledger import CSV, Ledger, read
 from hil.integrity.plan import GROUPS, Group, PlanError, groups, origin, prior_named, scale_for
 from hil.integrity.shapes import EVEN, PUBLISHED, NoShape
 from hil.integrity.tally import rows
@@ -212,14 +213,14 @@ def test_whole_partial_and_gone_on_with(tmp_path: Path) -> None:
         Campaign(order(tmp_path)).carry_out(stop)
     partial = {row["id"] for row in read(tmp_path)}
     assert len(partial) == 5
-    found = account.account(tmp_path, command="c", seed=SEED, ending="partial", reason="interrupted")
+    found = account.account(tmp_path, command="c", commit="", seed=SEED, ending="partial", reason="interrupted")
     assert found.exit_code == 130
 
     before = (tmp_path / CSV).read_text()
     Campaign(order(tmp_path)).carry_out(seen.append)
     assert (tmp_path / CSV).read_text().startswith(before), "what was done is not done again"
     assert seen[-1].done == pytest.approx(1.0)
-    found = account.account(tmp_path, command="c", seed=SEED, ending="whole")
+    found = account.account(tmp_path, command="c", commit="", seed=SEED, ending="whole")
     assert found.exit_code == 0
     assert found.injections == len({row["id"] for row in read(tmp_path)})
     assert {line.part for line in found.by_target} == {"state"}
@@ -253,7 +254,7 @@ class Blind:
 def test_a_fault_that_never_fired_is_no_pass(tmp_path: Path) -> None:
     with pytest.raises(NeverFired):
         Campaign(order(tmp_path), {"state": Blind}).carry_out(lambda progress: None)
-    found = account.account(tmp_path, command="c", seed=SEED, ending="invalid", reason="it never fired")
+    found = account.account(tmp_path, command="c", commit="", seed=SEED, ending="invalid", reason="it never fired")
     assert found.exit_code == 2
 
 
@@ -274,6 +275,19 @@ def test_command_line_refuses(arguments: list[str], said: str, monkeypatch, caps
     assert said in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_the_report_names_the_commit_that_ran(tmp_path: Path, monkeypatch, capsys) -> None:
+    head = ["ran"]
+    monkeypatch.setattr(machine, "commit", lambda: head[-1])
+    # Somebody commits while the campaign runs.
+    monkeypatch.setattr(Campaign, "carry_out", lambda self, tell: head.append("later"))
+    with Ledger(tmp_path):
+        pass
+    monkeypatch.setattr(sys, "argv", ["hil", "--part", "state", "--json", "--quiet", "--out", str(tmp_path)])
+    assert program.main() == 0
+    assert json.loads(capsys.readouterr().out)["commit"] == "ran"
+    assert head == ["ran", "later"]
 
 
 @pytest.mark.process

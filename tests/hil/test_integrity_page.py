@@ -82,7 +82,8 @@ def write_rows(folder: Path, some: list = ROWS) -> Path:
 def made(folder: Path, **changes: object) -> Account:
     write_rows(folder)
     measurements.save(folder, MEASURED)
-    return account(folder, **{"command": "hil campaign integrity --seed 1", "seed": 1, "ending": "whole"} | changes)
+    circumstances = {"command": "hil campaign integrity --seed 1", "commit": "c0ffee", "seed": 1, "ending": "whole"}
+    return account(folder, **circumstances | changes)
 
 
 def test_counts_of_known_rows(tmp_path: Path) -> None:
@@ -110,6 +111,7 @@ def test_figures_with_their_goals(tmp_path: Path) -> None:
         "scrub.gb_per_s": (4.2, True),
     }
     assert {id: (found[id].value, found[id].met) for id in expected} == expected
+    assert "; processor time of one thread; A/A -1.0 to +1.5 %; " in found["overhead.train"].text
     assert found["state.coverage_low"].met is None, "two faults say nothing of 99.9 %, and missed none"
 
 
@@ -128,7 +130,7 @@ def test_exit_status(tmp_path: Path, changes: dict, code: int) -> None:
 @pytest.mark.parametrize(("ending", "code"), [("whole", 0), ("partial", 130)])
 def test_exit_status_without_a_miss(tmp_path: Path, ending: str, code: int) -> None:
     write_rows(tmp_path, ROWS[:1])
-    assert account(tmp_path, command="c", seed=1, ending=ending).exit_code == code
+    assert account(tmp_path, command="c", commit="", seed=1, ending=ending).exit_code == code
 
 
 class Page(HTMLParser):
@@ -175,7 +177,7 @@ def test_drawings_follow_light_and_dark(tmp_path: Path) -> None:
 )
 def test_what_is_not_whole_says_so(tmp_path: Path, ending: str, said: str) -> None:
     write_rows(tmp_path, ROWS[:1])
-    found = account(tmp_path, command="c", seed=1, ending=ending, reason="interrupted after 1")
+    found = account(tmp_path, command="c", commit="", seed=1, ending=ending, reason="interrupted after 1")
     text = page.page(found, tmp_path)
     assert said in text
     assert "interrupted after 1" in text
@@ -186,7 +188,7 @@ def test_what_is_not_whole_says_so(tmp_path: Path, ending: str, said: str) -> No
 def test_an_empty_campaign_still_has_a_page(tmp_path: Path) -> None:
     with Ledger(tmp_path):
         pass
-    found = account(tmp_path, command="c", seed=1, ending="partial", reason="interrupted")
+    found = account(tmp_path, command="c", commit="", seed=1, ending="partial", reason="interrupted")
     assert found.figures == ()
     assert "0 injections" in page.page(found, tmp_path)
 
@@ -199,7 +201,7 @@ def test_report_is_json_with_the_ids(tmp_path: Path) -> None:
         "compute.coverage",
         "tainted_answers",
     }
-    assert report["commit"] is not None
+    assert report["commit"] == "c0ffee"
 
 
 @pytest.mark.parametrize(("share", "place"), [(0.0, 0.0), (0.9, 1.0), (0.999, 3.0), (0.99999, 4.0), (1.0, 4.0)])

@@ -95,11 +95,6 @@ def digest(memory: torch.Tensor) -> torch.Tensor:
     return digest_all((memory,))
 
 
-def digest_block(memory: torch.Tensor, block: int) -> torch.Tensor:
-    """Sums (3,) of one block of ``memory``, int64, exact."""
-    return digest(memory[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES])[0]
-
-
 def digest_all(memories: Sequence[torch.Tensor]) -> torch.Tensor:
     """Digests of at least one memory, one under the other: int64 (blocks of all, 3). All on one device.
 
