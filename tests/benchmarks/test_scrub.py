@@ -19,6 +19,10 @@ def test_a_figure_is_a_time_beside_that_of_its_baseline(measure):
     assert timed.ratio == timed.seconds / timed.baseline_s
 
 
+def test_there_is_no_product_to_measure_without_a_kernel():
+    assert scrub.product(CPU, 8, 8, 8) is None
+
+
 @pytest.mark.parametrize(("layers", "width", "millions"), [(12, 768, 86), (24, 1024, 304)])
 def test_shapes_are_those_of_the_models_that_the_issue_names(layers, width, millions):
     count = sum(torch.Size(shape).numel() for shape in scrub.gpt_shapes(layers, width))

@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from flightsw.gpu.integrity import kernels_adamw, kernels_digest
+from flightsw.gpu.integrity import kernels_adamw, kernels_digest, kernels_gemm
 from flightsw.gpu.integrity.digest import BLOCK_WORDS
 
 # Of each kernel: types of its arguments as a launch would find them, which of them are multiples of 16, constants.
@@ -39,6 +39,26 @@ ADAMW = (
     {"COLUMNS": kernels_adamw.COLUMNS, "TILE": kernels_adamw.TILE, "STAGES": kernels_adamw.STAGES},
     {"num_warps": kernels_adamw.WARPS},
 )
+GEMM = (
+    kernels_gemm._mm_kernel,
+    {
+        **dict.fromkeys(("a", "b", "bias", "c"), "*bf16"),
+        "sums": "*fp32",
+        **dict.fromkeys(("m", "n", "k", "a_row"), "i32"),
+        "a_column": "constexpr",
+        "b_row": "constexpr",
+        "b_column": "i32",
+    },
+    (0, 1, 2, 3, 4, 5, 6, 7, 8, 11),
+    {
+        "a_column": 1,
+        "b_row": 1,
+        "HAS_BIAS": True,
+        "WIDEN": False,
+        **{name: getattr(kernels_gemm, name) for name in ("TILE_M", "TILE_N", "TILE_K", "GROUP")},
+    },
+    {"num_warps": kernels_gemm.WARPS, "num_stages": kernels_gemm.STAGES},
+)
 
 
 def compiled(kernel, types, aligned, constants, options):
@@ -60,5 +80,5 @@ def compiled(kernel, types, aligned, constants, options):
 
 
 if __name__ == "__main__":
-    kernels = {"digest": DIGEST, "adamw": ADAMW}
+    kernels = {"digest": DIGEST, "adamw": ADAMW, "gemm": GEMM}
     json.dump({name: compiled(*kernel) for name, kernel in kernels.items()}, sys.stdout)

@@ -20,7 +20,7 @@ from test_integrity_guarded_adamw import (
     unguarded,
 )
 
-from flightsw.gpu.integrity import kernels, kernels_adamw, kernels_digest
+from flightsw.gpu.integrity import kernels, kernels_adamw, kernels_digest, kernels_gemm
 from flightsw.gpu.integrity.digest import BLOCK_BYTES, BLOCK_WORDS, block_count, compare, digest, located
 from flightsw.gpu.integrity.guarded_adamw import KINDS, GuardedAdamW, marked
 
@@ -161,3 +161,30 @@ def test_a_lost_count_marks_every_block_of_its_parameter(on_the_kernel):
     assert outcome.unusable
     assert all(marked(sums).all() for sums in slots[0].digests)
     assert not any(marked(sums).any() for sums in slots[1].digests)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 70, 3), (130, 64, 129), (64, 200, 300)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_and_their_row_sums_before_rounding(dtype, m, k, n, transposed):
+    a = draw((m, k), 1, dtype)
+    b = draw((n, k), 2, dtype).T if transposed else draw((k, n), 2, dtype)
+    bias = draw((n,), 3, dtype) if transposed else None
+    found, sums = kernels_gemm.mm(a, b, bias)
+    exact = a.double() @ b.double() + (0 if bias is None else bias.double())
+    assert found.dtype is dtype
+    # The interpreter cuts bfloat16 off where a card rounds it.
+    torch.testing.assert_close(found.double(), exact, rtol=2**-7, atol=1e-4)
+    size = (a.double().abs() @ b.double().abs()).sum(dim=1) + n
+    assert ((sums - exact.sum(dim=1)).abs() <= 1e-6 * size).all()
+    if n > 100:
+        # The sums are not those of the rounded results, which are hundreds of times coarser.
+        assert (found.double().sum(dim=1) - exact.sum(dim=1)).abs().max() > 20 * (
+            sums - exact.sum(dim=1)
+        ).abs().max()
+
+
+def test_an_empty_product():
+    found, sums = kernels_gemm.mm(torch.zeros(0, 3, dtype=torch.bfloat16), torch.zeros(3, 4, dtype=torch.bfloat16))
+    assert found.shape == (0, 4)
+    assert sums.shape == (0,)

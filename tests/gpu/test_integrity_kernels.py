@@ -55,6 +55,7 @@ def compiled(tmp_path_factory):
     [
         ("digest", 51, "cp.async.cg.shared.global"),  # Five programs of 256 threads on a multiprocessor.
         ("adamw", 128, "cp.async.ca.shared.global"),  # Two.
+        ("gemm", 255, "wgmma.mma_async"),  # One or more; what counts is that the tensor core's own form is used.
     ],
 )
 def test_kernels_compile_for_the_card(compiled, kernel, registers_max, instruction):
@@ -71,7 +72,7 @@ def test_a_processor_has_kernels_of_its_own():
 
 def test_a_processor_without_them_has_none():
     with kernels.plain():
-        for ask in (kernels.digests, kernels.adamw):
+        for ask in (kernels.digests, kernels.adamw, kernels.gemm):
             assert ask(torch.device("cpu")) is None
 
 
@@ -120,3 +121,16 @@ def test_the_card_s_update_is_torch_s_bit_for_bit():
             for tensor, sums, other in zip(slot.tensors, slot.digests, state, strict=True):
                 assert torch.equal(tensor, other)
                 assert torch.equal(digest.digest(tensor.reshape(-1).view(torch.uint8)), sums)
+
+
+@pytest.mark.gpu
+@with_triton
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 64, 64), (1000, 768, 2304), (4096, 4096, 4096)])
+def test_the_card_s_products_and_sums(m, k, n):
+    product = kernels.gemm(torch.device("cuda"))
+    a, weight = (torch.randn(shape, device="cuda").bfloat16() for shape in ((m, k), (n, k)))
+    found, sums = product.mm(a, weight.T)
+    exact = a.double() @ weight.double().T
+    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-2)
+    size = (a.double().abs() @ weight.double().abs().T).sum(dim=1)
+    assert ((sums - exact.sum(dim=1)).abs() <= 1e-6 * size).all()

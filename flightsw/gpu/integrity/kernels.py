@@ -1,8 +1,9 @@
 """Which kernels there are for a device: the one place that asks, so that nothing else imports Triton or Numba.
 
-A card has those of Triton (``kernels_digest``, ``kernels_adamw``), a processor those of Numba (``native_digest``
-and its neighbours, see ``native``). A machine without them runs the plain PyTorch forms, which give the same
-digests bit for bit. The kernels' own modules import their compiler on load and are loaded here at the first use.
+A card has those of Triton (``kernels_digest``, ``kernels_adamw``, ``kernels_gemm``), a processor those of Numba
+(``native_digest`` and its neighbours, see ``native``). A machine without them runs the plain PyTorch forms, which
+give the same digests bit for bit. The kernels' own modules import their compiler on load and are loaded here at the
+first use.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import Final
 import torch
 
 CAPABILITY_MIN: Final = (8, 0)
-"""Ampere: the first one with copies into shared memory that nobody waits for."""
+"""Ampere: the first one with bfloat16 products."""
 
 
 def digests(device: torch.device) -> ModuleType | None:
@@ -27,6 +28,11 @@ def digests(device: torch.device) -> ModuleType | None:
 def adamw(device: torch.device) -> ModuleType | None:
     """``kernels_adamw`` for state on ``device``; None where the plain form has to do."""
     return _loaded("kernels_adamw") if _compiles_for(device) else None
+
+
+def gemm(device: torch.device) -> ModuleType | None:
+    """``kernels_gemm`` for products on ``device``; None where a product in float32 and a cast have to do."""
+    return _loaded("kernels_gemm") if _compiles_for(device) else None
 
 
 def native(device: torch.device, name: str) -> ModuleType | None:
