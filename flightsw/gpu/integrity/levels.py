@@ -45,7 +45,7 @@ LEVELS: Final[dict[Level, Vigilance]] = {
         guards=True,
     ),
     Level.STORM: Vigilance(
-        checksum_every=1, repeat_every=1, transit_every=1, scrub_share=0.015, replay_every=64,
+        checksum_every=1, repeat_every=1, transit_every=1, scrub_share=0.01, replay_every=64,
         guards=True,
     ),
 }  # fmt: skip

@@ -115,7 +115,8 @@ class Tape:
         if not self._notes:
             return
         for note in islice(reversed(self._notes), len(self._notes) - self._listed):
-            self._addresses.update(one.data_ptr() for one in tensors_in((note.args, (note.result,))))
+            self._addresses.update(one.data_ptr() for one in note.args if isinstance(one, Tensor))
+            self._addresses.update(one.data_ptr() for one in tensors_in((note.kwargs.values(), (note.result,))))
         self._listed = len(self._notes)
         for target in targets:
             storage = target.untyped_storage()

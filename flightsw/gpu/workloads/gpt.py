@@ -107,6 +107,10 @@ class Cache:
         self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
 
 
+_SEEN: Final = np.array((-np.inf, 0.0), dtype=np.float32)
+"""What is added to the weight of a slot that is hidden, or seen."""
+
+
 class _View:
     """Where one ``forward_cached`` call writes and what it may see; the same for every layer."""
 
@@ -133,10 +137,10 @@ class _View:
         self._gathered = None if rows is None else _given(np.array(rows), device)
         self.tokens = idx if isinstance(idx, Tensor) else tokens[0]
         """Token values (B, T)."""
-        seen = _given(np.arange(self._used) <= slots[:, None, :, None], device)
-        hidden = _given(np.array(-np.inf, dtype=np.float32), device)
+        seen = np.arange(self._used) <= slots[:, None, :, None]
         # Made once: given what is seen as truth values, attention makes the same of them in every layer.
-        self.mask = _as(torch.where(seen, _given(np.zeros((), dtype=np.float32), device), hidden), dtype)
+        mask = _given(seen, device).log() if device.type != "cpu" else _given(_SEEN[seen.view(np.int8)], device)
+        self.mask = _as(mask, dtype)
         """What is added to the weight of each slot, (B, 1, T, used): 0, or −∞ where it is not seen."""
 
     def exchange(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,7 +196,8 @@ class Attention(nn.Module):
             query, key, value = packed.unbind(2)  # Each (B, T, H, D).
             key, value = view.exchange(layer, key, value)
             y = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=view.mask)
-        out: Tensor = self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+        y = y.reshape(batch, tokens, width) if tokens == 1 else y.transpose(1, 2).reshape(batch, tokens, width)
+        out: Tensor = self.out(y)
         return out
 
 
