@@ -103,7 +103,16 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(part="compute", subject="decode-bfloat16", target="*output*", prior=EVEN.name, quota=30),
     Group(part="compute", subject="train-mixed", target="*output*", prior=EVEN.name, quota=40),
     Group(part="compute", subject="train-mixed", target="activations", prior=EVEN.name, quota=20),
-    Group(part="compute", subject="gpt-float32", target="*output*", prior=EVEN.name, quota=40),
+    # On a processor with kernels passes of float32 without gradients are looked at late, in a way of their own.
+    Group(part="compute", subject="gpt-float32", target="*output*", prior=EVEN.name, quota=60),
+    Group(part="compute", subject="gpt-float32", target="activations", prior=EVEN.name, quota=40),
+    Group(part="compute", subject="gpt-float32", target="arithmetic", prior=EVEN.name, quota=40),
+    Group(
+        part="compute", subject="gpt-float32", target="arithmetic", operation="*attention*", prior=EVEN.name,
+        quota=20,
+    ),
+    Group(part="compute", subject="decode-float32", target="*output*", prior=EVEN.name, quota=20),
+    Group(part="compute", subject="decode-float32", target="activations", prior=EVEN.name, quota=20),
     # Gradients of the real, guarded trainer.
     Group(part="training", subject="trainer-float32", target="gradients", prior=EVEN.name, quota=12),
     # Answers of the real server.
