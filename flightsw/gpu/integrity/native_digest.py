@@ -15,7 +15,8 @@ import torch
 
 from flightsw.gpu.integrity.digest import BLOCK_BYTES, WORD_BYTES, block_count
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
-from flightsw.gpu.integrity.native_lanes import FAR_BYTES, LANES, sums_of_lanes
+from flightsw.gpu.integrity.native_lanes import LANES, sums_of_lanes
+from flightsw.gpu.integrity.native_vectors import FAR_BYTES
 
 ROOM = 3 * LANES
 """Numbers that are kept while a block is read."""

@@ -23,13 +23,10 @@ from numba.core.cgutils import ir
 from numba.extending import intrinsic
 
 from flightsw.gpu.integrity.native import compiled, words_at
-from flightsw.gpu.integrity.native_vectors import wide
+from flightsw.gpu.integrity.native_vectors import LINE_BYTES, wide
 
 LANES: Final = 16
 """Words: a cache line."""
-LINE_BYTES: Final = 64
-FAR_BYTES: Final = 8192
-"""How far ahead memory is asked for that is read in one piece: 18 GB/s from the last cache, 9 without asking."""
 SECOND_CACHE: Final = 2
 """Where it is brought to. Of lines on their way to the first one there are 16 at a time, which is too few."""
 _SUMS: Final = 3

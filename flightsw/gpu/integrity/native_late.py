@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from flightsw.gpu.integrity import native_pointwise
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
+from flightsw.gpu.integrity.native_vectors import wide
 
 FLOAT_BYTES: Final = 4
 
@@ -61,6 +62,7 @@ def layer_norm_wrong(
     """y (rows, columns) against the norm of x; ``weight`` or ``bias`` (columns,) of address 0 are ones or zeros.
 
     ``of_element`` and ``of_sum`` are the slacks of an element and of a sum over a row, times u."""
+    wide()
     source, made = floats_at(x, rows * columns), floats_at(y, rows * columns)
     scale, shift = np.ones(columns, np.float32), np.zeros(columns, np.float32)
     if weight:

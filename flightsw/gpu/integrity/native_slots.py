@@ -20,7 +20,8 @@ from torch import Tensor
 from flightsw.gpu.integrity.digest import WORD_BYTES
 from flightsw.gpu.integrity.kv_slots import Tokens
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
-from flightsw.gpu.integrity.native_lanes import FAR_BYTES, LANES, sums_of_lanes
+from flightsw.gpu.integrity.native_lanes import LANES, sums_of_lanes
+from flightsw.gpu.integrity.native_vectors import FAR_BYTES
 from flightsw.gpu.integrity.sums import Sums
 
 ROW, SLOT, LINE, PLACE, NUMBERS = 0, 1, 2, 3, 4
