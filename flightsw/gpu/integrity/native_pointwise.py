@@ -128,15 +128,19 @@ def gelu_forward_differs(x: Floats, y: Floats, numbers: Floats) -> int:
     for start in range(0, len(x), PIECE_ELEMENTS):
         x_, y_ = x[start : start + PIECE_ELEMENTS], y[start : start + PIECE_ELEMENTS]
         excess = zero
-        for j in range(len(x_)):
-            inner = x_[j] * (root + cubic * x_[j] * x_[j])
-            inner = inner if inner < top else top
-            inner = inner if inner > -top else -top
-            square = inner * inner
-            above = p9 + square * (p11 + square * p13)
-            above = inner * (p1 + square * (p3 + square * (p5 + square * (p7 + square * above))))
-            below = q0 + square * (q2 + square * (q4 + square * q6))
-            over = abs(y_[j] - x_[j] * (half + half * (above / below))) - (abs(x_[j]) * unit + floor)
-            excess += zero if over <= zero else over
+        for begin in range(0, len(x_), PIECE):
+            ask_for_piece(x_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(y_.ctypes.data + begin * FLOAT_BYTES)
+            one, made = x_[begin : begin + PIECE], y_[begin : begin + PIECE]
+            for j in range(len(one)):
+                inner = one[j] * (root + cubic * one[j] * one[j])
+                inner = inner if inner < top else top
+                inner = inner if inner > -top else -top
+                square = inner * inner
+                above = p9 + square * (p11 + square * p13)
+                above = inner * (p1 + square * (p3 + square * (p5 + square * (p7 + square * above))))
+                below = q0 + square * (q2 + square * (q4 + square * q6))
+                over = abs(made[j] - one[j] * (half + half * (above / below))) - (abs(one[j]) * unit + floor)
+                excess += zero if over <= zero else over
         wrong += not excess <= zero
     return wrong
