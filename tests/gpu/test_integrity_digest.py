@@ -49,7 +49,7 @@ def by_definition(words: torch.Tensor) -> list[list[int]]:
     return sums
 
 
-SIZES = (0, 1, 127, 128, 129, 1000, BLOCK_WORDS - 1, BLOCK_WORDS, BLOCK_WORDS + 1, 2 * BLOCK_WORDS + 77)
+SIZES = (0, 1, 15, 16, 17, 127, 128, 129, 1000, BLOCK_WORDS - 1, BLOCK_WORDS, BLOCK_WORDS + 1, 2 * BLOCK_WORDS + 77)
 
 
 @pytest.mark.parametrize("count", SIZES)

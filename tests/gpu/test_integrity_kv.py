@@ -292,7 +292,7 @@ def test_random_histories_verify_and_random_hits_are_seen(seed: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize(("heads", "width"), [(1, 1), (3, 10), (12, 64), (5, 7), (2, 300)])
+@pytest.mark.parametrize(("heads", "width"), [(1, 1), (3, 10), (12, 64), (1, 16), (3, 32), (5, 7), (2, 300)])
 @pytest.mark.parametrize("packed", [False, True], ids=["in one piece", "between others"])
 def test_slots_have_the_sums_of_their_bytes_one_after_the_other(
     dtype: torch.dtype, heads: int, width: int, packed: bool

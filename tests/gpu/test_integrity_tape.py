@@ -54,9 +54,17 @@ WORK: dict[str, tuple[str, Callable[[], Any]]] = {
     "attention, masked": (ATTENTION, lambda: F.scaled_dot_product_attention(Q, Q, Q, MASK)),
     "attention of one token": (ATTENTION, lambda: F.scaled_dot_product_attention(Q[:, :, :1], Q, Q)),
     "reshaped copy": ("reshape", lambda: X.t().reshape(6, 128)),
+    "reshaped copy of heads": ("reshape", lambda: Q.transpose(1, 2).reshape(2, 16, 16)),
+    "reshaped copy of some columns": ("reshape", lambda: X[:, :9].reshape(9, 32)),
+    "contiguous copy": ("contiguous", lambda: Q[:, 1:, ::3].contiguous()),
+    "contiguous copy of five dimensions": ("contiguous", lambda: Q[None].transpose(0, 3).contiguous()),
     "to another dtype": ("to", lambda: X.to(torch.float64)),
 }  # fmt: skip
 """What is done, and which operation of it is struck: whole, in inference mode."""
+BIT_BY_BIT = (
+    "add", "mul", "embedding", "reshaped copy", "reshaped copy of heads", "reshaped copy of some columns",
+    "contiguous copy", "contiguous copy of five dimensions", "to another dtype", "gelu, exact",
+)  # fmt: skip
 FAULTS: dict[str, Damage] = {
     "exponent": flip(30),
     "sign": flip(31),
@@ -92,11 +100,49 @@ def test_a_struck_result_taints_the_pass(name: str, fault: str, above: bool) -> 
     assert {found.outcome for found in findings} == {"contained"}
 
 
-@pytest.mark.parametrize("name", ["add", "mul", "embedding", "reshaped copy", "to another dtype", "gelu, exact"])
+@pytest.mark.parametrize("name", BIT_BY_BIT)
 @torch.inference_mode()
 def test_what_is_formed_again_is_held_to_the_last_bit(name: str) -> None:
     operation, work = WORK[name]
     assert not looked_at(work, Struck(operation, flip(0), nth=0))[2]
+
+
+@pytest.mark.parametrize("element", [0, 7, 8, 255, 511])
+@torch.inference_mode()
+def test_a_copy_of_heads_is_held_to_the_last_bit_wherever_it_is_hit(element: int) -> None:
+    operation, work = WORK["reshaped copy of heads"]
+    assert not looked_at(work, Struck(operation, flip(0, element), nth=0))[2]
+
+
+COPIED: dict[str, tuple[torch.Tensor, int | None]] = {
+    "heads of tokens": (Q.transpose(1, 2), 0),
+    "four dimensions in another order": (Q.permute(2, 0, 1, 3), 0),
+    "some columns": (X[:, 3:12], 0),
+    "every second row": (X[::2], 0),
+    "a row over and over": (V.expand(3, 24), 0),
+    "rows longer than a page": (torch.randn(3, 2100, generator=GENERATOR)[:, :2001], 0),
+    "one column": (X[:, 4:5], 0),
+    "nothing": (X[:0, :9], 0),
+    "columns for rows": (X.t(), None),
+    "elements apart": (X[:, 0], None),
+    "five dimensions": (Q[None].transpose(0, 3), None),
+    "another dtype": (X.to(torch.float64)[:, :9], None),
+    "negated when read": (torch._neg_view(X)[:, :9], None),
+}
+
+
+@pytest.mark.parametrize("kind", ["reshape", "contiguous"])
+@pytest.mark.parametrize("name", COPIED)
+def test_copies_of_rows_have_a_look_of_their_own_and_others_are_done_again(name: str, kind: str) -> None:
+    source, expected = COPIED[name]
+    look = KINDS[f"aten::{kind}"].look
+    assert look is not None
+    copy = torch.empty(source.shape, dtype=source.dtype).copy_(source)
+    assert look(copy, (source,), {}) == expected
+    for element in range(0, copy.numel() if expected == 0 else 0, 7):
+        strike(flip(0, element), copy)
+        assert look(copy, (source,), {}) == 1, element
+        strike(flip(0, element), copy)
 
 
 @torch.inference_mode()

@@ -17,6 +17,8 @@ from flightsw.gpu.integrity.checksum import TINY, UNIT
 from flightsw.gpu.integrity.identities import CHECKS, NORM_SLACK, SUM_SLACK
 
 ANY: Final = -1
+MOVED_DIMS: Final = 4
+"""Of what is compared with its copy; of more it is done again."""
 _CPU: Final = torch.device("cpu")
 _FLOAT: Final = torch.float32
 _U: Final = UNIT[_FLOAT]
@@ -122,6 +124,21 @@ def _bent(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | N
     return found
 
 
+def _moved(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    """``reshape`` and ``contiguous``: what they were given, in the order of its indices, in one piece."""
+    source = args[0]
+    if source.dtype is not _FLOAT or source.is_neg() or not _dense(result) or result.is_neg():
+        return None
+    if not 0 < source.dim() <= MOVED_DIMS or (source.stride(-1) != 1 and source.shape[-1] > 1):
+        return None
+    missing = MOVED_DIMS - source.dim()
+    native: Any = kernels.native(_CPU, "native_late")
+    found: int = native.moved_wrong(
+        source.data_ptr(), *(1,) * missing, *source.shape, *(0,) * missing, *source.stride()[:-1], result.data_ptr()
+    )
+    return found
+
+
 def _attended(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     """``scaled_dot_product_attention``, whose fourth argument is a mask."""
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
@@ -158,7 +175,7 @@ KINDS: Final[dict[str, Kind]] = {
     "aten::_scaled_dot_product_flash_attention_for_cpu": Kind(0, _flash, prompt=True, draws=(3, "dropout_p")),
     "aten::dropout": Kind(ANY, None, moves=True, draws=(2, "train")),
     "aten::to": Kind(ANY, None, moves=True),
-    "aten::reshape": Kind(ANY, None, moves=True),
-    "aten::contiguous": Kind(ANY, None, moves=True),
+    "aten::reshape": Kind(ANY, _moved, moves=True),
+    "aten::contiguous": Kind(ANY, _moved, moves=True),
 }
 """By operator name. Layer norm, attention and reshaping are seen whole in inference mode, else their parts are."""

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from flightsw.gpu.integrity.digest import BLOCK_WORDS
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at
-from flightsw.gpu.integrity.native_digest import TILE, summed
+from flightsw.gpu.integrity.native_digest import ROOM, summed
 
 VECTOR_WORDS: Final = 128
 """More than any processor's vector, and what rows are filled up to (``optimiser.ALIGNMENT_WORDS``)."""
@@ -88,7 +88,7 @@ def _advance(rows, words, scalars, write, expected, sums, agreed):
     m, v = floats_at(rows[2], words), floats_at(rows[3], words)
     most = min(words, BLOCK_WORDS)
     new_p, new_m, new_v = np.empty(most, np.float32), np.empty(most, np.float32), np.empty(most, np.float32)
-    one, two, three = np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64)
+    room = np.empty(ROOM, np.int64)
     moved, size = 0.0, 0.0
     for block in range(len(sums)):
         start, stop = block * BLOCK_WORDS, min((block + 1) * BLOCK_WORDS, words)
@@ -103,7 +103,7 @@ def _advance(rows, words, scalars, write, expected, sums, agreed):
                 size += before
         good = True
         for kind, new in enumerate((new_p, new_m, new_v)):
-            found = summed(new[: stop - start].view(np.int32), one, two, three)
+            found = summed(new[: stop - start].view(np.int32), room)
             for number in range(3):
                 sums[block, kind, number] = found[number]
                 good &= not len(expected) or expected[block, kind, number] == found[number]

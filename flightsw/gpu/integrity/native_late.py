@@ -8,15 +8,20 @@ torch's may be off: with e = (``SUM_SLACK`` √n + ``NORM_SLACK``) u, the mean b
 e + |m| r e + (|m| r e)² of itself (see ``native_norm``; the sums here err as much, so all is taken twice).
 """
 
-from typing import Final
-
 import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.gpu.integrity import native_pointwise
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
-
-FLOAT_BYTES: Final = 4
+from flightsw.gpu.integrity.native_vectors import (
+    FAR_BYTES,
+    FLOAT_BYTES,
+    LINE_BYTES,
+    PIECE,
+    ask_for,
+    ask_for_piece,
+    wide,
+)
 
 Lines = NDArray[np.int64]
 
@@ -61,19 +66,26 @@ def layer_norm_wrong(
     """y (rows, columns) against the norm of x; ``weight`` or ``bias`` (columns,) of address 0 are ones or zeros.
 
     ``of_element`` and ``of_sum`` are the slacks of an element and of a sum over a row, times u."""
+    wide()
     source, made = floats_at(x, rows * columns), floats_at(y, rows * columns)
     scale, shift = np.ones(columns, np.float32), np.zeros(columns, np.float32)
     if weight:
         scale[:] = floats_at(weight, columns)
     if bias:
         shift[:] = floats_at(bias, columns)
-    zero, part = np.float32(0), np.float32(1.0 / columns)
+    zero, part, whole = np.float32(0), np.float32(1.0 / columns), columns // PIECE * PIECE
     element, floor = np.float32(of_element), np.float32(tiny)
     wrong = 0
     for i in range(rows):
         x_, y_ = source[i * columns : (i + 1) * columns], made[i * columns : (i + 1) * columns]
         total, squares = zero, zero
-        for j in range(columns):
+        for begin in range(0, whole, PIECE):
+            ask_for_piece(x_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(y_.ctypes.data + begin * FLOAT_BYTES)
+            piece = x_[begin : begin + PIECE]
+            for j in range(PIECE):
+                total += piece[j]
+        for j in range(whole, columns):
             total += x_[j]
         m = total * part
         for j in range(columns):
@@ -94,6 +106,32 @@ def layer_norm_wrong(
             over = difference - bound
             excess += zero if over <= zero else over
         wrong += not (excess <= zero and off_mean < np.inf)
+    return wrong
+
+
+@compiled
+def moved_wrong(
+    source: int, first: int, second: int, third: int, width: int,
+    of_first: int, of_second: int, of_third: int, result: int,
+) -> int:  # fmt: skip
+    """``result`` (first, second, third, width), in one piece, against words of 32 bits that are ``of_first`` and so
+    on words apart, and side by side along the last dimension; bit by bit."""
+    wide()
+    row_bytes = width * FLOAT_BYTES
+    wrong, to = 0, result
+    for i in range(first):
+        for j in range(second):
+            for k in range(third):
+                begin = source + (i * of_first + j * of_second + k * of_third) * FLOAT_BYTES
+                for line in range(0, row_bytes, LINE_BYTES):
+                    ask_for(begin + FAR_BYTES + line)
+                    ask_for(to + FAR_BYTES + line)
+                was, is_ = floats_at(begin, width).view(np.int32), floats_at(to, width).view(np.int32)
+                differs = np.int32(0)
+                for word in range(width):
+                    differs |= was[word] ^ is_[word]
+                wrong += differs != 0
+                to += row_bytes
     return wrong
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, ask_for_piece, wide
 
 PIECE_ELEMENTS: Final = 4096
 """Elements of GELU that have a verdict together."""
@@ -27,12 +28,19 @@ Words = NDArray[np.int32]
 @compiled
 def sums_differ(a: Floats, b: Floats, result: Words) -> int:
     """How many of R pieces of result (R·L,), the bits of float32, are not those of a (R·L,) plus b (L,)."""
-    size = len(b)
+    wide()
+    size, whole = len(b), len(b) // PIECE * PIECE
     wrong = 0
     for start in range(0, len(a), size):
         a_, result_ = a[start : start + size], result[start : start + size]
         differs = np.int32(0)
-        for j in range(size):
+        for begin in range(0, whole, PIECE):
+            ask_for_piece(a_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(result_.ctypes.data + begin * FLOAT_BYTES)
+            one, two, made = a_[begin : begin + PIECE], b[begin : begin + PIECE], result_[begin : begin + PIECE]
+            for j in range(PIECE):
+                differs |= np.float32(one[j] + two[j]).view(np.int32) ^ made[j]
+        for j in range(whole, size):
             differs |= np.float32(a_[j] + b[j]).view(np.int32) ^ result_[j]
         wrong += differs != 0
     return wrong
@@ -41,12 +49,19 @@ def sums_differ(a: Floats, b: Floats, result: Words) -> int:
 @compiled
 def products_differ(a: Floats, b: Floats, result: Words) -> int:
     """How many of R pieces of result (R·L,), the bits of float32, are not those of a (R·L,) times b (L,)."""
-    size = len(b)
+    wide()
+    size, whole = len(b), len(b) // PIECE * PIECE
     wrong = 0
     for start in range(0, len(a), size):
         a_, result_ = a[start : start + size], result[start : start + size]
         differs = np.int32(0)
-        for j in range(size):
+        for begin in range(0, whole, PIECE):
+            ask_for_piece(a_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(result_.ctypes.data + begin * FLOAT_BYTES)
+            one, two, made = a_[begin : begin + PIECE], b[begin : begin + PIECE], result_[begin : begin + PIECE]
+            for j in range(PIECE):
+                differs |= np.float32(one[j] * two[j]).view(np.int32) ^ made[j]
+        for j in range(whole, size):
             differs |= np.float32(a_[j] * b[j]).view(np.int32) ^ result_[j]
         wrong += differs != 0
     return wrong
@@ -107,20 +122,25 @@ def gelu_forward_differs(x: Floats, y: Floats, numbers: Floats) -> int:
     root, cubic, half, unit, floor, top = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     p1, p3, p5, p7, p9 = numbers[6], numbers[7], numbers[8], numbers[9], numbers[10]
     p11, p13, q0, q2, q4, q6 = numbers[11], numbers[12], numbers[13], numbers[14], numbers[15], numbers[16]
+    wide()
     zero = half - half
     wrong = 0
     for start in range(0, len(x), PIECE_ELEMENTS):
         x_, y_ = x[start : start + PIECE_ELEMENTS], y[start : start + PIECE_ELEMENTS]
         excess = zero
-        for j in range(len(x_)):
-            inner = x_[j] * (root + cubic * x_[j] * x_[j])
-            inner = inner if inner < top else top
-            inner = inner if inner > -top else -top
-            square = inner * inner
-            above = p9 + square * (p11 + square * p13)
-            above = inner * (p1 + square * (p3 + square * (p5 + square * (p7 + square * above))))
-            below = q0 + square * (q2 + square * (q4 + square * q6))
-            over = abs(y_[j] - x_[j] * (half + half * (above / below))) - (abs(x_[j]) * unit + floor)
-            excess += zero if over <= zero else over
+        for begin in range(0, len(x_), PIECE):
+            ask_for_piece(x_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(y_.ctypes.data + begin * FLOAT_BYTES)
+            one, made = x_[begin : begin + PIECE], y_[begin : begin + PIECE]
+            for j in range(len(one)):
+                inner = one[j] * (root + cubic * one[j] * one[j])
+                inner = inner if inner < top else top
+                inner = inner if inner > -top else -top
+                square = inner * inner
+                above = p9 + square * (p11 + square * p13)
+                above = inner * (p1 + square * (p3 + square * (p5 + square * (p7 + square * above))))
+                below = q0 + square * (q2 + square * (q4 + square * q6))
+                over = abs(made[j] - one[j] * (half + half * (above / below))) - (abs(one[j]) * unit + floor)
+                excess += zero if over <= zero else over
         wrong += not excess <= zero
     return wrong

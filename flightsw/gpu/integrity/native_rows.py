@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, ask_for_piece, wide
 from flightsw.gpu.integrity.transit import COLUMNS
 
 PIECE_WORDS: Final = 4 * COLUMNS
@@ -115,7 +116,8 @@ def _add(piece: Any, found: Any) -> None:
 @compiled_fast
 def sums_of_rows(memory: int, rows: int, columns: int, totals: int, digest: int) -> float:
     """Σ_j m_ij of each row into ``totals`` (rows,); returns Σ_ij m_ij², infinite when a row's overflows."""
-    size = rows * columns
+    wide()
+    size, whole_pieces = rows * columns, columns // PIECE * PIECE
     matrix, words, total = floats_at(memory, size), words_at(memory, size // 2), floats_at(totals, rows)
     found = words_at(digest, COLUMNS)
     if digest:
@@ -129,7 +131,13 @@ def sums_of_rows(memory: int, rows: int, columns: int, totals: int, digest: int)
         for i in range(top, bottom):
             row = matrix[i * columns : (i + 1) * columns]
             first, square = np.float32(0), np.float32(0)
-            for j in range(columns):
+            for begin in range(0, whole_pieces, PIECE):
+                ask_for_piece(memory + (i * columns + begin) * FLOAT_BYTES)
+                piece = row[begin : begin + PIECE]
+                for j in range(PIECE):
+                    first += piece[j]
+                    square += piece[j] * piece[j]
+            for j in range(whole_pieces, columns):
                 first += row[j]
                 square += row[j] * row[j]
             total[i] = first
@@ -143,7 +151,8 @@ def dots_of_rows(
     memory: int, rows: int, columns: int, weights: int, totals: int, squares: int, digest: int
 ) -> None:
     """Σ_j m_ij w_j and Σ_j m_ij² of each row, into ``totals`` and ``squares`` (rows,)."""
-    size = rows * columns
+    wide()
+    size, whole_pieces = rows * columns, columns // PIECE * PIECE
     matrix, words, weight = floats_at(memory, size), words_at(memory, size // 2), floats_at(weights, columns)
     found, total, square = words_at(digest, COLUMNS), floats_at(totals, rows), floats_at(squares, rows)
     if digest:
@@ -156,7 +165,13 @@ def dots_of_rows(
         for i in range(top, bottom):
             row = matrix[i * columns : (i + 1) * columns]
             first, second = np.float32(0), np.float32(0)
-            for j in range(columns):
+            for begin in range(0, whole_pieces, PIECE):
+                ask_for_piece(memory + (i * columns + begin) * FLOAT_BYTES)
+                piece, factors = row[begin : begin + PIECE], weight[begin : begin + PIECE]
+                for j in range(PIECE):
+                    first += piece[j] * factors[j]
+                    second += piece[j] * piece[j]
+            for j in range(whole_pieces, columns):
                 first += row[j] * weight[j]
                 second += row[j] * row[j]
             total[i], square[i] = first, second

@@ -6,8 +6,8 @@ In torch's operators the heads of a slot have to be gathered, and widened to flo
 four copies of what is read once here; and a decode step, whose slots are few, is two dozen calls, where this is
 one for all layers. Values are those of ``kv_slots``, bit for bit.
 
-*A slot* is summed as a block is in ``native_digest``, with its heads for tiles: of W words each, H of them. The sum
-of a word's place, the sum of that sum, and the sum of that come to u = H − h, u (u + 1) / 2 and so on for head h.
+*A slot* is summed as a block is, in tiles (``native_lanes``). Where heads are no whole number of tiles, a head is
+one: of W words, H of them. The sums of sums are the same with H and W for the number and the size of tiles.
 """
 
 from array import array
@@ -20,6 +20,8 @@ from torch import Tensor
 from flightsw.gpu.integrity.digest import WORD_BYTES
 from flightsw.gpu.integrity.kv_slots import Tokens
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
+from flightsw.gpu.integrity.native_lanes import LANES, sums_of_lanes
+from flightsw.gpu.integrity.native_vectors import FAR_BYTES
 from flightsw.gpu.integrity.sums import Sums
 
 ROW, SLOT, LINE, PLACE, NUMBERS = 0, 1, 2, 3, 4
@@ -61,21 +63,31 @@ def _sums(members, member_count, tokens, count, shape, chunk_slots, out):
     rows, places, heads, head_words = shape
     member = words_at(members, member_count * COLUMNS)
     token = words_at(tokens, count * NUMBERS)
-    lanes = np.empty((3, head_words), np.int64)
+    lanes, room = np.empty((3, head_words), np.int64), np.empty(3 * LANES, np.int64)
+    tiled = head_words % LANES == 0
     for number in range(count):
         at = number * NUMBERS
         if not (0 <= token[at + LINE] < rows and 0 <= token[at + PLACE] < places):
             return False
     for m in range(member_count):
         base = m * COLUMNS
+        # Whole tokens, as one of these comes next in most batches.
+        token_bytes = member[base + TOKEN_BYTES]
+        ahead = token_bytes * max(1, FAR_BYTES // max(1, token_bytes))
         for number in range(count):
             at = number * NUMBERS
             begin = member[base + ADDRESS] + token[at + LINE] * member[base + ROW_BYTES]
             begin += token[at + PLACE] * member[base + TOKEN_BYTES]
             start = token[at + SLOT] % chunk_slots * heads * head_words
-            first, second, third = _summed(
-                begin, heads, member[base + HEAD_BYTES], head_words, start, lanes[0], lanes[1], lanes[2]
-            )
+            head_bytes = member[base + HEAD_BYTES]
+            if tiled:
+                first, second, third = sums_of_lanes(
+                    begin, heads, head_bytes, head_words // LANES, start, ahead, room.ctypes.data
+                )
+            else:
+                first, second, third = _summed(
+                    begin, heads, head_bytes, head_words, start, lanes[0], lanes[1], lanes[2]
+                )
             out[m * count + number, 1] = first
             out[m * count + number, 2] = second
             out[m * count + number, 3] = third

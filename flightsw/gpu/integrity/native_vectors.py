@@ -27,6 +27,13 @@ EXP_UNITS: Final = 3.0
 LOWEST: Final = np.float32(-87.0)
 """Below, ``exp`` is nothing: its result would be no normal number."""
 AHEAD_BYTES: Final = 4096
+FAR_BYTES: Final = 8192
+"""As above, where memory is read in one piece: 18 GB/s from the last cache, 9 to 12 without asking."""
+PIECE: Final = 256
+"""Floats that are read together there."""
+FLOAT_BYTES: Final = 4
+LINE_BYTES: Final = 64
+"""Of a cache."""
 
 _LOG2_E: Final = np.float32(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693145751953125), np.float32(1.428606765330187e-06)
@@ -96,6 +103,14 @@ def inlined(function: Kernel) -> Kernel:
 def _stepwise(function: Kernel) -> Kernel:
     """Its roundings are meant: sums in the order of the source, though fused with products."""
     return cast(Kernel, njit(nogil=True, error_model="numpy", fastmath={"contract"})(function))
+
+
+@inlined
+def ask_for_piece(place: int) -> None:
+    """Of memory that is read in one piece, ``PIECE`` floats at a time from here: what comes ``FAR_BYTES`` after
+    these is wanted soon."""
+    for line in range(0, PIECE * FLOAT_BYTES, LINE_BYTES):
+        ask_for(place + FAR_BYTES + line)
 
 
 @_stepwise
