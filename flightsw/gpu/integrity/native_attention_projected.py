@@ -1,7 +1,7 @@
 """Kernel for the processor: results of attention against its operands, a projection of every row.
 
 Keys and values are read once for ``LANES`` rows of a chunk of a prompt, which lie side by side in whatever is made
-of them. See ``forward_attention`` for the form and its bounds, ``native_attention_table`` for what a kernel is told.
+of them. See ``forward_attention`` for the form and its bounds, ``native_attention_table`` for its table.
 """
 
 from typing import Any
