@@ -38,7 +38,7 @@ from flightsw.gpu.integrity.native_attention_table import (
 )
 from flightsw.gpu.integrity.native_tiles import KEYS as TILE_KEYS
 from flightsw.gpu.integrity.native_tiles import LANES, tile
-from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, exp, inlined, wide
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, address_of, exp, inlined, wide
 
 QUERY_SQUARE, FOUND, OUT_SQUARE, OF_ROW = range(4)
 """What is kept of a row of a head: ‖q‖², out·w, ‖out‖²; and how many that are."""
@@ -132,8 +132,8 @@ def _scores(turned: Floats, key: int, step: int, shown: Floats, scores: Floats, 
     count, width = scores.size // LANES, turned.size // LANES
     top[:] = -np.inf
     for first in range(0, count, TILE_KEYS):
-        out = scores.ctypes.data + first * LANES * FLOAT_BYTES
-        tile(turned.ctypes.data, width, key + first * step, step, count - first, out)
+        out = address_of(scores) + first * LANES * FLOAT_BYTES
+        tile(address_of(turned), width, key + first * step, step, count - first, out)
         for i in range(first, min(first + TILE_KEYS, count)):
             row, mask = scores[i * LANES : (i + 1) * LANES], shown[i * LANES : (i + 1) * LANES]
             for lane in range(row.size):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.forward_attention import FLOAT_MASK, NO_MASK
 from flightsw.gpu.integrity.native import bytes_at, compiled_fast, floats_at
-from flightsw.gpu.integrity.native_vectors import AHEAD_BYTES, FLOAT_BYTES, LINE_BYTES, ask_for, inlined
+from flightsw.gpu.integrity.native_vectors import AHEAD_BYTES, FLOAT_BYTES, LINE_BYTES, address_of, ask_for, inlined
 
 BATCH, HEADS, ROWS, KEYS, WIDTH, CAUSAL, MASKED = range(7)
 """Where counts are in a table; of the last two, whether row t sees keys up to t only, and what the mask is."""
@@ -48,7 +48,7 @@ def step_of(table: Table, which: int) -> int:
 def mask_row(table: Table, b: int, h: int, t: int, room: Floats) -> Any:
     """What is added to the scores of a row: as it lies in memory, or made in ``room`` (keys,)."""
     if table[MASKED] == NO_MASK:
-        return floats_at(room.ctypes.data, room.size)
+        return floats_at(address_of(room), room.size)
     step = table[MASK + 4]
     if table[MASKED] == FLOAT_MASK:
         begin = place_of(table, MASK, b, h, t)
@@ -56,7 +56,7 @@ def mask_row(table: Table, b: int, h: int, t: int, room: Floats) -> Any:
             return floats_at(begin, room.size)
         for i in range(room.size):
             room[i] = floats_at(begin + i * step * FLOAT_BYTES, 1)[0]
-        return floats_at(room.ctypes.data, room.size)
+        return floats_at(address_of(room), room.size)
     begin = table[MASK] + b * table[MASK + 1] + h * table[MASK + 2] + t * table[MASK + 3]
     if step == 1:
         shown = bytes_at(begin, room.size)
@@ -65,7 +65,7 @@ def mask_row(table: Table, b: int, h: int, t: int, room: Floats) -> Any:
     else:
         for i in range(room.size):
             room[i] = ZERO if bytes_at(begin + i * step, 1)[0] else np.float32(-np.inf)
-    return floats_at(room.ctypes.data, room.size)
+    return floats_at(address_of(room), room.size)
 
 
 @inlined
