@@ -15,7 +15,7 @@ from flightsw.gpu.workloads.gpt import Cache, GPTConfig
 from tests.gpu.struck_mode import flip, value
 
 pytestmark = pytest.mark.skipif(
-    kernels.native(torch.device("cpu"), "native_forward_attention") is None,
+    kernels.native(torch.device("cpu"), "native_attention_exact") is None,
     reason="these kernels are compiled by Numba",
 )
 
@@ -393,10 +393,14 @@ def test_a_mutant_lets_through_what_the_check_sees(name: str, rows: int, monkeyp
     hole, mask, struck = MUTANTS[name]
     made = case((rows, 40, 64), mask)
     assert made.wrong(struck(made)) != 0
-    real = kernels.native(torch.device("cpu"), "native_forward_attention")
-    assert real is not None
-    mutant = SimpleNamespace(**vars(real))
-    mutant.rows_differ = lambda *args: hole(real.rows_differ, *args)
-    mutant.projections_differ = lambda *args: hole(real.projections_differ, *args)
+    exact, projected = (
+        kernels.native(torch.device("cpu"), f"native_attention_{form}") for form in ("exact", "projected")
+    )
+    assert exact is not None
+    assert projected is not None
+    mutant = SimpleNamespace(
+        rows_differ=lambda *args: hole(exact.rows_differ, *args),
+        projections_differ=lambda *args: hole(projected.projections_differ, *args),
+    )
     monkeypatch.setattr(kernels, "native", lambda device, name: mutant)
     assert made.wrong(struck(made)) == 0

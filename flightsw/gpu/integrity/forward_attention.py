@@ -61,7 +61,10 @@ KEYS_MAX: Final = 1 << 17
 """Keys for which there is room: 64 MiB."""
 SHAPES_MAX: Final = 256
 """Shapes whose bounds are kept, and widths whose w."""
-NO_MASK: Final = (0,) * 6
+NO_MASK, BOOL_MASK, FLOAT_MASK = range(3)
+"""What a mask is, in a table."""
+NOT_MASKED: Final = (NO_MASK, *(0,) * 5)
+"""What a table says where there is none: kind, address, strides."""
 
 
 def wrong(
@@ -89,10 +92,11 @@ def wrong(
     of_query, of_key, of_value, of_out = strides
     shape, keys = query.shape, key.shape[2]
     batch, heads, rows, width = shape
-    native = kernels.native(query.device, "native_forward_attention")
+    exact = rows <= EXACT_ROWS
+    native = kernels.native(query.device, "native_attention_exact" if exact else "native_attention_projected")
     if native is None or out.shape != shape or value.shape != key.shape or key.shape != (batch, heads, keys, width):
         return None
-    of_mask = NO_MASK if mask is None else _mask(native, mask, (batch, heads, rows, keys))
+    of_mask = NOT_MASKED if mask is None else _mask(mask, (batch, heads, rows, keys))
     factor = 1.0 / math.sqrt(width) if scale is None and width else float(scale or 0.0)
     if of_mask is None or (is_causal and mask is not None) or not math.isfinite(factor):
         return None
@@ -104,7 +108,6 @@ def wrong(
          value.data_ptr(), *of_value, out.data_ptr(), *of_out, *of_mask[1:]),
         np.int64,
     )  # fmt: skip
-    exact = rows <= EXACT_ROWS
     limits = bounds(width, keys, exact=exact)
     found: int = (
         native.rows_differ(table, factor, *limits)
@@ -147,12 +150,12 @@ def _strides(x: Any) -> Any:
     return (batch, head, row) if element == 1 else None
 
 
-def _mask(native: Any, mask: Any, shape: tuple[int, int, int, int]) -> tuple[int, ...] | None:
+def _mask(mask: Any, shape: tuple[int, int, int, int]) -> tuple[int, ...] | None:
     """What a table says of a mask: its kind, address and strides; None when kernels cannot read it."""
     if not isinstance(mask, Tensor) or mask.layout is not torch.strided or not mask.is_cpu or mask.is_neg():
         return None
-    kind = native.FLOAT_MASK if mask.dtype is torch.float32 else native.BOOL_MASK
-    if kind == native.BOOL_MASK and mask.dtype is not torch.bool:
+    kind = FLOAT_MASK if mask.dtype is torch.float32 else BOOL_MASK
+    if kind == BOOL_MASK and mask.dtype is not torch.bool:
         return None
     sizes, strides = tuple(mask.shape), mask.stride()
     if len(sizes) == 2:

@@ -16,7 +16,7 @@ import torch
 from flightsw.gpu.integrity.digest import BLOCK_BYTES, WORD_BYTES, block_count
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
 from flightsw.gpu.integrity.native_lanes import LANES, sums_of_lanes
-from flightsw.gpu.integrity.native_vectors import FAR_BYTES
+from flightsw.gpu.integrity.native_vectors import FAR_BYTES, address_of
 
 ROOM = 3 * LANES
 """Numbers that are kept while a block is read."""
@@ -38,8 +38,8 @@ def _one_by_one(words, before):
 def summed(words, room):
     """S1, S2, S3 of the words of a block, int32 (up to ``BLOCK_WORDS``,); ``room``: ``ROOM`` int64."""
     tiles = words.size // LANES
-    begin = words.ctypes.data
-    first, second, third = sums_of_lanes(begin, 1, 0, tiles, 0, FAR_BYTES, room.ctypes.data)
+    begin = address_of(words)
+    first, second, third = sums_of_lanes(begin, 1, 0, tiles, 0, FAR_BYTES, address_of(room))
     a, b, c = _one_by_one(words[tiles * LANES :], tiles * LANES)
     return first + a, second + b, third + c
 

@@ -18,6 +18,7 @@ from flightsw.gpu.integrity.native_vectors import (
     FLOAT_BYTES,
     LINE_BYTES,
     PIECE,
+    address_of,
     ask_for,
     ask_for_piece,
     wide,
@@ -80,8 +81,8 @@ def layer_norm_wrong(
         x_, y_ = source[i * columns : (i + 1) * columns], made[i * columns : (i + 1) * columns]
         total, squares = zero, zero
         for begin in range(0, whole, PIECE):
-            ask_for_piece(x_.ctypes.data + begin * FLOAT_BYTES)
-            ask_for_piece(y_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(x_) + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(y_) + begin * FLOAT_BYTES)
             piece = x_[begin : begin + PIECE]
             for j in range(PIECE):
                 total += piece[j]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast
-from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, ask_for_piece, wide
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, address_of, ask_for_piece, wide
 
 PIECE_ELEMENTS: Final = 4096
 """Elements of GELU that have a verdict together."""
@@ -35,8 +35,8 @@ def sums_differ(a: Floats, b: Floats, result: Words) -> int:
         a_, result_ = a[start : start + size], result[start : start + size]
         differs = np.int32(0)
         for begin in range(0, whole, PIECE):
-            ask_for_piece(a_.ctypes.data + begin * FLOAT_BYTES)
-            ask_for_piece(result_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(a_) + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(result_) + begin * FLOAT_BYTES)
             one, two, made = a_[begin : begin + PIECE], b[begin : begin + PIECE], result_[begin : begin + PIECE]
             for j in range(PIECE):
                 differs |= np.float32(one[j] + two[j]).view(np.int32) ^ made[j]
@@ -56,8 +56,8 @@ def products_differ(a: Floats, b: Floats, result: Words) -> int:
         a_, result_ = a[start : start + size], result[start : start + size]
         differs = np.int32(0)
         for begin in range(0, whole, PIECE):
-            ask_for_piece(a_.ctypes.data + begin * FLOAT_BYTES)
-            ask_for_piece(result_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(a_) + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(result_) + begin * FLOAT_BYTES)
             one, two, made = a_[begin : begin + PIECE], b[begin : begin + PIECE], result_[begin : begin + PIECE]
             for j in range(PIECE):
                 differs |= np.float32(one[j] * two[j]).view(np.int32) ^ made[j]
@@ -129,8 +129,8 @@ def gelu_forward_differs(x: Floats, y: Floats, numbers: Floats) -> int:
         x_, y_ = x[start : start + PIECE_ELEMENTS], y[start : start + PIECE_ELEMENTS]
         excess = zero
         for begin in range(0, len(x_), PIECE):
-            ask_for_piece(x_.ctypes.data + begin * FLOAT_BYTES)
-            ask_for_piece(y_.ctypes.data + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(x_) + begin * FLOAT_BYTES)
+            ask_for_piece(address_of(y_) + begin * FLOAT_BYTES)
             one, made = x_[begin : begin + PIECE], y_[begin : begin + PIECE]
             for j in range(len(one)):
                 inner = one[j] * (root + cubic * one[j] * one[j])

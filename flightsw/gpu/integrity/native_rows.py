@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
-from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, ask_for_piece, wide
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, address_of, ask_for_piece, wide
 from flightsw.gpu.integrity.transit import COLUMNS
 
 PIECE_WORDS: Final = 4 * COLUMNS
@@ -226,11 +226,11 @@ def product_margin(
     """
     height = columns if turned else rows
     left, right, squares = np.empty(height, np.float32), np.empty(height, np.float32), np.empty(height, np.float32)
-    sums_of_rows(y, height, width, left.ctypes.data, y_digest)
+    sums_of_rows(y, height, width, address_of(left), y_digest)
     if turned:
-        dots_of_columns(x, rows, columns, sums, right.ctypes.data, squares.ctypes.data, x_digest)
+        dots_of_columns(x, rows, columns, sums, address_of(right), address_of(squares), x_digest)
     else:
-        dots_of_rows(x, rows, columns, sums, right.ctypes.data, squares.ctypes.data, x_digest)
+        dots_of_rows(x, rows, columns, sums, address_of(right), address_of(squares), x_digest)
     low, high = np.inf, -np.inf
     for i in range(height):
         difference = abs(left[i] - alpha * right[i] - addend)
@@ -249,7 +249,7 @@ def operand_sums(memory: int, rows: int, columns: int, turned: bool, sums: int, 
     norm = 0.0
     if turned:
         ones, squares = np.ones(rows, np.float32), np.empty(columns, np.float32)
-        dots_of_columns(memory, rows, columns, ones.ctypes.data, sums, squares.ctypes.data, digest)
+        dots_of_columns(memory, rows, columns, address_of(ones), sums, address_of(squares), digest)
         for j in range(inner):
             norm += np.float64(squares[j])
     else:

@@ -21,7 +21,7 @@ from flightsw.gpu.integrity.digest import WORD_BYTES
 from flightsw.gpu.integrity.kv_slots import Tokens
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
 from flightsw.gpu.integrity.native_lanes import LANES, sums_of_lanes
-from flightsw.gpu.integrity.native_vectors import FAR_BYTES
+from flightsw.gpu.integrity.native_vectors import FAR_BYTES, address_of
 from flightsw.gpu.integrity.sums import Sums
 
 ROW, SLOT, LINE, PLACE, NUMBERS = 0, 1, 2, 3, 4
@@ -82,7 +82,7 @@ def _sums(members, member_count, tokens, count, shape, chunk_slots, out):
             head_bytes = member[base + HEAD_BYTES]
             if tiled:
                 first, second, third = sums_of_lanes(
-                    begin, heads, head_bytes, head_words // LANES, start, ahead, room.ctypes.data
+                    begin, heads, head_bytes, head_words // LANES, start, ahead, address_of(room)
                 )
             else:
                 first, second, third = _summed(

@@ -106,6 +106,13 @@ def _stepwise(function: Kernel) -> Kernel:
 
 
 @inlined
+def address_of(array: Any) -> Any:
+    """Where an array lies, signed as all numbers are. An unsigned one and they make floats, and kernels that are
+    called with both are compiled twice."""
+    return np.int64(array.ctypes.data)
+
+
+@inlined
 def ask_for_piece(place: int) -> None:
     """Of memory that is read in one piece, ``PIECE`` floats at a time from here: what comes ``FAR_BYTES`` after
     these is wanted soon."""
