@@ -70,6 +70,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Cover.STATE: self._after_a_look(self._repetition.state),
             Cover.UNSTABLE: self._repetition.once,
             Cover.GIVEN: self._repetition.given,
+            Cover.REMADE: self._after_a_look(self._repetition.remade),
         }
         """How an operation of each cover is carried out; every other only makes memory, or a view of it."""
 
