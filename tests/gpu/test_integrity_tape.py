@@ -250,6 +250,35 @@ def test_a_tensor_without_memory_is_not_noted() -> None:
     assert not takes(KINDS["aten::add"], (X, nothing), {})
 
 
+PADDING = torch.arange(9) >= torch.tensor([[9], [4], [6]])
+MODELS: dict[str, Callable[[], Any]] = {
+    "gates that are changed in place, in parts": lambda: torch.nn.GRU(9, 13, batch_first=True),
+    "sequences of other lengths in one nested tensor": lambda: torch.nn.TransformerEncoder(
+        torch.nn.TransformerEncoderLayer(12, 2, 24, batch_first=True), 1
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", MODELS)
+def test_sound_models_keep_every_bit_and_raise_nothing(name: str, context: Any) -> None:
+    torch.manual_seed(2)
+    model = MODELS[name]().eval()
+    masked = {"src_key_padding_mask": PADDING} if "nested" in name else {}
+
+    def work() -> Any:
+        done = model(x, **masked)
+        return done[0] if isinstance(done, tuple) else done
+
+    for seed in range(4):
+        x = torch.randn(3, 9, 12 if masked else 9, generator=torch.Generator().manual_seed(seed))
+        with context():
+            result, findings, settled, _ = looked_at(work)
+            assert same(result, work())
+        assert (findings, settled) == ([], True)
+
+
 @pytest.mark.parametrize("name", REMADE)
 @torch.inference_mode()
 def test_memory_that_is_noted_is_looked_at_before_its_tensor_is_given_other(name: str) -> None:

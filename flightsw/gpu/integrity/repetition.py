@@ -13,6 +13,7 @@ from torch import Tensor
 from flightsw.gpu.integrity import operations, owed, transit
 from flightsw.gpu.integrity.accumulation import Accumulation
 from flightsw.gpu.integrity.results import (
+    copy_of,
     digest_of,
     fingerprint,
     fingerprint_if_same,
@@ -117,7 +118,7 @@ class Repetition:
                 return self._watch.made(added)
         self._watch.verify(func, args, kwargs)
         if self._verdicts.look.repeat and flat:
-            copies = {id(tensor): tensor.clone() for tensor in flat}
+            copies = {id(tensor): copy_of(tensor) for tensor in flat}
             put_back = put_back_of(func, args, kwargs)
             result = func(*args, **kwargs)
             put_back()
