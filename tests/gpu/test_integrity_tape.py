@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
-from flightsw.gpu.integrity.late_looks import KINDS
-from flightsw.gpu.integrity.tape import NOTED_BYTES_MAX
+from flightsw.gpu.integrity.late_looks import KINDS, takes
+from flightsw.gpu.integrity.tape import NOTED_BYTES_MAX, NOTES_MAX
 from tests.gpu.looking import ALL, looked_at, same
 from tests.gpu.struck_mode import LARGEST, Damage, Struck, flip, strike, value
 
@@ -65,6 +65,22 @@ BIT_BY_BIT = (
     "add", "mul", "embedding", "reshaped copy", "reshaped copy of heads", "reshaped copy of some columns",
     "contiguous copy", "contiguous copy of five dimensions", "to another dtype", "gelu, exact",
 )  # fmt: skip
+SPARSE = torch.eye(24).to_sparse()
+ODD: dict[str, Callable[[], Any]] = {
+    "sparse sum": lambda: (SPARSE + SPARSE).to_dense(),
+    "sparse product by element": lambda: (SPARSE * SPARSE).to_dense(),
+    "sparse product by a number": lambda: (SPARSE * 2.0).to_dense(),
+    "sparse to another dtype": lambda: SPARSE.to(torch.float64).to_dense(),
+    "dropout of a sparse one": lambda: torch.ops.aten.dropout(SPARSE, 0.5, False).to_dense(),
+    "a sparse one written while others are noted": lambda: (X + X, torch.eye(24).to_sparse().mul_(2.0).to_dense()),
+}
+"""Tensors that have no elements in one piece of memory."""
+REMADE: dict[str, Callable[[torch.Tensor], Any]] = {
+    "smaller": lambda x: x.resize_(4),
+    "larger": lambda x: x.resize_(80, 80),
+    "other memory": lambda x: x.set_(torch.randn(3, 3)),
+    "other memory, same shape": lambda x: x.set_(torch.randn(32, 24)),
+}
 FAULTS: dict[str, Damage] = {
     "exponent": flip(30),
     "sign": flip(31),
@@ -225,6 +241,122 @@ def test_of_a_long_pass_no_more_than_the_window_is_kept_alive() -> None:
 
     assert looked_at(work)[2]
     assert 1 <= alive[0] <= 3
+
+
+@torch.inference_mode()
+def test_small_results_of_large_operands_keep_no_more_alive() -> None:
+    alive: list[int] = []
+
+    def work() -> None:
+        made = []
+        for _ in range(12):
+            # Done twice, not noted; only what is noted holds it after this.
+            large = torch.relu(LARGE)
+            made.append(large.untyped_storage()._weak_ref())
+            large[:1, :4] * 2.0
+            del large
+        stores = [torch.UntypedStorage._new_with_weak_ptr(one) for one in made]
+        alive.append(sum(one is not None for one in stores))
+        for one in made:
+            torch.UntypedStorage._free_weak_ref(one)
+
+    assert looked_at(work)[2]
+    assert alive[0] <= 3
+
+
+@torch.inference_mode()
+def test_there_are_no_more_notes_than_the_window_has() -> None:
+    alive: list[int] = []
+
+    def work() -> None:
+        made = [(C + 1.0).untyped_storage()._weak_ref() for _ in range(NOTES_MAX + 50)]
+        stores = [torch.UntypedStorage._new_with_weak_ptr(one) for one in made]
+        alive.append(sum(one is not None for one in stores))
+        for one in made:
+            torch.UntypedStorage._free_weak_ref(one)
+
+    assert looked_at(work)[2]
+    assert alive == [NOTES_MAX]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", ODD)
+def test_tensors_of_other_layouts_are_checked_as_they_are_computed(name: str, context: Any) -> None:
+    with context():
+        result, findings, settled, _ = looked_at(ODD[name])
+        assert same(result, ODD[name]())
+    assert (findings, settled) == ([], True)
+
+
+def test_a_tensor_without_memory_is_not_noted() -> None:
+    nothing = torch.empty(4, 4, device="meta")
+    for name in ("add", "mul", "layer_norm", "gelu", "embedding", "linear", "to"):
+        kind = KINDS[f"aten::{name}"]
+        assert not takes(kind, (nothing, nothing), {}), name
+    assert not takes(KINDS["aten::add"], (X, nothing), {})
+
+
+PADDING = torch.arange(9) >= torch.tensor([[9], [4], [6]])
+MODELS: dict[str, Callable[[], Any]] = {
+    "gates that are changed in place, in parts": lambda: torch.nn.GRU(9, 13, batch_first=True),
+    "sequences of other lengths in one nested tensor": lambda: torch.nn.TransformerEncoder(
+        torch.nn.TransformerEncoderLayer(12, 2, 24, batch_first=True), 1
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", MODELS)
+def test_sound_models_keep_every_bit_and_raise_nothing(name: str, context: Any) -> None:
+    torch.manual_seed(2)
+    model = MODELS[name]().eval()
+    masked = {"src_key_padding_mask": PADDING} if "nested" in name else {}
+
+    def work() -> Any:
+        done = model(x, **masked)
+        return done[0] if isinstance(done, tuple) else done
+
+    for seed in range(4):
+        x = torch.randn(3, 9, 12 if masked else 9, generator=torch.Generator().manual_seed(seed))
+        with context():
+            result, findings, settled, _ = looked_at(work)
+            assert same(result, work())
+        assert (findings, settled) == ([], True)
+
+
+@pytest.mark.parametrize("name", REMADE)
+@torch.inference_mode()
+def test_memory_that_is_noted_is_looked_at_before_its_tensor_is_given_other(name: str) -> None:
+    def work() -> Any:
+        operand = X.clone()
+        made = operand + X, torch.mm(operand, W)
+        REMADE[name](operand)
+        return made
+
+    def hit() -> Any:
+        operand = X + X
+        strike(flip(30, 9), operand)
+        REMADE[name](operand)
+
+    result, findings, settled, _ = looked_at(work)
+    assert same(result, work())
+    assert (findings, settled) == ([], True)
+    assert not looked_at(hit)[2]
+
+
+@torch.inference_mode()
+def test_an_operand_that_was_changed_behind_torchs_back_taints_and_raises_nothing() -> None:
+    def work() -> Any:
+        operand = X.clone()
+        made = torch.mm(operand, W), operand + X
+        operand.data = torch.randn(2, 2)
+        return made
+
+    result, findings, settled, _ = looked_at(work)
+    assert same(result, work())
+    assert not settled
+    assert any("cannot be done again" in found.detail for found in findings)
 
 
 @pytest.mark.parametrize("write", [lambda x: x.add_(1.0), lambda x: x.copy_(C[:24]), lambda x: x.zero_()])

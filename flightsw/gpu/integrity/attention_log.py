@@ -57,6 +57,8 @@ class AttentionLog:
 
     def takes(self, query: Tensor, key: Tensor, out: Tensor) -> bool:
         """Log the attention of one layer, query and ``out`` (B, H, 1, D); False when it has to be looked at now."""
+        if query.dim() != 4:
+            return False
         batch, heads, tokens, width = query.shape
         if tokens != 1 or batch != len(self._pass) or (heads, width) != self._shape[2:]:
             return False

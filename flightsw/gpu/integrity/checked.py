@@ -31,6 +31,7 @@ from flightsw.gpu.integrity.verdicts import Look, Tally, Verdicts
 from flightsw.gpu.integrity.watch import Watch
 from flightsw.gpu.integrity.weights import Weights
 
+_COMPOSITE: Final = torch._C.DispatchKey.CompositeImplicitAutograd
 _PLAIN: Final = frozenset({Tensor, nn.Parameter, nn.Buffer})
 """Tensor types that are what they seem."""
 
@@ -70,6 +71,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Cover.STATE: self._after_a_look(self._repetition.state),
             Cover.UNSTABLE: self._repetition.once,
             Cover.GIVEN: self._repetition.given,
+            Cover.REMADE: self._after_a_look(self._repetition.remade),
         }
         """How an operation of each cover is carried out; every other only makes memory, or a view of it."""
 
@@ -187,9 +189,10 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._repetition.read(func, args, kwargs)
 
     def _composite(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # Torch's own kernel. ``decompose`` takes one in Python where there is one (matmul, recurrent layers), which
+        # may round in another way.
         with self:
-            result = func.decompose(*args, **kwargs)
-        return self._repetition.repeat(func, args, kwargs) if result is NotImplemented else result
+            return func._op_dk(_COMPOSITE, *args, **kwargs)
 
 
 class _Plan(msgspec.Struct):

@@ -21,6 +21,7 @@ MOVED_DIMS: Final = 4
 """Of what is compared with its copy; of more it is done again."""
 _CPU: Final = torch.device("cpu")
 _FLOAT: Final = torch.float32
+_STRIDED: Final = torch.strided
 _U: Final = UNIT[_FLOAT]
 
 Look = Callable[[Any, tuple[Any, ...], dict[str, Any]], int | None]
@@ -50,10 +51,14 @@ def kind_of(func: Any) -> Kind | None:
 
 
 def takes(kind: Kind, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
-    """Whether a call of an operator can be noted: of float32, and nothing is drawn in it."""
+    """Whether a call of an operator can be noted: of float32 in the processor's memory, and nothing is drawn in
+    it. Kernels are given addresses, and a tensor on another device, or without memory, has none."""
     if kind.draws is not None:
         place, name = kind.draws
         if args[place] if place < len(args) else kwargs is not None and kwargs.get(name):
+            return False
+    for one in args:
+        if isinstance(one, Tensor) and (not one.is_cpu or one.layout is not _STRIDED or one.is_nested):
             return False
     if kind.at == ANY:
         return isinstance(args[0], Tensor)

@@ -28,6 +28,7 @@ class Cover(enum.Enum):
     VIEW = "moves and computes nothing"
     GIVEN = "the host's own numbers: verified from here on"
     MADE = "memory without contents"
+    REMADE = "memory without contents in place of what a tensor had, which is looked at before"
     COMPOSITE = "its parts are covered"
     STATE = "not covered here: state digests before and after, replay of steps"
     UNSTABLE = "not covered: its result is not repeatable on this device"
@@ -50,8 +51,8 @@ TABLE: Final[dict[str, Cover]] = {
     "aten::empty_permuted": Cover.MADE,
     "aten::new_empty": Cover.MADE,
     "aten::new_empty_strided": Cover.MADE,
-    "aten::resize_": Cover.MADE,
-    "aten::set_": Cover.MADE,
+    "aten::resize_": Cover.REMADE,
+    "aten::set_": Cover.REMADE,
     "aten::detach_": Cover.VIEW,
     "aten::_local_scalar_dense": Cover.READ,
     "aten::item": Cover.READ,

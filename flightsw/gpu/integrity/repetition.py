@@ -13,6 +13,7 @@ from torch import Tensor
 from flightsw.gpu.integrity import operations, owed, transit
 from flightsw.gpu.integrity.accumulation import Accumulation
 from flightsw.gpu.integrity.results import (
+    copy_of,
     digest_of,
     fingerprint,
     fingerprint_if_same,
@@ -117,7 +118,7 @@ class Repetition:
                 return self._watch.made(added)
         self._watch.verify(func, args, kwargs)
         if self._verdicts.look.repeat and flat:
-            copies = {id(tensor): tensor.clone() for tensor in flat}
+            copies = {id(tensor): copy_of(tensor) for tensor in flat}
             put_back = put_back_of(func, args, kwargs)
             result = func(*args, **kwargs)
             put_back()
@@ -181,6 +182,15 @@ class Repetition:
         while the pass lasts."""
         return self._watch.made(func(*args, **kwargs))
 
+    def remade(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A tensor is given other memory, or another size of it: a digest of what it had says nothing any more."""
+        target = args[0]
+        self.before_write([target])
+        if target.layout is torch.strided:
+            self._watch.look_at(target, func)
+            self._watch.transit.forget(target)
+        return func(*args, **kwargs)
+
     def state(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An update of whole lists of tensors: the optimiser's."""
         self._watch.verify(func, args, kwargs)
@@ -240,9 +250,14 @@ class Repetition:
         return self.done_again(one.func, one.args, one.kwargs, one.result)
 
     def done_again(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
-        """Whether an operation whose result is out gives that again; if not, the pass is tainted."""
-        again = func(*args, **kwargs)
+        """Whether an operation whose result is out gives that again; if not, the pass is tainted. So it is when it
+        cannot be done again, as somebody has changed an operand behind torch's back."""
         self._verdicts.tally.checks += 1
+        try:
+            again = func(*args, **kwargs)
+        except (RuntimeError, IndexError, ValueError) as error:
+            self._verdicts.taint("repeat", func, f"it cannot be done again: {str(error).splitlines()[0]}")
+            return False
         if not self._verdicts.waiting and fingerprint_if_same(result, again) is not None:
             return True
         if self._verdicts.alike(fingerprint(result), fingerprint(again), "repeat", func):

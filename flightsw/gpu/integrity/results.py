@@ -27,7 +27,9 @@ def digest_of(tensor: Tensor) -> Tensor:
     """Digest of what a tensor shows, whatever else is in its storage."""
     if transit.dense(tensor):
         return transit.digest(tensor.untyped_storage())
-    if tensor.layout is not torch.strided:
+    if tensor.is_nested:
+        tensor = tensor.contiguous().values()
+    elif tensor.layout is not torch.strided:
         tensor = tensor.to_dense() if tensor.layout is not torch.sparse_coo else tensor.coalesce().values()
     return transit.digest(tensor.clone(memory_format=torch.contiguous_format).untyped_storage())
 
@@ -69,6 +71,18 @@ def same(first: list[Any], second: list[Any]) -> bool:
         torch.equal(one, two) if isinstance(one, Tensor) and isinstance(two, Tensor) else one == two
         for one, two in zip(first, second, strict=True)
     )
+
+
+def copy_of(tensor: Tensor) -> Tensor:
+    """A copy that lies in memory like its original. Torch's kernels go over another layout in another way, whose
+    results may differ in the last bit."""
+    # 1: it does. 2 is that torch cannot tell, and copies.
+    overlaps = tensor.layout is torch.strided and torch._debug_has_internal_overlap(tensor) == 1
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_contiguous() or overlaps:
+        return tensor.clone()
+    with torch.no_grad():
+        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+        return empty.copy_(tensor)
 
 
 def shares(one: Tensor, other: Tensor) -> bool:

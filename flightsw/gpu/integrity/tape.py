@@ -12,7 +12,8 @@ result has to be what the operands, as they lie in memory, give. That one readin
 No digest is made, none verified, and nothing is looked at between two operations. A result that is read once and
 looked at twice, as result and as operand, has been seen from its making to its last reading.
 
-*Window.* What was noted is kept alive, at most ``NOTED_BYTES_MAX`` of results; beyond that the oldest is looked at.
+*Window.* What was noted is kept alive, at most ``NOTED_BYTES_MAX`` of results and of operands that are much larger,
+and at most ``NOTES_MAX`` notes; beyond that the oldest is looked at.
 If anybody but later notes still holds that one, or a view of it, a digest of it is taken first, and from there
 ``transit`` has it; else it cannot be read any more. At the end of the pass, and before a value leaves for the host,
 everything is looked at. Before somebody writes into memory that is noted, the notes are looked at, too.
@@ -42,6 +43,10 @@ from flightsw.gpu.integrity.watch import Watch
 
 NOTED_BYTES_MAX: Final = 32 << 20
 """Of results that are noted: several of the largest of a pass of 1,024 tokens."""
+NOTES_MAX: Final = 1024
+"""Notes, however small: to look at one, those after it are searched."""
+OPERAND_TIMES: Final = 4
+"""An operand that keeps more than so many times the memory of its result alive counts as well."""
 
 
 class Note(NamedTuple):
@@ -99,8 +104,8 @@ class Tape:
                 self._look(note, last=False)
             return result
         self._notes.append(note)
-        self._bytes += _size(result)
-        while self._bytes > NOTED_BYTES_MAX:
+        self._bytes += _size(note)
+        while self._bytes > NOTED_BYTES_MAX or len(self._notes) > NOTES_MAX:
             self._look(self._oldest(), last=False)
         return result
 
@@ -119,6 +124,9 @@ class Tape:
             self._addresses.update(one.data_ptr() for one in tensors_in((note.kwargs.values(), (note.result,))))
         self._listed = len(self._notes)
         for target in targets:
+            if target.layout is not torch.strided:
+                self.catch_up()
+                return
             storage = target.untyped_storage()
             first = storage.data_ptr()
             if any(first <= address < first + storage.nbytes() for address in self._addresses):
@@ -139,7 +147,7 @@ class Tape:
 
     def _oldest(self) -> Note:
         note = self._notes.popleft()
-        self._bytes -= _size(note.result)
+        self._bytes -= _size(note)
         self._listed = max(self._listed - 1, 0)
         return note
 
@@ -175,8 +183,16 @@ def _holders(note: Note) -> int:
     return sys.getrefcount(result) + memory
 
 
-def _size(result: Any) -> int:
+def _size(note: Note) -> int:
+    """Bytes that a note keeps alive; parameters live anyway."""
+    result = note.result
     size: int = result.nbytes if isinstance(result, Tensor) else sum(one.nbytes for one in tensors_in(result))
+    most = OPERAND_TIMES * size
+    for one in note.args:
+        if type(one) is Tensor:
+            held = one.untyped_storage().nbytes()
+            if held > most:
+                size += held
     return size
 
 

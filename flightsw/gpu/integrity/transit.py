@@ -102,7 +102,7 @@ def _kernel_for(storage: Any) -> ModuleType | None:
 
 def own_storage(tensor: torch.Tensor) -> Any:
     """The storage of a tensor that shows every byte of it, so that the storage's digest is its own; else None."""
-    if tensor.layout is not torch.strided or tensor.is_meta:
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
         return None
     storage, size = tensor.untyped_storage(), tensor.nbytes
     return storage if 0 < size == storage.nbytes() else None

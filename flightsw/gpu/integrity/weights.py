@@ -36,7 +36,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it is this one, and the weight as it was when its sums were taken."""
         bias = args[2] if len(args) > 2 else None
         return (
-            args[1] is self.weight and bias is self.bias and not kwargs and self.kept.version == version_of(args[1])
+            args[1] is self.weight
+            and args[1].shape == (self.columns, self.inner)
+            and bias is self.bias
+            and not kwargs
+            and self.kept.version == version_of(args[1])
         )
 
     def margin(self, x: Tensor, y: Tensor) -> tuple[float, float]:
