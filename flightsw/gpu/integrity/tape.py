@@ -58,6 +58,8 @@ class Note(NamedTuple):
     kwargs: dict[str, Any]
     result: Any
     layer: str
+    size: int = 0
+    """Bytes that it keeps alive."""
 
 
 class Tape:
@@ -95,7 +97,7 @@ class Tape:
         result = func(*args, **kwargs) if kwargs else func(*args)
         if kind.moves and result.untyped_storage()._cdata == args[0].untyped_storage()._cdata:
             return result
-        note = Note(kind, func, args, kwargs, result, self._verdicts.layer)
+        note = Note(kind, func, args, kwargs, result, self._verdicts.layer, _size(result, args))
         if kind.prompt:
             out = result if isinstance(result, Tensor) else result[0]
             if self.log is not None and self.log.takes(args[0], args[1], out):
@@ -104,7 +106,7 @@ class Tape:
                 self._look(note, last=False)
             return result
         self._notes.append(note)
-        self._bytes += _size(note)
+        self._bytes += note.size
         while self._bytes > NOTED_BYTES_MAX or len(self._notes) > NOTES_MAX:
             self._look(self._oldest(), last=False)
         return result
@@ -147,14 +149,14 @@ class Tape:
 
     def _oldest(self) -> Note:
         note = self._notes.popleft()
-        self._bytes -= _size(note)
+        self._bytes -= note.size
         self._listed = max(self._listed - 1, 0)
         return note
 
     def _look(self, note: Note, *, last: bool) -> None:
         """Look at an operation; unless it is the ``last`` time that anybody can, from now on a digest has it."""
         last = last or (not note.kind.prompt and self._read_no_more(note))
-        kind, func, args, kwargs, result, layer = note
+        kind, func, args, kwargs, result, layer, _ = note
         if kind.product:
             self._products.looked_at(func, args, kwargs, result, layer, last=last)
             return
@@ -183,14 +185,13 @@ def _holders(note: Note) -> int:
     return sys.getrefcount(result) + memory
 
 
-def _size(note: Note) -> int:
+def _size(result: Any, args: tuple[Any, ...]) -> int:
     """Bytes that a note keeps alive; parameters live anyway."""
-    result = note.result
     size: int = result.nbytes if isinstance(result, Tensor) else sum(one.nbytes for one in tensors_in(result))
     most = OPERAND_TIMES * size
-    for one in note.args:
+    for one in args:
         if type(one) is Tensor:
-            held = one.untyped_storage().nbytes()
+            held: int = one.untyped_storage().nbytes()
             if held > most:
                 size += held
     return size
