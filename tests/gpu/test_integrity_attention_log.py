@@ -144,3 +144,13 @@ def test_without_kernels_nothing_is_logged() -> None:
         served.feed([[1], [2], [3]])
         assert [found.outcome for found in served.findings] == ["recomputed"]
         assert served.sound() == [True] * ROWS
+
+
+def test_scores_without_a_bound_are_blamed_once_and_looked_at_as_they_are_made_from_then_on() -> None:
+    served = Served()
+    served.model.blocks[0].attention.qkv.weight.mul_(30000.0)
+    served.guard.adopt()
+    for expected in (False, True):
+        served.feed([[3, 1, 4]] * ROWS, at=0)
+        assert served.steps(3)
+        assert all(served.sound()) == expected

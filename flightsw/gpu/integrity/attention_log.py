@@ -8,9 +8,11 @@ sees the slots up to its own, whatever mask it was given.
 
 Nothing leaves in between: whoever releases an answer verifies its row of the cache (``kv.Rows``), and with it what
 is logged here. A wrong one makes the answer be computed again. A step that is run again writes over its own lines.
-What the log holds may be hit as well; then a sound answer is computed again.
+What the log holds may be hit as well; then a sound answer is computed again. If it was no hit but scores for which
+there is no bound, that would go on for ever: from then on nothing is logged, and a step is looked at as it is made.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,6 +25,8 @@ from flightsw.gpu.integrity.finding import Finding, Report
 
 LOGGED_MAX: Final = 64
 """Tokens of a row that wait for a look."""
+SCORES_MAX: Final = 1e5
+"""Where scores may be larger, rounding says nothing any more of what exp makes of them (``forward_attention``)."""
 
 
 class AttentionLog:
@@ -41,6 +45,7 @@ class AttentionLog:
         self._slots: list[list[int]] = [[] for _ in range(self._shape[0])]
         """Of each row those that are logged."""
         self._wrong: set[int] = set()
+        self._blind = False
         self._pass: list[tuple[int, int]] = []
         """Row and slot of the pass that runs; empty when it is no decode step."""
         self._lines: Any = None
@@ -57,7 +62,7 @@ class AttentionLog:
 
     def takes(self, query: Tensor, key: Tensor, out: Tensor) -> bool:
         """Log the attention of one layer, query and ``out`` (B, H, 1, D); False when it has to be looked at now."""
-        if query.dim() != 4:
+        if query.dim() != 4 or self._blind:
             return False
         batch, heads, tokens, width = query.shape
         if tokens != 1 or batch != len(self._pass) or (heads, width) != self._shape[2:]:
@@ -88,6 +93,7 @@ class AttentionLog:
                 wrong = forward_attention.wrong(given, asked, keys[mine, :, :used], values[mine, :, :used], seen)
                 if wrong != 0:
                     self._wrong.add(row)
+                    self._blind = self._blind or wrong is None or not _bounded(asked, keys[mine, :, :used])
                     self._find(f"attention of layer {layer}, row {row}", wrong)
             slots.clear()
         return row not in self._wrong
@@ -114,3 +120,10 @@ class AttentionLog:
     def _find(self, where: str, wrong: int | None) -> None:
         detail = "its keys and values do not give what it gave" if wrong else "it could not be looked at"
         self._report(Finding(detector="checksum", outcome="contained", where=where, detail=detail))
+
+
+def _bounded(query: Tensor, key: Tensor) -> bool:
+    """Whether no score of finite operands (1, H, …, D) is over ``SCORES_MAX``."""
+    longest = [float(torch.linalg.vector_norm(one.double(), dim=-1).amax()) for one in (query, key)]
+    score = longest[0] * longest[1] / math.sqrt(query.shape[-1])
+    return not math.isfinite(score) or score <= SCORES_MAX

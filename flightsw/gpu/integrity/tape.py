@@ -182,7 +182,8 @@ def _holders(note: Note) -> int:
     """References to the result of a note, and to its memory; those of whoever counts are always the same."""
     result: Tensor = note.result
     memory: int = torch._C._storage_Use_Count(result.untyped_storage()._cdata)
-    return sys.getrefcount(result) + memory
+    of_tensor: int = result._use_count()  # type: ignore[attr-defined]
+    return sys.getrefcount(result) + of_tensor + memory
 
 
 def _size(result: Any, args: tuple[Any, ...]) -> int:
