@@ -160,9 +160,14 @@ def test_ends_when_nobody_reads(module) -> None:
 
 
 @pytest.mark.process
-def test_a_hung_reading_does_not_outlive_the_daemon(module) -> None:
-    hangs = POWER_ONLY.replace("return 123456", "import threading; threading.Event().wait()")
+def test_a_hung_reading_does_not_outlive_the_daemon(module, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+    hangs = POWER_ONLY.replace(
+        "return 123456", f"open({str(begun)!r}, 'w').close(); import threading; threading.Event().wait()"
+    )
     with start(encode(ProbeSpec(source="nvml", nvml_module=module(hangs)))) as process:
+        begun.read_text()  # Until a reading hangs: one that has not begun would end in order.
         process.stdin.close()
         assert process.wait(END_MAX_S) == ORPHAN_STATUS
 
