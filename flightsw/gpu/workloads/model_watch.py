@@ -8,10 +8,10 @@ steps are replayed every ``replay_every`` in any case.
 
 Which of the two is cheaper depends on the size of the operations, not on what they are: the checks of a small one
 cost many times the operation. So both are tried (again and again, see ``TRIAL_EVERY``), chunks of prompts and
-decode steps apart, and the cheaper one is taken. Measured at storm on one core with 8 rows: looking costs 35
-times a decode step of preset tiny, 3.3 of char, 1.3 of gpt2-85m, and 5.2, 2.1 and 1.1 times a chunk; a replay
-costs twice on all of them. Doubling the rows within one pass would cost 1.3 to 1.5 times a decode step, but other
-shapes round in another way, and a level must not change an answer.
+decode steps apart, and the cheaper one is taken. Before passes without gradients were looked at late (``tape``),
+looking cost 35 times a decode step of preset tiny and 1.3 times one of gpt2-85m at storm, a replay twice on all of
+them; now it costs 1.2 to 1.3 times one 768 wide. Doubling the rows within one pass would cost 1.3 to 1.5 times a
+decode step, but other shapes round in another way, and a level must not change an answer.
 
 A replay sees all arithmetic that comes out differently, of any operation, and inputs that were hurt on their way to
 the device. It does not see what both runs read, weights and older slots of the cache: they are the scrubber's and
