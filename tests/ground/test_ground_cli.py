@@ -7,9 +7,11 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -267,6 +269,19 @@ def test_completion_as_the_shell_calls_it() -> None:
     assert (done.stdout.split(), done.stderr) == (["job.infer"], "")
 
 
+def shown(terminal: int, enough: Callable[[str], bool]) -> str:
+    """What a terminal shows until that is ``enough``, its last user has gone, or 20 s have passed."""
+    screen, deadline_s = "", time.monotonic() + 20
+    while not enough(screen) and time.monotonic() < deadline_s:
+        if select.select([terminal], [], [], 0.5)[0]:
+            try:
+                part = os.read(terminal, 65_536)
+            except OSError:  # Linux's way to say that nobody has it open.
+                break
+            screen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", part.decode(errors="replace"))
+    return screen
+
+
 def test_the_page_on_a_terminal(udp_station: Ground, udp_craft: SpacecraftDouble) -> None:
     """``ground watch`` in a real terminal of 80 × 24: what matters is on the screen, Ctrl-C leaves no trace."""
     udp_craft.boot_event()
@@ -277,13 +292,12 @@ def test_the_page_on_a_terminal(udp_station: Ground, udp_craft: SpacecraftDouble
         os.chdir(REPOSITORY)
         os.environ |= {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
         os.execv(sys.executable, [sys.executable, "-m", "ground.cli", "watch"])
-    screen, wanted = "", ("COMPUTE", "soc_fraction", "0.65", "completed ping", "BOOT", "red limit")
-    deadline_s = time.monotonic() + 20
-    while not all(word in screen for word in wanted) and time.monotonic() < deadline_s:
-        if select.select([terminal], [], [], 0.5)[0]:
-            screen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(terminal, 65_536).decode(errors="replace"))
+    wanted = ("COMPUTE", "soc_fraction", "0.65", "completed ping", "BOOT", "red limit")
+    screen = shown(terminal, lambda screen: all(word in screen for word in wanted))
     assert all(word in screen for word in wanted), screen[-3000:]
     os.write(terminal, b"\x03")
+    screen += shown(terminal, lambda screen: False)  # To the end: a terminal that nobody reads stops who writes.
+    os.kill(pid, signal.SIGKILL)  # No more than a name if it has ended.
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) in (0, ExitCode.INTERRUPTED)
