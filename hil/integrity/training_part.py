@@ -43,10 +43,10 @@ class _Passes(ComputePath):
     shot: Shot | None = None
 
     @contextmanager
-    def running(self, *, everything: bool = False) -> Iterator[None]:
+    def running(self, *, everything: bool = False, adds: bool = False) -> Iterator[None]:
         shot = self.shot
         below, above = (shot.below(), shot.above()) if shot else (nullcontext(), nullcontext())
-        with below, super().running(everything=everything), above:
+        with below, super().running(everything=everything, adds=adds), above:
             yield
 
 

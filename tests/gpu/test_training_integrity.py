@@ -105,9 +105,12 @@ class Above:
     keeps_gradients = property(lambda self: self.passes.keeps_gradients)
 
     @contextlib.contextmanager
-    def running(self, *, everything=False):
-        with self.passes.running(everything=everything), self.mode:
+    def running(self, *, everything=False, adds=False):
+        with self.passes.running(everything=everything, adds=adds), self.mode:
             yield
+
+    def look_at_gradients(self):
+        self.passes.look_at_gradients()
 
     def settle(self):
         return self.passes.settle()

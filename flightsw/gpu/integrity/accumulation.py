@@ -1,9 +1,13 @@
 """Sums in place: gradients to which one backward pass after the other adds.
 
-To check ``a += b`` by doing it again needs the old a, and so a copy of it, each time. Here the sum is formed
-*before* it is written: a kernel reads a and b, and keeps the digest of a + b, which the memory has to have
-afterwards. The same reading digests the old a. It has to be what the last sum left there, perhaps a whole pass ago:
-nothing else looks at a gradient while the pass that will add to it runs.
+To check ``a += b`` by doing it again needs the old a, and so a copy of it, each time. Here a kernel does all of it,
+piece by piece, while a piece is in the core's own cache: it forms a + b and digests that, digests the old a and b,
+and only then forms a + b once more and writes it. Memory goes by as often as it does for the bare sum.
+
+*Looked at later.* What was written has to have the digest of what was formed. If the next pass adds to it again,
+the reading of that sum says so, and the old a has to be what the last sum left there, perhaps a whole pass ago:
+nothing else looks at a gradient while the pass that will add to it runs. Else it is looked at when the pass ends
+(``look``); who knows that another pass will add (``Guard.running``) spares that look.
 
 *Who else writes.* Gradients are set to zero, clipped, gathered, between passes and unseen. Each write moves the
 tensor's version; a version that is not the one after the last sum says that the memory is somebody else's now, and
@@ -13,10 +17,11 @@ Where there is no kernel, or what is added is no whole memory of float32, the su
 change in place is.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.weak import TensorWeakRef
 
 from flightsw.gpu.integrity import kernels, transit
 from flightsw.gpu.integrity.results import version_of
@@ -29,14 +34,26 @@ SUMS_MAX: Final = 65_536
 _Key = tuple[int, int]
 
 
+class _Left(NamedTuple):
+    """What a sum has left in memory."""
+
+    target: TensorWeakRef
+    version: int
+    """After it."""
+    made: Tensor
+    """Digest of what was formed."""
+
+
 class Accumulation:
     """Sums in place of one guard, over its passes."""
 
     def __init__(self, verdicts: Verdicts, watch: Watch) -> None:
         self._verdicts = verdicts
         self._watch = watch
-        self._left: dict[_Key, tuple[int, Tensor]] = {}
-        """By address and size: version before the last sum, and the digest that it left."""
+        self._left: dict[_Key, _Left] = {}
+        """By address and size."""
+        self._unseen: set[_Key] = set()
+        """Of these, those that nobody has looked at since."""
 
     @property
     def kept(self) -> int:
@@ -46,13 +63,15 @@ class Accumulation:
     def forget(self) -> None:
         """What lies in memory is not known any more: a pass began that looks at nothing."""
         self._left.clear()
+        self._unseen.clear()
 
     def add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """Carry out ``aten::add_`` and return its result; None, with nothing done, where there is no kernel for it.
 
-        Both operands are verified. Damage of the old value, and a result that is not the sum, taint the pass.
+        Both operands are verified. Damage of the old value taints the pass.
         """
-        target, addend = args[:2]
+        target: Tensor = args[0]
+        addend = args[1]
         if self._verdicts.waiting or len(args) > 2 or kwargs.get("alpha", 1) != 1 or not _whole(target, addend):
             return None
         kernel = kernels.native(target.device, "native_rows")
@@ -63,21 +82,35 @@ class Accumulation:
         due = self._watch.due(addend) if spared else None
         key, version, words = (target.data_ptr(), target.nbytes), version_of(target), target.nbytes // 8
         held, brought, made = (torch.empty(min(words, transit.COLUMNS), dtype=torch.int64) for _ in range(3))
-        kernel.sum_digests(key[0], addend.data_ptr(), words, held.data_ptr(), brought.data_ptr(), made.data_ptr())
+        kernel.add_into(key[0], addend.data_ptr(), words, held.data_ptr(), brought.data_ptr(), made.data_ptr())
         if due is not None:
             self._watch.agree(due, brought, func)
         before = self._left.pop(key, None)
-        if before is not None and before[0] + 1 == version:
+        self._unseen.discard(key)
+        if before is not None and before.version == version:
             self._verdicts.tally.checks += 1
-            if not torch.equal(before[1], held):
-                self._verdicts.taint("transit", func, "a sum in place is not any more what the last pass left")
-        result: Tensor = func(*args, **kwargs)
-        self._verdicts.tally.checks += 1
-        if not transit.memory_matches(target, made):
-            self._verdicts.taint("repeat", func, "a sum in place is not what was formed of its terms before")
-        elif len(self._left) < SUMS_MAX:
-            self._left[key] = version, made
-        return result
+            if not torch.equal(before.made, held):
+                self._verdicts.taint("transit", func, "a sum in place is not any more what the last one left")
+        if len(self._left) < SUMS_MAX:
+            # Torch moves the version when this has returned.
+            self._left[key] = _Left(TensorWeakRef(target), version + 1, made)
+            self._unseen.add(key)
+        elif not transit.memory_matches(target, made):
+            self._verdicts.taint("repeat", func, "a sum in place is not what was formed of its terms")
+        return target
+
+    def look(self) -> None:
+        """Look at the sums that nobody has looked at, for no other pass will add to them."""
+        for key in self._unseen:
+            target, version, made = self._left[key]
+            tensor = target()
+            if tensor is None or version_of(tensor) != version or tensor.data_ptr() != key[0]:
+                continue
+            self._verdicts.tally.checks += 1
+            if not transit.memory_matches(tensor, made):
+                where = "a sum in place"
+                self._verdicts.taint("repeat", where, "memory is not what was formed of its terms")
+        self._unseen.clear()
 
 
 def _whole(target: Any, addend: Any) -> bool:
@@ -91,6 +124,7 @@ def _whole(target: Any, addend: Any) -> bool:
         and target.is_contiguous()
         and addend.is_contiguous()
         and not addend.is_neg()
+        and not target.is_neg()
         and target.data_ptr() % 8 == addend.data_ptr() % 8 == 0
         and abs(target.data_ptr() - addend.data_ptr()) >= target.nbytes
     )

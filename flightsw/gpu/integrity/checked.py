@@ -114,17 +114,26 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._repetition.begin()
         self._tape.begin()
 
-    def finish(self) -> None:
-        """The pass has ended: last look at what still lives. Verdicts may still be on the device."""
+    def finish(self, *, adds: bool = False) -> None:
+        """The pass has ended: last look at what still lives. Verdicts may still be on the device.
+
+        ``adds``: the next pass will add to the same gradients, and will look at them as it does.
+        """
         with torch.no_grad():
             self._tape.finish()
             self._repetition.pay()
             self._watch.finish()
+            if not adds:
+                self._repetition.look_at_sums()
         self._watch.clear()
 
     def settle(self) -> bool:
         """Read what is still on the device; whether no pass since the last call is tainted."""
         return self._verdicts.settle()
+
+    def look_at_sums(self) -> None:
+        """After a pass that was said to be followed by another which adds, and is not."""
+        self._repetition.look_at_sums()
 
     # Resident weights.
 

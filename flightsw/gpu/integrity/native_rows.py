@@ -62,9 +62,9 @@ def same_into(memory: int, other: int, words: int, sums: int) -> bool:
 
 
 @compiled
-def sum_digests(memory: int, addend: int, words: int, held: int, brought: int, made: int) -> None:
-    """Digests of ``words`` words of float32 pairs: as they are, into ``held``, of ``addend``, into ``brought``, and
-    of the sum of both, into ``made``. Nothing is written to either memory."""
+def add_into(memory: int, addend: int, words: int, held: int, brought: int, made: int) -> None:
+    """Add ``words`` words of float32 pairs to a memory. Digests of both as they were, into ``held`` and
+    ``brought``, and of the sums, into ``made``: those are formed twice, once for the digest and once for memory."""
     one, two = floats_at(memory, 2 * words), floats_at(addend, 2 * words)
     source, added, count = words_at(memory, words), words_at(addend, words), min(words, COLUMNS)
     old, other, new = words_at(held, count), words_at(brought, count), words_at(made, count)
@@ -86,6 +86,8 @@ def sum_digests(memory: int, addend: int, words: int, held: int, brought: int, m
             old[:] = source
             other[:] = added
             new[:] = sums
+        for j in range(a.size):
+            a[j] += b[j]
 
 
 @compiled

@@ -159,10 +159,12 @@ class Guard:
         return self.mode.tally
 
     @contextmanager
-    def running(self, *, everything: bool = False) -> Iterator[None]:
+    def running(self, *, everything: bool = False, adds: bool = False) -> Iterator[None]:
         """One pass. A pass within a pass is part of it. An exception passes through; then nothing is settled.
 
-        ``everything`` looks at all of it whatever the level says: for a pass that is done again.
+        ``everything`` looks at all of it whatever the level says: for a pass that is done again. ``adds``: the next
+        pass adds to the same gradients and looks at them as it does, so they are not looked at now; if there is no
+        such pass, ``mode.look_at_sums`` is called before ``settle``.
         Raises ``ValueError`` while a CUDA graph is being captured.
         """
         if self._depth:
@@ -179,7 +181,7 @@ class Guard:
             self._unfinished = True
             raise
         finally:
-            self._leave()
+            self._leave(adds=adds)
 
     @contextmanager
     def calibrate(self) -> Iterator[None]:
@@ -375,9 +377,9 @@ class Guard:
             self._survey = self._follow()
         return True
 
-    def _leave(self) -> None:
+    def _leave(self, *, adds: bool) -> None:
         self._depth = 0
-        self.mode.finish()
+        self.mode.finish(adds=adds)
         if self.module.training and self._statistics:
             if self.level is Level.OFF:
                 self._unwatched = True

@@ -54,6 +54,10 @@ class Repetition:
         """Sums in place whose memory the next pass will look at."""
         return self._accumulation.kept
 
+    def look_at_sums(self) -> None:
+        """No other pass will add to what was summed in place."""
+        self._accumulation.look()
+
     # Done twice.
 
     def repeat(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -28,8 +28,12 @@ class Passes(Protocol):
     def keeps_gradients(self) -> bool:
         """Whether the next pass, if it is looked at as the last one was, sees what happened to each gradient."""
 
-    def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
-        """One pass, all of whose checks are made with ``everything``."""
+    def running(self, *, everything: bool = False, adds: bool = False) -> AbstractContextManager[None]:
+        """One pass, all of whose checks are made with ``everything``; with ``adds`` the next one looks at what this
+        one leaves in the gradients, or ``look_at_gradients`` does."""
+
+    def look_at_gradients(self) -> None:
+        """There is no next pass."""
 
     def settle(self) -> bool:
         """Whether the passes since the last call may be used."""
@@ -69,9 +73,17 @@ class ComputePath:
         """Whether the next pass, if it is looked at as the last one was, sees what happened to each gradient."""
         return self._guard is not None and self._guard.mode.sums_kept >= self._gradients
 
-    def running(self, *, everything: bool = False) -> AbstractContextManager[None]:
-        """One pass, all of whose checks are made with ``everything``."""
-        return self._guard.running(everything=everything) if self._guard is not None else nullcontext()
+    def running(self, *, everything: bool = False, adds: bool = False) -> AbstractContextManager[None]:
+        """One pass, all of whose checks are made with ``everything``; with ``adds`` the next one looks at what this
+        one leaves in the gradients, or ``look_at_gradients`` does."""
+        if self._guard is None:
+            return nullcontext()
+        return self._guard.running(everything=everything, adds=adds)
+
+    def look_at_gradients(self) -> None:
+        """There is no next pass."""
+        if self._guard is not None:
+            self._guard.mode.look_at_sums()
 
     def settle(self) -> bool:
         """Whether the passes since the last call may be used."""

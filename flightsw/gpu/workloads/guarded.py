@@ -190,14 +190,17 @@ class Guarded:
         """One pass; True when it was the last one and this turn may go on."""
         if self._level is not Level.OFF and not self.trainer.untouched and (changed := self._changed()):
             return self._again(f"{changed} changed at rest")
-        with self._passes.running(everything=self._judge.runs > 0):
+        # In a storm the next pass looks at the gradients as it adds to them.
+        adds = self._policy.repeat_every == 1
+        with self._passes.running(everything=self._judge.runs > 0, adds=adds):
             complete = self.trainer.run_part(pieces)
+        if complete:
+            self._passes.look_at_gradients()
         settled = self._passes.settle()
         if self._level is not Level.OFF:
             if not settled:
                 return self._again("a pass did not settle")
-            # In a storm the next pass looks at the gradients as it adds to them, so only the last ones lie unseen.
-            watched = self._policy.repeat_every == 1 and self._passes.keeps_gradients
+            watched = adds and self._passes.keeps_gradients  # Then only the last ones lie unseen.
             self._at_rest.leave(gradients=self._due(self._policy.transit_every) and (complete or not watched))
         if complete:
             self._phase = "verify"
