@@ -1,5 +1,6 @@
 """Shared by all tests: Hypothesis profile, deadlines instead of sleeps, reasons for skipped hardware tests."""
 
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ from tests.background import Patience
 # A failing example prints its own reproduction; wall-clock deadlines would make a busy machine a failure.
 settings.register_profile("gpusat", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("gpusat")
+
+# What runs in the background of a shell inherits a Ctrl-C that is ignored, and hands that on to every child.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 END_MAX_S = 5.0

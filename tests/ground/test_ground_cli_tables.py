@@ -23,6 +23,7 @@ from flightsw.link.settings import SETTINGS
 from ground import cli
 from ground.errors import ExitCode
 from ground.parameter_report import parameter_report
+from tests.background import Child
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -297,18 +298,11 @@ def test_events_replay(run, udp_craft):
 def test_ctrl_c_during_a_load_discards_it(udp_station: Ground, udp_craft: SpacecraftDouble, files: Path) -> None:
     udp_craft.housekeeping()
     udp_craft.hold = {"table.validate"}
-    # A test that runs in the background of a shell inherits a Ctrl-C that is ignored.
-    program = "import signal; signal.signal(2, signal.default_int_handler); from ground.cli import main; main()"
-    command = [sys.executable, "-c", program, "sequence", "load", "rts05", str(files / "s.toml")]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY, env=os.environ
-    ) as process:
+    command = [sys.executable, "-m", "ground.cli", "sequence", "load", "rts05", str(files / "s.toml")]
+    with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY, env=os.environ) as process:
         assert udp_craft.wait_for(lambda: any(c.name == "table.validate" for _, c, *_ in udp_craft.received))
         process.send_signal(signal.SIGINT)
-        try:
-            out, err = process.communicate(timeout=20)
-        finally:
-            process.kill()
+        out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (ExitCode.INTERRUPTED, b"", b"")
     assert udp_craft.wait_for(lambda: not udp_craft.tables.loads)
     assert "rts05" not in udp_craft.tables.active

@@ -19,7 +19,7 @@ from spacecraft_double import SpacecraftDouble
 from ground import cli
 from ground.client import ArchiveReader
 from ground.errors import ExitCode
-from tests.background import Background
+from tests.background import Background, Child
 
 pytestmark = pytest.mark.process
 
@@ -111,7 +111,7 @@ def test_json_lines(udp_craft: SpacecraftDouble, tmp_path: Path) -> None:
         *(sys.executable, "-m", "ground.cli", "listen", "--link", udp_craft.line.station_endpoint, "--json"),
         *("--archive", str(tmp_path / "a.sqlite"), "--socket", str(tmp_path / "s.sock")),
     ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY) as process:
+    with Child(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["type"] == "status"
         udp_craft.boot_event()
