@@ -74,7 +74,7 @@ class Accumulation:
         addend = args[1]
         if self._verdicts.waiting or len(args) > 2 or kwargs.get("alpha", 1) != 1 or not _whole(target, addend):
             return None
-        kernel = kernels.native(target.device, "native_rows")
+        kernel = kernels.native(target.device, "native_transit")
         if kernel is None:
             return None
         spared = (addend,) if transit.dense(addend) else ()

@@ -10,109 +10,12 @@ digest, address 0 says that none is wanted. Memory of which one is wanted has mo
 bits, and no half word.
 """
 
-from typing import Any, Final
-
 import numpy as np
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
-from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, address_of, ask_for_piece, wide
+from flightsw.gpu.integrity.native_transit import PIECE_FLOATS, PIECE_WORDS, add_piece, ask_for_next
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, address_of, wide
 from flightsw.gpu.integrity.transit import COLUMNS
-
-PIECE_WORDS: Final = 4 * COLUMNS
-"""Words that are read together: 32 KiB."""
-
-
-@compiled
-def digest_into(memory: int, words: int, sums: int) -> None:
-    """Digest of ``words`` words into ``sums``: ``COLUMNS`` column sums, or the words themselves if fewer."""
-    _digest(words_at(memory, words), words_at(sums, min(words, COLUMNS)))
-
-
-@compiled
-def matches(memory: int, words: int, sums: int) -> bool:
-    """Whether the digest of ``words`` words is the one in ``sums``."""
-    source, expected = words_at(memory, words), words_at(sums, min(words, COLUMNS))
-    if words > COLUMNS:
-        found = np.empty(COLUMNS, np.int64)
-        _digest(source, found)
-        source = found
-    differences = 0
-    for j in range(source.size):
-        differences |= source[j] ^ expected[j]
-    return differences == 0
-
-
-@compiled
-def same_into(memory: int, other: int, words: int, sums: int) -> bool:
-    """Whether two memories have the same ``words`` words; the digest of the first one into ``sums``."""
-    source, copy = words_at(memory, words), words_at(other, words)
-    found = words_at(sums, min(words, COLUMNS))
-    differences = 0
-    if words > COLUMNS:
-        found[:] = 0
-    for start in range(0, words, PIECE_WORDS):
-        one, two = source[start : start + PIECE_WORDS], copy[start : start + PIECE_WORDS]
-        for j in range(one.size):
-            differences |= one[j] ^ two[j]
-        if words > COLUMNS:
-            _add(one, found)
-        else:
-            found[:] = one
-    return differences == 0
-
-
-@compiled
-def add_into(memory: int, addend: int, words: int, held: int, brought: int, made: int) -> None:
-    """Add ``words`` words of float32 pairs to a memory. Digests of both as they were, into ``held`` and
-    ``brought``, and of the sums, into ``made``: those are formed twice, once for the digest and once for memory."""
-    one, two = floats_at(memory, 2 * words), floats_at(addend, 2 * words)
-    source, added, count = words_at(memory, words), words_at(addend, words), min(words, COLUMNS)
-    old, other, new = words_at(held, count), words_at(brought, count), words_at(made, count)
-    piece = np.empty(2 * PIECE_WORDS, np.float32)
-    if words > COLUMNS:
-        old[:] = 0
-        other[:] = 0
-        new[:] = 0
-    for start in range(0, words, PIECE_WORDS):
-        a, b = one[2 * start : 2 * (start + PIECE_WORDS)], two[2 * start : 2 * (start + PIECE_WORDS)]
-        for j in range(a.size):
-            piece[j] = a[j] + b[j]
-        sums = piece[: a.size].view(np.int64)
-        if words > COLUMNS:
-            _add(source[start : start + PIECE_WORDS], old)
-            _add(added[start : start + PIECE_WORDS], other)
-            _add(sums, new)
-        else:
-            old[:] = source
-            other[:] = added
-            new[:] = sums
-        for j in range(a.size):
-            a[j] += b[j]
-
-
-@compiled
-def _digest(source: Any, found: Any) -> None:
-    if source.size <= COLUMNS:
-        found[:] = source
-        return
-    found[:] = 0
-    for start in range(0, source.size, PIECE_WORDS):
-        _add(source[start : start + PIECE_WORDS], found)
-
-
-@compiled
-def _add(piece: Any, found: Any) -> None:
-    """Add a piece, whose first word is of the first column, to the column sums."""
-    if piece.size == PIECE_WORDS:
-        first, second = piece[:COLUMNS], piece[COLUMNS : 2 * COLUMNS]
-        third, fourth = piece[2 * COLUMNS : 3 * COLUMNS], piece[3 * COLUMNS :]
-        for j in range(COLUMNS):
-            found[j] += first[j] + second[j] + third[j] + fourth[j]
-        return
-    for start in range(0, piece.size, COLUMNS):
-        words = piece[start : start + COLUMNS]
-        for j in range(words.size):
-            found[j] += words[j]
 
 
 @compiled_fast
@@ -126,15 +29,15 @@ def sums_of_rows(memory: int, rows: int, columns: int, totals: int, digest: int)
         found[:] = 0
     top = 0
     whole = 0.0
-    for start in range(0, size, 2 * PIECE_WORDS):
+    for start in range(0, size, PIECE_FLOATS):
         if digest:
-            _add(words[start // 2 : start // 2 + PIECE_WORDS], found)
-        bottom = min(start + 2 * PIECE_WORDS, size) // columns
+            add_piece(words[start // 2 : start // 2 + PIECE_WORDS], found)
+        bottom = min(start + PIECE_FLOATS, size) // columns
         for i in range(top, bottom):
             row = matrix[i * columns : (i + 1) * columns]
             first, square = np.float32(0), np.float32(0)
             for begin in range(0, whole_pieces, PIECE):
-                ask_for_piece(memory + (i * columns + begin) * FLOAT_BYTES)
+                ask_for_next(memory + (i * columns + begin) * FLOAT_BYTES)
                 piece = row[begin : begin + PIECE]
                 for j in range(PIECE):
                     first += piece[j]
@@ -160,15 +63,15 @@ def dots_of_rows(
     if digest:
         found[:] = 0
     top = 0
-    for start in range(0, size, 2 * PIECE_WORDS):
+    for start in range(0, size, PIECE_FLOATS):
         if digest:
-            _add(words[start // 2 : start // 2 + PIECE_WORDS], found)
-        bottom = min(start + 2 * PIECE_WORDS, size) // columns
+            add_piece(words[start // 2 : start // 2 + PIECE_WORDS], found)
+        bottom = min(start + PIECE_FLOATS, size) // columns
         for i in range(top, bottom):
             row = matrix[i * columns : (i + 1) * columns]
             first, second = np.float32(0), np.float32(0)
             for begin in range(0, whole_pieces, PIECE):
-                ask_for_piece(memory + (i * columns + begin) * FLOAT_BYTES)
+                ask_for_next(memory + (i * columns + begin) * FLOAT_BYTES)
                 piece, factors = row[begin : begin + PIECE], weight[begin : begin + PIECE]
                 for j in range(PIECE):
                     first += piece[j] * factors[j]
@@ -193,10 +96,10 @@ def dots_of_columns(
     total[:] = 0
     square[:] = 0
     top = 0
-    for start in range(0, size, 2 * PIECE_WORDS):
+    for start in range(0, size, PIECE_FLOATS):
         if digest:
-            _add(words[start // 2 : start // 2 + PIECE_WORDS], found)
-        bottom = min(start + 2 * PIECE_WORDS, size) // columns
+            add_piece(words[start // 2 : start // 2 + PIECE_WORDS], found)
+        bottom = min(start + PIECE_FLOATS, size) // columns
         while top + 4 <= bottom:
             first, second = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
             third, fourth = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]

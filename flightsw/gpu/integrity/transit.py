@@ -75,7 +75,7 @@ def matches(storage: Any, sums: torch.Tensor) -> bool:
 
 def memory_matches(tensor: torch.Tensor, sums: torch.Tensor) -> bool:
     """As ``matches``, of the memory of a contiguous tensor of whole words; it need not have its own storage."""
-    kernel = kernels.native(tensor.device, "native_rows")
+    kernel = kernels.native(tensor.device, "native_transit")
     return kernel is not None and kernel.matches(tensor.data_ptr(), tensor.nbytes // WORD_BYTES, sums.data_ptr())
 
 
@@ -97,7 +97,7 @@ def _kernel_for(storage: Any) -> ModuleType | None:
     """The kernels that read a storage; None for one that is not of whole, aligned words on the processor."""
     if storage.nbytes() % WORD_BYTES or storage.data_ptr() % WORD_BYTES:
         return None
-    return kernels.native(storage.device, "native_rows")
+    return kernels.native(storage.device, "native_transit")
 
 
 def own_storage(tensor: torch.Tensor) -> Any:
