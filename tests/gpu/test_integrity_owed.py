@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from flightsw.gpu.integrity import checksum, owed
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.reading import Reading
 from flightsw.gpu.integrity.verdicts import Look
 from tests.gpu.struck_mode import Damage, Struck, flip, value
 
@@ -49,6 +50,7 @@ def gelu_backward(x: torch.Tensor, damage: Damage | None = None, *, back: bool =
         result,
         (gradient, x),
         {"approximate": "tanh"},
+        reading=Reading(),
         waiting=False,
     )
     assert found is not None

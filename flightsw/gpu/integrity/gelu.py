@@ -26,6 +26,7 @@ from torch import Tensor
 
 from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.checksum import TINY, UNIT
+from flightsw.gpu.integrity.reading import Reading
 
 GELU_SLACK: Final = 128.0
 PIECE_ELEMENTS: Final = 1 << 15
@@ -69,7 +70,7 @@ def forward_margin(result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
     return torch.tensor((-wrong, 0.0), dtype=torch.float64)
 
 
-def margin(y: Tensor, result: Tensor, args: tuple[Any, ...], *, waiting: bool) -> Tensor | None:
+def margin(y: Tensor, result: Tensor, args: tuple[Any, ...], *, reading: Reading, waiting: bool) -> Tensor | None:
     """Lowest and highest of bound − difference of ``gelu_backward``, ``y`` being the forward result.
 
     With kernels it is minus the number of elements beyond their bound. None where rows are not in one piece.
@@ -81,7 +82,8 @@ def margin(y: Tensor, result: Tensor, args: tuple[Any, ...], *, waiting: bool) -
     if native := kernels.native(x.device, "native_pointwise"):
         arrays = [one.detach().numpy().reshape(-1) for one in operands]
         numbers = (ROOT, ROOT * CUBIC, 2.0, GELU_SLACK * UNIT[x.dtype], NOTHING[x.dtype], TINY)
-        wrong = native.gelu_differs(*arrays, np.array(numbers, arrays[0].dtype))
+        addresses = [reading.address(one) for one in (x, gradient, result)]
+        wrong = native.gelu_differs(*arrays, np.array(numbers, arrays[0].dtype), *addresses)
         return torch.tensor((-wrong, 0.0), dtype=torch.float64)
     columns = x.shape[-1] if x.dim() else 1
     y, x, gradient, result = (tensor.view(-1, columns) for tensor in operands)

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity import attention, gelu, kernels
+from flightsw.gpu.integrity import attention, gelu, kernels, transit
 from flightsw.gpu.integrity.checksum import SMALL, TINY, UNIT
+from flightsw.gpu.integrity.reading import NOBODY, Reading
 
 NORM_SLACK: Final = 8.0
 """Of the few roundings of one element; certain."""
@@ -37,8 +38,8 @@ _ATTENTION: Final = "aten::_scaled_dot_product_flash_attention_for_cpu_backward"
 _GELU: Final = "aten::gelu_backward"
 _FLOATS: Final = (torch.float32, torch.float64)
 
-Check = Callable[[Any, tuple[Any, ...], dict[str, Any]], int | None]
-"""Of a result, arguments and keywords: how many of its rows, columns or pieces are wrong."""
+Check = Callable[[Any, tuple[Any, ...], dict[str, Any], Reading], int | None]
+"""Of a result, arguments, keywords and wanted digests: how many of its rows, columns or pieces are wrong."""
 
 
 def margin(
@@ -48,22 +49,31 @@ def margin(
     kwargs: dict[str, Any],
     *,
     forward: Any = None,
+    reading: Reading | None = None,
     waiting: bool = False,
 ) -> Tensor | None:
     """Lowest and highest of bound − difference (2,) of an operation; None when it has no check here.
 
-    ``forward`` is the result of the forward operation whose check this one pays, where there is one. ``waiting``:
-    no verdict may be read on the way."""
+    ``forward`` is the result of the forward operation whose check this one pays, where there is one; ``reading``
+    says which digests are wanted of what is read. ``waiting``: no verdict may be read on the way."""
+    reading = reading or Reading()
     name: str = func._schema.name
     if name == _ATTENTION:
         return attention.margin(result, args, kwargs)
     if name == "aten::gelu":
         return gelu.forward_margin(result, args, kwargs)
     if name == _GELU:
-        return None if forward is None else gelu.margin(forward, result, args, waiting=waiting)
+        return None if forward is None else gelu.margin(forward, result, args, reading=reading, waiting=waiting)
     check = CHECKS.get(name)
-    wrong = None if check is None else check(result, args, kwargs)
+    wrong = None if check is None else check(result, args, kwargs, reading)
     return None if wrong is None else torch.tensor((-wrong, 0.0), dtype=torch.float64)
+
+
+def reads(func: Any, args: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Operands whose digests the check of an operation may form as it reads them."""
+    places = READS.get(func._schema.name, ())
+    operands = [args[place] for place in places if place < len(args)]
+    return tuple(one for one in operands if isinstance(one, Tensor) and one.is_cpu and transit.readable(one))
 
 
 def _native(name: str, *tensors: Any) -> Any:
@@ -84,13 +94,16 @@ def _array(tensor: Tensor) -> Any:
 # Exact ones.
 
 
-def _elementwise(kernel: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+def _elementwise(
+    kernel: str, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reading: Reading
+) -> int | None:
     """A sum or product of two tensors, one of which may be the other's last dimensions over and over."""
     a, b = args[:2]
     if kwargs.get("alpha", 1) != 1 or len(args) > 2 or "out" in kwargs or not isinstance(b, Tensor):
         return None
     if isinstance(a, Tensor) and a.numel() < b.numel():
         a, b = b, a
+    given = a, b, result
     dense = _alike(a, b, result)
     if dense is not None:
         a, b, result = dense
@@ -99,9 +112,12 @@ def _elementwise(kernel: str, result: Any, args: tuple[Any, ...], kwargs: dict[s
         return None
     if b.dim() > a.dim() or b.shape != a.shape[a.dim() - b.dim() :]:
         return None
-    found: int = getattr(native, kernel)(
-        _array(a).reshape(-1), _array(b).reshape(-1), _array(result).reshape(-1).view(np.int32)
-    )
+    arrays = _array(a).reshape(-1), _array(b).reshape(-1), _array(result).reshape(-1).view(np.int32)
+    found: int
+    if kernel == "sums_differ" and a.numel() == b.numel() and a.numel() % 2 == 0:
+        found = native.sums_differ_read(*arrays, *(reading.address(one) for one in given))
+    else:
+        found = getattr(native, kernel)(*arrays)
     return found
 
 
@@ -118,10 +134,10 @@ def _alike(*tensors: Tensor) -> list[Tensor] | None:
     return [one.as_strided((span,), (1,)) for one in tensors]
 
 
-def _multiplied(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+def _multiplied(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reading: Reading) -> int | None:
     a, factor = args[:2]
     if isinstance(factor, Tensor) and (factor.dim() > 0 or factor.dtype is not torch.float32):
-        return _elementwise("products_differ", result, args, kwargs)
+        return _elementwise("products_differ", result, args, kwargs, reading)
     native = _native("native_pointwise", a, result)
     if native is None or a.dtype is not torch.float32 or isinstance(factor, complex) or "out" in kwargs:
         return None
@@ -131,7 +147,7 @@ def _multiplied(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> i
     return found
 
 
-def _rows_of(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+def _rows_of(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reading: Reading) -> int | None:
     """``embedding``: a table and which of its rows."""
     table, index = args[:2]
     native = _native("native_pointwise", table, result)
@@ -149,7 +165,7 @@ def _rows_of(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int 
 # Layer norm and sums.
 
 
-def _layer_norm(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+def _layer_norm(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reading: Reading) -> int | None:
     if len(args) != 5:
         return None
     x, shape, weight, bias, epsilon = args
@@ -169,6 +185,8 @@ def _layer_norm(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> i
         _array(rstd).reshape(rows),
         _array(y).reshape(rows, columns),
         numbers,
+        reading.address(x),
+        reading.address(y),
     )
     return found
 
@@ -185,7 +203,9 @@ def _affine(given: Tensor | None, columns: int, otherwise: float, dtype: Any) ->
     return np.full(columns, otherwise, dtype) if given is None else _array(given).reshape(columns)
 
 
-def _layer_norm_backward(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+def _layer_norm_backward(
+    result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reading: Reading
+) -> int | None:
     if len(args) != 8:
         return None
     gradient, x, shape, mean, rstd, weight, bias, wanted = args
@@ -209,11 +229,14 @@ def _layer_norm_backward(result: Any, args: tuple[Any, ...], kwargs: dict[str, A
         np.empty(0, x_.dtype) if of_weight is None else of_weight.reshape(columns),
         np.empty(0, x_.dtype) if of_bias is None else of_bias.reshape(columns),
         numbers,
+        reading.address(gradient),
+        reading.address(x),
+        NOBODY if moved is None else reading.address(result[0]),
     )
     return found
 
 
-def _sum(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+def _sum(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reading: Reading) -> int | None:
     """A sum over leading dimensions: of a bias, of what was broadcast."""
     x, over = args[0], args[1] if len(args) > 1 else kwargs.get("dim")
     native = _native("native_norm", x, result)
@@ -245,3 +268,11 @@ CHECKS: Final[dict[str, Check]] = {
     "aten::sum": _sum,
 }
 """By operator; those of ``operations.ON_PROCESSOR``."""
+
+READS: Final[dict[str, tuple[int, ...]]] = {
+    "aten::add": (0, 1),
+    "aten::native_layer_norm": (0,),
+    "aten::native_layer_norm_backward": (0, 1),
+    _GELU: (0, 1),
+}
+"""By operator, places of operands that its check reads from their first byte to their last."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from flightsw.gpu.integrity import forward_attention, gelu, kernels
 from flightsw.gpu.integrity.checksum import TINY, UNIT
 from flightsw.gpu.integrity.identities import CHECKS, NORM_SLACK, SUM_SLACK
+from flightsw.gpu.integrity.reading import Reading
 
 ANY: Final = -1
 MOVED_DIMS: Final = 4
@@ -120,6 +121,10 @@ def _normed(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int |
     return found
 
 
+def _normed_whole(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
+    return CHECKS["aten::native_layer_norm"](result, args, kwargs, Reading())
+
+
 def _bent(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int | None:
     x = args[0]
     if kwargs.get("approximate") != "tanh" or not _dense(x, result):
@@ -174,7 +179,7 @@ KINDS: Final[dict[str, Kind]] = {
     "aten::mul": Kind(0, _elementwise("products_wrong")),
     "aten::embedding": Kind(0, _embedded),
     "aten::layer_norm": Kind(0, _normed),
-    "aten::native_layer_norm": Kind(0, CHECKS["aten::native_layer_norm"]),
+    "aten::native_layer_norm": Kind(0, _normed_whole),
     "aten::gelu": Kind(0, _bent),
     "aten::scaled_dot_product_attention": Kind(0, _attended, prompt=True, draws=(4, "dropout_p")),
     "aten::_scaled_dot_product_flash_attention_for_cpu": Kind(0, _flash, prompt=True, draws=(3, "dropout_p")),

@@ -26,6 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import compiled_fast
+from flightsw.gpu.integrity.native_transit import begin_digest, follow, follow_to_end
+from flightsw.gpu.integrity.native_vectors import address_of, wide
 
 BLOCK_ROWS: Final = 32
 """Rows whose columns are summed in the precision of the operands; a multiple of four."""
@@ -37,10 +39,23 @@ Floats = NDArray[np.floating]
 
 @compiled_fast
 def layer_norm_differs(
-    x: Floats, weight: Floats, bias: Floats, mean: Floats, rstd: Floats, y: Floats, numbers: Floats
+    x: Floats,
+    weight: Floats,
+    bias: Floats,
+    mean: Floats,
+    rstd: Floats,
+    y: Floats,
+    numbers: Floats,
+    of_x: int,
+    of_y: int,
 ) -> int:
     """y (M, N), mean (M,) and rstd (M,) against x (M, N), weight (N,), bias (N,). ``numbers``, in the dtype of all:
-    of an element and of a sum the slack times u, the floor, one, n, the smallest number with a square, ε."""
+    of an element and of a sum the slack times u, the floor, one, n, the smallest number with a square, ε. With
+    digests (``transit``) of x and y where there is an address for one."""
+    wide()
+    begin_digest(of_x)
+    begin_digest(of_y)
+    at_x, at_y, done_x, done_y = address_of(x), address_of(y), 0, 0
     unit, unit_sum, floor = numbers[0], numbers[1], numbers[2]
     one, smallest, epsilon = numbers[3], numbers[5], numbers[6]
     rows, columns = x.shape
@@ -70,6 +85,10 @@ def layer_norm_differs(
             and abs(one - r * r * (variance + epsilon)) < unit_sum + lost + lost * lost
         )
         wrong += not right
+        done_x = follow(at_x, done_x, (i + 1) * columns, of_x)
+        done_y = follow(at_y, done_y, (i + 1) * columns, of_y)
+    follow_to_end(at_x, done_x, x.size, of_x)
+    follow_to_end(at_y, done_y, x.size, of_y)
     return wrong
 
 
@@ -84,14 +103,23 @@ def layer_norm_backward_differs(
     weight_gradient: Floats,
     bias_gradient: Floats,
     numbers: Floats,
+    of_gradient: int,
+    of_x: int,
+    of_moved: int,
 ) -> int:
     """``moved`` dx (M, N), and the gradients dw (N,) and db (N,), against dy, x, weight, mean (M,), rstd (M,).
     Those that were not asked for are of length 0. ``numbers``: as above, for ε that of sums over rows."""
+    wide()
+    begin_digest(of_gradient)
+    begin_digest(of_x)
+    begin_digest(of_moved)
+    at_gradient, at_x, at_moved = address_of(gradient), address_of(x), address_of(moved)
+    done_gradient, done_x, done_moved = 0, 0, 0
     unit, unit_sum, floor = numbers[0], numbers[1], numbers[2]
     one, smallest, unit_column = numbers[3], numbers[5], numbers[6]
     rows, columns = x.shape
     part, root, zero = one / numbers[4], np.sqrt(numbers[4]), one - one
-    wide = len(weight_gradient) + len(bias_gradient) > 0
+    of_columns = len(weight_gradient) + len(bias_gradient) > 0
     blocks, totals = np.zeros((4, columns), x.dtype), np.zeros((4, columns), np.float64)
     weights, weight_sizes, biases, bias_sizes = blocks[0], blocks[1], blocks[2], blocks[3]
     longest = zero
@@ -119,7 +147,7 @@ def layer_norm_backward_differs(
                 over = difference - (steep * abs(h) + slope_off * abs(x_[j]) + shift_off)
                 excess += zero if over <= zero else over
             wrong += not (excess <= zero and slope_off + shift_off < np.inf)
-        if wide:
+        if of_columns:
             start = m * a
             longest = longest if abs(start) <= longest else abs(start)
             for j in range(columns):
@@ -132,6 +160,12 @@ def layer_norm_backward_differs(
             if i % BLOCK_ROWS == BLOCK_ROWS - 1 or i == rows - 1:
                 for which in range(4):
                     _flush(blocks[which], totals[which])
+        done_gradient = follow(at_gradient, done_gradient, (i + 1) * columns, of_gradient)
+        done_x = follow(at_x, done_x, (i + 1) * columns, of_x)
+        done_moved = follow(at_moved, done_moved, (i + 1) * columns, of_moved)
+    follow_to_end(at_gradient, done_gradient, x.size, of_gradient)
+    follow_to_end(at_x, done_x, x.size, of_x)
+    follow_to_end(at_moved, done_moved, moved.size, of_moved)
     for j in range(len(weight_gradient)):
         bound = unit_column * (totals[1, j] + (longest + longest) * totals[3, j]) + floor
         wrong += not abs(weight_gradient[j] - totals[0, j]) < bound < np.inf

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast
+from flightsw.gpu.integrity.native_transit import ROW_FLOATS, begin_digest, follow, follow_to_end
 from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, address_of, ask_for_piece, wide
 
 PIECE_ELEMENTS: Final = 4096
@@ -43,6 +44,36 @@ def sums_differ(a: Floats, b: Floats, result: Words) -> int:
         for j in range(whole, size):
             differs |= np.float32(a_[j] + b[j]).view(np.int32) ^ result_[j]
         wrong += differs != 0
+    return wrong
+
+
+@compiled
+def sums_differ_read(a: Floats, b: Floats, result: Words, of_a: int, of_b: int, of_result: int) -> int:
+    """As ``sums_differ``, of as many a as b, with digests (``transit``) of those that have an address for one."""
+    wide()
+    begin_digest(of_a)
+    begin_digest(of_b)
+    begin_digest(of_result)
+    at_a, at_b, at_result = address_of(a), address_of(b), address_of(result)
+    done, wrong = 0, 0
+    for start in range(0, len(a), ROW_FLOATS):
+        one, two, made = (
+            a[start : start + ROW_FLOATS],
+            b[start : start + ROW_FLOATS],
+            result[start : start + ROW_FLOATS],
+        )
+        differs = np.int32(0)
+        for j in range(len(one)):
+            differs |= np.float32(one[j] + two[j]).view(np.int32) ^ made[j]
+        wrong += differs != 0
+        reached = start + len(one)
+        follow(at_a, start, reached, of_a)
+        follow(at_b, start, reached, of_b)
+        done = start if len(one) < ROW_FLOATS else reached
+        follow(at_result, start, reached, of_result)
+    follow_to_end(at_a, done, len(a), of_a)
+    follow_to_end(at_b, done, len(a), of_b)
+    follow_to_end(at_result, done, len(a), of_result)
     return wrong
 
 
@@ -94,14 +125,28 @@ def rows_differ(table: Words, index: NDArray[np.int64], result: Words) -> int:
 
 
 @compiled_fast
-def gelu_differs(y: Floats, x: Floats, gradient: Floats, result: Floats, numbers: Floats) -> int:
+def gelu_differs(
+    y: Floats,
+    x: Floats,
+    gradient: Floats,
+    result: Floats,
+    numbers: Floats,
+    of_x: int,
+    of_gradient: int,
+    of_result: int,
+) -> int:
     """How many pieces of result (N,) are not gradient · gelu'(x), formed from y; ``numbers`` are those of ``gelu``
-    in the dtype of all. Excess over bounds is added up, as that is done in vectors, and keeps a NaN."""
+    in the dtype of all. Excess over bounds is added up, as that is done in vectors, and keeps a NaN. With digests
+    (``transit``) of those that have an address for one."""
     root, cubic, two, unit, tiny, floor = numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5]
     zero = two - two
-    wrong = 0
-    for start in range(0, len(x), PIECE_ELEMENTS):
-        stop = start + PIECE_ELEMENTS
+    begin_digest(of_x)
+    begin_digest(of_gradient)
+    begin_digest(of_result)
+    at_x, at_gradient, at_result = address_of(x), address_of(gradient), address_of(result)
+    done, wrong = 0, 0
+    for start in range(0, len(x), ROW_FLOATS):
+        stop = start + ROW_FLOATS
         y_, x_, gradient_, result_ = y[start:stop], x[start:stop], gradient[start:stop], result[start:stop]
         excess = zero
         for j in range(len(x_)):
@@ -113,6 +158,13 @@ def gelu_differs(y: Floats, x: Floats, gradient: Floats, result: Floats, numbers
             over = difference - (abs(gradient_[j]) * unit + floor)
             excess += zero if over <= zero else over
         wrong += not excess <= zero
+        done = start if len(x_) < ROW_FLOATS else stop
+        follow(at_x, start, start + len(x_), of_x)
+        follow(at_gradient, start, start + len(x_), of_gradient)
+        follow(at_result, start, start + len(x_), of_result)
+    follow_to_end(at_x, done, len(x), of_x)
+    follow_to_end(at_gradient, done, len(x), of_gradient)
+    follow_to_end(at_result, done, len(x), of_result)
     return wrong
 
 

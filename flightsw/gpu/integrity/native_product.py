@@ -15,11 +15,10 @@ from torch import Tensor
 
 from flightsw.gpu.integrity import checksum, kernels, transit
 from flightsw.gpu.integrity.products import Product
+from flightsw.gpu.integrity.reading import NOBODY
 from flightsw.gpu.integrity.results import version_of
 
 LOST: Final = checksum.SMALL[torch.float32]
-NONE: Final = 0
-"""Address of a digest that nobody wants."""
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -81,16 +80,16 @@ class Reader(msgspec.Struct, frozen=True):
         }
         if kept is None:
             sums = torch.empty(inner)
-            address, scale = sums.data_ptr(), self._sum(sums, asked.get(id(w.tensor), NONE))
+            address, scale = sums.data_ptr(), self._sum(sums, asked.get(id(w.tensor), NOBODY))
         else:
             address, scale = kept.sums.rows.data_ptr(), kept.scale
-        found = _digest() if digest and _digestible(y) else None
+        found = _digest() if digest and transit.readable(y) else None
         alpha, beta = float(self.product.alpha), self.product.beta
         low_high: tuple[float, float] = self.kernel.product_margin(
             y.data_ptr(), x.tensor.data_ptr(), x.rows, x.columns, x.turned, y.shape[-1], address, alpha,
             beta * addend.total, scale * likely * abs(alpha), math.sqrt(inner) * LOST,
-            limits.floor + addend.norm * abs(beta) * limits.addend, asked.get(id(x.tensor), NONE),
-            NONE if found is None else found.data_ptr(),
+            limits.floor + addend.norm * abs(beta) * limits.addend, asked.get(id(x.tensor), NOBODY),
+            NOBODY if found is None else found.data_ptr(),
         )  # fmt: skip
         return low_high, digests, found
 
@@ -121,14 +120,10 @@ def operand(tensor: Tensor) -> Operand | None:
     """The matrix behind an operand (…, M, K), or (M, K) transposed; None for other layouts."""
     if tensor.is_contiguous():
         columns = tensor.shape[-1]
-        return Operand(tensor, tensor.numel() // max(columns, 1), columns, False, _digestible(tensor))
+        return Operand(tensor, tensor.numel() // max(columns, 1), columns, False, transit.readable(tensor))
     if tensor.dim() == 2 and tensor.stride(0) == 1 and tensor.stride(1) == tensor.shape[0]:
-        return Operand(tensor, tensor.shape[1], tensor.shape[0], True, _digestible(tensor))
+        return Operand(tensor, tensor.shape[1], tensor.shape[0], True, transit.readable(tensor))
     return None
-
-
-def _digestible(tensor: Tensor) -> bool:
-    return tensor.nbytes > transit.COLUMNS * transit.WORD_BYTES and not tensor.numel() % 2 and transit.dense(tensor)
 
 
 def _digest() -> Tensor:
@@ -144,7 +139,7 @@ def kept(w: Tensor) -> Kept:
         return Kept(w, version_of(w), sums, sums.scale.amax().item())
     rows = torch.empty((w.shape[0], 1))
     squares, size = kernel.operand_sums(
-        w.data_ptr(), matrix.rows, matrix.columns, matrix.turned, rows.data_ptr(), NONE
+        w.data_ptr(), matrix.rows, matrix.columns, matrix.turned, rows.data_ptr(), NOBODY
     )
     norm = math.sqrt(squares) + math.sqrt(w.numel()) * LOST
     scale = norm + math.sqrt(size)

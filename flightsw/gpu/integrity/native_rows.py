@@ -13,7 +13,15 @@ bits, and no half word.
 import numpy as np
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
-from flightsw.gpu.integrity.native_transit import PIECE_FLOATS, PIECE_WORDS, add_piece, ask_for_next
+from flightsw.gpu.integrity.native_transit import (
+    PIECE_FLOATS,
+    PIECE_WORDS,
+    add_piece,
+    ask_for_next,
+    begin_digest,
+    follow,
+    follow_to_end,
+)
 from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, address_of, wide
 from flightsw.gpu.integrity.transit import COLUMNS
 
@@ -88,35 +96,30 @@ def dots_of_columns(
     memory: int, rows: int, columns: int, weights: int, totals: int, squares: int, digest: int
 ) -> None:
     """Σ_i m_ij w_i and Σ_i m_ij² of each column, into ``totals`` and ``squares`` (columns,)."""
-    size = rows * columns
-    matrix, words, weight = floats_at(memory, size), words_at(memory, size // 2), floats_at(weights, rows)
-    found, total, square = words_at(digest, COLUMNS), floats_at(totals, columns), floats_at(squares, columns)
-    if digest:
-        found[:] = 0
+    wide()
+    size, fours = rows * columns, rows - rows % 4
+    matrix, weight = floats_at(memory, size), floats_at(weights, rows)
+    total, square = floats_at(totals, columns), floats_at(squares, columns)
+    begin_digest(digest)
     total[:] = 0
     square[:] = 0
-    top = 0
-    for start in range(0, size, PIECE_FLOATS):
-        if digest:
-            add_piece(words[start // 2 : start // 2 + PIECE_WORDS], found)
-        bottom = min(start + PIECE_FLOATS, size) // columns
-        while top + 4 <= bottom:
-            first, second = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
-            third, fourth = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
-            a, b, c, d = weight[top], weight[top + 1], weight[top + 2], weight[top + 3]
-            for j in range(columns):
-                total[j] += (first[j] * a + second[j] * b) + (third[j] * c + fourth[j] * d)
-                square[j] += (first[j] * first[j] + second[j] * second[j]) + (
-                    third[j] * third[j] + fourth[j] * fourth[j]
-                )
-            top += 4
-        if bottom == rows:
-            for i in range(top, rows):
-                row, factor = matrix[i * columns : (i + 1) * columns], weight[i]
-                for j in range(columns):
-                    total[j] += row[j] * factor
-                    square[j] += row[j] * row[j]
-            top = rows
+    done = 0
+    for top in range(0, fours, 4):
+        first, second = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
+        third, fourth = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
+        a, b, c, d = weight[top], weight[top + 1], weight[top + 2], weight[top + 3]
+        for j in range(columns):
+            total[j] += (first[j] * a + second[j] * b) + (third[j] * c + fourth[j] * d)
+            square[j] += (first[j] * first[j] + second[j] * second[j]) + (
+                third[j] * third[j] + fourth[j] * fourth[j]
+            )
+        done = follow(memory, done, (top + 4) * columns, digest)
+    for i in range(fours, rows):
+        row, factor = matrix[i * columns : (i + 1) * columns], weight[i]
+        for j in range(columns):
+            total[j] += row[j] * factor
+            square[j] += row[j] * row[j]
+    follow_to_end(memory, follow(memory, done, size, digest), size, digest)
 
 
 @compiled

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
-from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, LINE_BYTES, PIECE, ask_for, inlined
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, LINE_BYTES, PIECE, ask_for, inlined, wide
 from flightsw.gpu.integrity.transit import COLUMNS, WORD_BYTES
 
 PIECE_ROWS: Final = 2
@@ -20,8 +20,8 @@ PIECE_WORDS: Final = PIECE_ROWS * COLUMNS
 """Words that are read together: 16 KiB."""
 PIECE_FLOATS: Final = 2 * PIECE_WORDS
 PIECE_BYTES: Final = WORD_BYTES * PIECE_WORDS
-NONE: Final = 0
-"""Address of a digest that nobody wants."""
+ROW_FLOATS: Final = 2 * COLUMNS
+"""Of one row: what is read together where several memories go by side by side."""
 
 
 @inlined
@@ -89,29 +89,54 @@ def same_into(memory: int, other: int, words: int, sums: int) -> bool:
 def add_into(memory: int, addend: int, words: int, held: int, brought: int, made: int) -> None:
     """Add ``words`` words of float32 pairs to a memory. Digests of both as they were, into ``held`` and
     ``brought``, and of the sums, into ``made``: those are formed twice, once for the digest and once for memory."""
+    wide()
     one, two = floats_at(memory, 2 * words), floats_at(addend, 2 * words)
     source, added, count = words_at(memory, words), words_at(addend, words), min(words, COLUMNS)
     old, other, new = words_at(held, count), words_at(brought, count), words_at(made, count)
-    piece = np.empty(2 * PIECE_WORDS, np.float32)
-    if words > COLUMNS:
-        old[:] = 0
-        other[:] = 0
-        new[:] = 0
-    for start in range(0, words, PIECE_WORDS):
-        a, b = one[2 * start : 2 * (start + PIECE_WORDS)], two[2 * start : 2 * (start + PIECE_WORDS)]
+    old[:] = 0
+    other[:] = 0
+    new[:] = 0
+    sums = np.empty(ROW_FLOATS, np.float32)
+    formed = sums.view(np.int64)
+    for start in range(0, words, COLUMNS):
+        a, b = one[2 * start : 2 * (start + COLUMNS)], two[2 * start : 2 * (start + COLUMNS)]
         for j in range(a.size):
-            piece[j] = a[j] + b[j]
-        sums = piece[: a.size].view(np.int64)
-        if words > COLUMNS:
-            add_piece(source[start : start + PIECE_WORDS], old)
-            add_piece(added[start : start + PIECE_WORDS], other)
-            add_piece(sums, new)
-        else:
-            old[:] = source
-            other[:] = added
-            new[:] = sums
+            sums[j] = a[j] + b[j]
+        was, comes = source[start : start + COLUMNS], added[start : start + COLUMNS]
+        for j in range(was.size):
+            old[j] += was[j]
+            other[j] += comes[j]
+            new[j] += formed[j]
         for j in range(a.size):
             a[j] += b[j]
+
+
+@compiled
+def follow(memory: int, done: int, reached: int, sums: int) -> int:
+    """Add to a digest the whole rows of a memory of floats that lie between the first ``done`` and ``reached`` of
+    them; how many are done now. Nothing where nobody wants it (``sums`` 0)."""
+    if sums == 0:
+        return done
+    found = words_at(sums, COLUMNS)
+    while done + ROW_FLOATS <= reached:
+        add_piece(words_at(memory + done * FLOAT_BYTES, COLUMNS), found)
+        done += ROW_FLOATS
+    return done
+
+
+@compiled
+def follow_to_end(memory: int, done: int, size: int, sums: int) -> None:
+    """Add the last ones, an even number, which are less than a row."""
+    if sums != 0:
+        add_piece(words_at(memory + done * FLOAT_BYTES, (size - done) // 2), words_at(sums, COLUMNS))
+
+
+@compiled
+def begin_digest(sums: int) -> None:
+    """A digest of nothing, where one is wanted."""
+    if sums != 0:
+        found = words_at(sums, COLUMNS)
+        found[:] = 0
 
 
 @compiled

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flightsw.gpu.integrity import identities
 from flightsw.gpu.integrity.checksum import UNIT
+from flightsw.gpu.integrity.reading import Reading
 
 _ATTENTION: Final = "aten::_scaled_dot_product_flash_attention_for_cpu"
 
@@ -98,7 +99,15 @@ def _key(tensor: Tensor) -> Key:
 
 
 def margin(
-    func: Any, owed: Owed | None, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, waiting: bool
+    func: Any,
+    owed: Owed | None,
+    result: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    reading: Reading,
+    waiting: bool,
 ) -> Tensor | None:
     """``identities.margin``, with what is owed."""
-    return identities.margin(func, result, args, kwargs, forward=owed and owed.result, waiting=waiting)
+    forward = owed and owed.result
+    return identities.margin(func, result, args, kwargs, forward=forward, reading=reading, waiting=waiting)

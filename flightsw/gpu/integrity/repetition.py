@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity import operations, owed, transit
+from flightsw.gpu.integrity import identities, operations, owed, transit
 from flightsw.gpu.integrity.accumulation import Accumulation
+from flightsw.gpu.integrity.reading import Reading
 from flightsw.gpu.integrity.results import (
     copy_of,
     digest_of,
@@ -219,11 +220,15 @@ class Repetition:
         """An operation whose results obey identities; where these do not hold, it is repeated."""
         if not self._verdicts.look.repeat:
             return self.once(func, args, kwargs)
-        self._watch.verify(func, args, kwargs)
+        spared = () if self._verdicts.waiting else identities.reads(func, args)
+        self._watch.verify(func, args, kwargs, spared=spared)
         result = func(*args, **kwargs)
+        fresh = self._read_by_the_way(result)
+        reading = Reading((*filter(self._watch.is_due, spared), *fresh))
         forward = self._owed.pop(owed.key_of_backward(func, args), None)
-        low_high = owed.margin(func, forward, result, args, kwargs, waiting=self._verdicts.waiting)
-        self._verdicts.tally.checks += 1
+        low_high = owed.margin(func, forward, result, args, kwargs, reading=reading, waiting=self._verdicts.waiting)
+        for tensor in spared:
+            self._watch.read(tensor, reading.digest(tensor), func)
         if low_high is None or not self._verdicts.sound(low_high, func):
             first, second = fingerprint(result), fingerprint(again := func(*args, **kwargs))
             sound = forward is None or self._redo(forward)
@@ -231,7 +236,16 @@ class Repetition:
                 result, _ = self._majority(func, (result, first), (again, second), args, kwargs)
             elif not self._verdicts.waiting:
                 self._verdicts.tally.doubts += low_high is not None and sound
+        else:
+            for tensor in fresh:
+                self._watch.made_as_read(tensor, reading.digest(tensor))
         return self._watch.made(result)
+
+    def _read_by_the_way(self, result: Any) -> list[Tensor]:
+        """Results whose digest a check may form as it reads them."""
+        if self._verdicts.waiting or not self._verdicts.look.transit:
+            return []
+        return [one for one in tensors_in((result,)) if transit.readable(one) and self._watch.wanted(one)]
 
     # What is owed.
 

@@ -113,6 +113,17 @@ def dense(tensor: torch.Tensor) -> bool:
     return own_storage(tensor) is not None
 
 
+def readable(tensor: torch.Tensor) -> bool:
+    """Whether a kernel that reads float32 from its first byte to its last can form its digest: it is whole memory,
+    of whole words, and more of them than are their own digest."""
+    return (
+        tensor.dtype is torch.float32
+        and tensor.nbytes > COLUMNS * WORD_BYTES
+        and not tensor.numel() % 2
+        and dense(tensor)
+    )
+
+
 def keeps_words(tensor: torch.Tensor) -> bool:
     """Whether its memory is made of whole words along its last dimension, as is that of a copy of it."""
     return (
@@ -157,9 +168,13 @@ class Transit:
         """Whether the memory with this handle is watched."""
         return handle in self._watched
 
+    def is_due(self, held: "Watched") -> bool:
+        """Whether the last look is not fresh."""
+        return self._now > held.fresh_until
+
     def due(self, held: "Watched") -> torch.Tensor | None:
         """Digest at production; None when the last look is fresh. Who asks looks."""
-        if self._now <= held.fresh_until:
+        if not self.is_due(held):
             return None
         held.fresh_until = self._now + FRESH_OPERATIONS
         held.strong = None
@@ -169,7 +184,7 @@ class Transit:
         """They are read now, and will be read again: the look is left to that time, or to the end of the pass."""
         for tensor in tensors:
             held = self.held(tensor)
-            if held is not None and self._now > held.fresh_until:
+            if held is not None and self.is_due(held):
                 held.strong = tensor.untyped_storage()
 
     def postponed(self, tensor: torch.Tensor) -> bool:
@@ -191,7 +206,7 @@ class Transit:
         """Digests at production and now of all that still lives and has no fresh look."""
         for held in self._watched.values():
             storage = held.storage()
-            if storage is not None and self._now > held.fresh_until:
+            if storage is not None and self.is_due(held):
                 yield held.sums, digest(storage)
 
     def forget(self, tensor: torch.Tensor) -> None:

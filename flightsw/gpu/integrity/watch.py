@@ -53,6 +53,22 @@ class Watch:
             return None
         return self.transit.due(held)
 
+    def is_due(self, tensor: Tensor) -> bool:
+        """Whether ``due`` would give a digest."""
+        held = self.transit.held(tensor)
+        if held is None or (held.strong is not None and owed.kept_for_backward()):
+            return False
+        return self.transit.is_due(held)
+
+    def read(self, tensor: Tensor, found: Tensor | None, where: Any) -> None:
+        """Look at an operand that was spared: ``found`` is its digest where a check that read it has formed one."""
+        if found is None:
+            self.look_at(tensor, where)
+            return
+        expected = self.due(tensor)
+        if expected is not None and not self.agree(expected, found, where):
+            self.transit.produced(tensor, found)
+
     def look_at(self, tensor: Tensor, where: Any) -> bool:
         """Whether it is what its producer wrote; also when nobody watches it, or its last look is fresh."""
         held = self.transit.held(tensor)
@@ -88,6 +104,11 @@ class Watch:
                 if self.wanted(tensor):
                     self.transit.produced(tensor, known[index] if known else None)
         return result
+
+    def made_as_read(self, tensor: Tensor, sums: Tensor | None) -> None:
+        """``made``, of one result whose digest a check has formed as it read it; None: it has not."""
+        if sums is not None:
+            self.transit.produced(tensor, sums)
 
     def wanted(self, tensor: Tensor) -> bool:
         """Whether a result is memory of its own that nobody watches yet."""

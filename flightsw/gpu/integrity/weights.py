@@ -11,6 +11,7 @@ from torch import Tensor
 from flightsw.gpu.integrity import checksum, native_product
 from flightsw.gpu.integrity.native_product import Addend, Kept
 from flightsw.gpu.integrity.products import Product
+from flightsw.gpu.integrity.reading import NOBODY
 from flightsw.gpu.integrity.results import version_of
 
 SITES_MAX: Final = 4096
@@ -48,7 +49,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         found: tuple[float, float] = self.kernel.product_margin(
             y.data_ptr(), x.data_ptr(), x.numel() // self.inner, self.inner, False, self.columns,
             self.kept.sums.rows.data_ptr(), 1.0, self.total, self.factor, self.lost, self.floor,
-            native_product.NONE, native_product.NONE,
+            NOBODY, NOBODY,
         )  # fmt: skip
         return found
 
