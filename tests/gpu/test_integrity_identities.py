@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from flightsw.gpu.integrity import checksum, identities, kernels
+from flightsw.gpu.integrity import checksum, identities, kernels, transit
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.operations import ON_PROCESSOR, Cover, cover_of
 from flightsw.gpu.integrity.protect import protect
+from flightsw.gpu.integrity.reading import Reading
 from flightsw.gpu.integrity.verdicts import Look
 from flightsw.gpu.workloads.gpt import GPT, GPTConfig
 from flightsw.link.integrity import Level
@@ -137,8 +138,54 @@ def computed(call: Call) -> Any:
 
 def margin(call: Call, result: Any) -> list[float] | None:
     func, args, forward = call
-    found = identities.margin(func, result, args, options(func), forward=forward)
+    wanted = readable(call, result)
+    reading = Reading(wanted)
+    found = identities.margin(func, result, args, options(func), forward=forward, reading=reading)
+    for tensor in wanted:
+        assert_digest(reading.digest(tensor), tensor)
     return None if found is None else found.tolist()
+
+
+def readable(call: Call, result: Any) -> list[torch.Tensor]:
+    """Operands and results whose digests a check may form by the way."""
+    return [*identities.reads(*call[:2]), *(one for one in tensors(result) if transit.readable(one))]
+
+
+def assert_digest(found: torch.Tensor | None, tensor: torch.Tensor) -> None:
+    assert found is None or torch.equal(found, transit.digest(tensor.untyped_storage()))
+
+
+# Of the operands that are read from their first byte to their last, and of the result as large as they are.
+DIGESTS = {"add": 3, "add_transposed": 3, "layer_norm": 2, "layer_norm_backward": 3, "gelu_backward": 3}
+
+
+@pytest.mark.parametrize("shape", [(70, 768), (33, 70), (9, 700), (2, 5000)])
+@pytest.mark.parametrize("name", DIGESTS)
+def test_one_reading_gives_the_verdict_and_all_digests(name: str, shape: tuple[int, int]) -> None:
+    pytest.importorskip("numba")
+    call = CASES[name](*shape, 1.0, torch.float32)
+    result = computed(call)
+    wanted = readable(call, result)
+    reading = Reading(wanted)
+    func, args, forward = call
+    found = identities.margin(func, result, args, options(func), forward=forward, reading=reading)
+    assert found is not None
+    assert checksum.sound(*found.tolist())
+    read = [tensor for tensor in wanted if reading.digest(tensor) is not None]
+    assert len(read) == DIGESTS[name]
+    for tensor in read:
+        assert_digest(reading.digest(tensor), tensor)
+        assert reading.address(tensor) == 0, "each is given once"
+
+
+def test_a_sum_of_a_tensor_and_itself_is_digested_once() -> None:
+    pytest.importorskip("numba")
+    x = torch.randn(70, 768)
+    reading = Reading([x])
+    found = identities.margin(torch.ops.aten.add.Tensor, x + x, (x, x), {}, reading=reading)
+    assert found is not None
+    assert checksum.sound(*found.tolist())
+    assert_digest(reading.digest(x), x)
 
 
 def passes(call: Call, result: Any) -> bool:

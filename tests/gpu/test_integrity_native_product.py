@@ -78,7 +78,12 @@ def test_sound_products_pass_with_the_margin_of_the_plain_form(
     assert found == pytest.approx(expected, abs=0.5 * expected[1])
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 1), (40, 300, 700), (700, 40, 300), (1500, 700, 3), (3, 5001, 2)])
+# Rows on both sides of four at a time, columns on both sides of what is read so.
+SHAPES = [(2, 1, 1), (40, 300, 700), (700, 40, 300), (1500, 700, 3), (3, 5001, 2)]
+SHAPES += [(10, 1030, 1101), (5, 1024, 2048)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("x_turned", [False, True])
 @pytest.mark.parametrize("w_turned", [False, True])
 def test_every_row_of_large_operands_is_read(shape: tuple[int, int, int], x_turned: bool, w_turned: bool) -> None:

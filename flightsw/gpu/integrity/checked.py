@@ -171,13 +171,11 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if plan.handler is None:
             return func(*args, **kwargs) if kwargs else func(*args)
         kind = plan.noted
-        if (
-            kind is not None
-            and self._tape.running
-            and not torch.is_grad_enabled()
-            and late_looks.takes(kind, args, kwargs)
-        ):
-            return self._tape.compute(kind, func, args, kwargs or {})
+        if kind is not None and self._tape.running:
+            if torch.is_grad_enabled():
+                self._tape.stop()
+            elif late_looks.takes(kind, args, kwargs):
+                return self._tape.compute(kind, func, args, kwargs or {})
         return plan.handler(func, args, kwargs or {})
 
     def _plan(self, func: Any) -> "_Plan":

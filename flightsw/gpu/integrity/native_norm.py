@@ -27,14 +27,24 @@ from numpy.typing import NDArray
 
 from flightsw.gpu.integrity.native import compiled_fast
 from flightsw.gpu.integrity.native_transit import begin_digest, follow, follow_to_end
-from flightsw.gpu.integrity.native_vectors import address_of, wide
+from flightsw.gpu.integrity.native_vectors import LINE_BYTES, address_of, ask_for, inlined, wide
 
 BLOCK_ROWS: Final = 32
 """Rows whose columns are summed in the precision of the operands; a multiple of four."""
+ROWS_AHEAD: Final = 2
+"""Rows after the one at hand that are asked for, see ``native_vectors``."""
 PIECE_COLUMNS: Final = 4096
 """Columns that are summed at a time: what is made of them stays in a core's own cache."""
 
 Floats = NDArray[np.floating]
+
+
+@inlined
+def ask_for_row(row: Floats, ahead: int) -> None:
+    """The row that lies so many rows after this one is wanted soon."""
+    begin = address_of(row) + ahead * row.nbytes
+    for line in range(0, row.nbytes, LINE_BYTES):
+        ask_for(begin + line)
 
 
 @compiled_fast
@@ -64,6 +74,8 @@ def layer_norm_differs(
     wrong = 0
     for i in range(rows):
         x_, y_ = x[i], y[i]
+        ask_for_row(x_, ROWS_AHEAD)
+        ask_for_row(y_, ROWS_AHEAD)
         m, r = mean[i], rstd[i]
         total, squares = zero, zero
         for j in range(columns):
@@ -126,6 +138,10 @@ def layer_norm_backward_differs(
     wrong = 0
     for i in range(rows):
         dy, x_ = gradient[i], x[i]
+        ask_for_row(dy, ROWS_AHEAD)
+        ask_for_row(x_, ROWS_AHEAD)
+        if len(moved):
+            ask_for_row(moved[i], ROWS_AHEAD)
         m, a = mean[i], rstd[i]
         if len(moved):
             ds, db, squares = zero, zero, zero
@@ -186,6 +202,7 @@ def column_sums_differ(x: Floats, result: Floats, unit: float, floor: float) -> 
 
 @compiled_fast
 def _piece_differs(x: Floats, start: int, result: Floats, unit: float, floor: float) -> int:
+    wide()
     rows, columns = len(x), len(result)
     sums, sizes = np.zeros(columns, x.dtype), np.zeros(columns, x.dtype)
     totals, total_sizes = np.zeros(columns, np.float64), np.zeros(columns, np.float64)

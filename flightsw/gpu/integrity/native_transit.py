@@ -1,8 +1,9 @@
 """Kernels for the processor: digests of results on their way (``transit``), and readings that form one by the way.
 
-Memory goes by in pieces of whole rows of the digest that stay in the first cache: whoever reads a piece for
-something else adds it to a digest before or after (``add_piece``), and asks for the next one while it works. Two
-rows are taken at a time: four would be added a little faster, but then two pieces do not fit the cache together.
+Whoever reads memory for something else has a piece of it in a cache. It adds that to a digest before
+(``add_piece``: two rows of the digest, so that the next two, which are asked for meanwhile, fit the first cache,
+too) or after (``follow``). Several rows are taken at a time where they can be: the column sums are then read and
+written once for all of them, and memory that goes by in four places at once comes half as fast again as in one.
 
 Addresses and counts are the caller's promise, see ``native``.
 """
@@ -35,6 +36,7 @@ def ask_for_next(place: int) -> None:
 @compiled
 def add_piece(piece: Any, found: Any) -> None:
     """Add a piece of up to ``PIECE_WORDS`` words, whose first is of the first column, to the column sums."""
+    wide()
     if piece.size == PIECE_WORDS:
         first, second = piece[:COLUMNS], piece[COLUMNS:]
         for j in range(COLUMNS):
@@ -44,6 +46,16 @@ def add_piece(piece: Any, found: Any) -> None:
         words = piece[start : start + COLUMNS]
         for j in range(words.size):
             found[j] += words[j]
+
+
+@compiled
+def _add_four(piece: Any, found: Any) -> None:
+    """As ``add_piece``, four rows."""
+    wide()
+    first, second = piece[:COLUMNS], piece[COLUMNS : 2 * COLUMNS]
+    third, fourth = piece[2 * COLUMNS : 3 * COLUMNS], piece[3 * COLUMNS :]
+    for j in range(COLUMNS):
+        found[j] += (first[j] + second[j]) + (third[j] + fourth[j])
 
 
 @compiled
@@ -118,6 +130,9 @@ def follow(memory: int, done: int, reached: int, sums: int) -> int:
     if sums == 0:
         return done
     found = words_at(sums, COLUMNS)
+    while done + 4 * ROW_FLOATS <= reached:
+        _add_four(words_at(memory + done * FLOAT_BYTES, 4 * COLUMNS), found)
+        done += 4 * ROW_FLOATS
     while done + ROW_FLOATS <= reached:
         add_piece(words_at(memory + done * FLOAT_BYTES, COLUMNS), found)
         done += ROW_FLOATS
@@ -145,5 +160,7 @@ def _digest(source: Any, found: Any) -> None:
         found[:] = source
         return
     found[:] = 0
-    for start in range(0, source.size, PIECE_WORDS):
-        add_piece(source[start : start + PIECE_WORDS], found)
+    whole = source.size // (4 * COLUMNS) * (4 * COLUMNS)
+    for start in range(0, whole, 4 * COLUMNS):
+        _add_four(source[start : start + 4 * COLUMNS], found)
+    add_piece(source[whole:], found)

@@ -223,11 +223,11 @@ class Repetition:
         spared = () if self._verdicts.waiting else identities.reads(func, args)
         self._watch.verify(func, args, kwargs, spared=spared)
         result = func(*args, **kwargs)
-        fresh = self._read_by_the_way(result)
-        reading = Reading((*filter(self._watch.is_due, spared), *fresh))
+        due, fresh = [one for one in spared if self._watch.is_due(one)], self._read_by_the_way(result)
+        reading = Reading((*due, *fresh))
         forward = self._owed.pop(owed.key_of_backward(func, args), None)
         low_high = owed.margin(func, forward, result, args, kwargs, reading=reading, waiting=self._verdicts.waiting)
-        for tensor in spared:
+        for tensor in due:
             self._watch.read(tensor, reading.digest(tensor), func)
         if low_high is None or not self._verdicts.sound(low_high, func):
             first, second = fingerprint(result), fingerprint(again := func(*args, **kwargs))

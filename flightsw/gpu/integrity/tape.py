@@ -114,6 +114,12 @@ class Tape:
             self._look(self._oldest(), last=False)
         return result
 
+    def stop(self) -> None:
+        """The pass has gradients: nothing more of it is noted, its backward pass neither, though that runs without.
+        There a result is read by several operations one after the other, and each looks while it reads."""
+        self.catch_up()
+        self.running = False
+
     def catch_up(self) -> None:
         """Look at everything that is noted: a value leaves the pass."""
         while self._notes:

@@ -118,9 +118,9 @@ def readable(tensor: torch.Tensor) -> bool:
     of whole words, and more of them than are their own digest."""
     return (
         tensor.dtype is torch.float32
+        and dense(tensor)
         and tensor.nbytes > COLUMNS * WORD_BYTES
         and not tensor.numel() % 2
-        and dense(tensor)
     )
 
 

@@ -188,12 +188,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
         batch, tokens, width = x.shape
         packed = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = packed.unbind(2)  # Each (B, T, H, D).
         if view is None:
-            query, key, value = packed.permute(2, 0, 3, 1, 4)  # Each (B, H, T, D).
+            query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
             dropout = self.dropout if self.training else 0.0
             y = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
         else:
-            query, key, value = packed.unbind(2)  # Each (B, T, H, D).
             key, value = view.exchange(layer, key, value)
             y = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=view.mask)
         y = y.reshape(batch, tokens, width) if tokens == 1 else y.transpose(1, 2).reshape(batch, tokens, width)
