@@ -11,22 +11,24 @@ and looked at somewhat later (``tape``). What is looked at in a pass, and what w
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
-import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flightsw.gpu.integrity import late_looks, operations
 from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.finding import Report
 from flightsw.gpu.integrity.operations import Cover
+from flightsw.gpu.integrity.plans import Handler, Plan
 from flightsw.gpu.integrity.product_check import ProductCheck
 from flightsw.gpu.integrity.repetition import Repetition
 from flightsw.gpu.integrity.results import tensors_in
 from flightsw.gpu.integrity.tape import Tape
+from flightsw.gpu.integrity.told import Told
 from flightsw.gpu.integrity.verdicts import Look, Tally, Verdicts
 from flightsw.gpu.integrity.watch import Watch
 from flightsw.gpu.integrity.weights import Weights
@@ -34,8 +36,6 @@ from flightsw.gpu.integrity.weights import Weights
 _COMPOSITE: Final = torch._C.DispatchKey.CompositeImplicitAutograd
 _PLAIN: Final = frozenset({Tensor, nn.Parameter, nn.Buffer})
 """Tensor types that are what they seem."""
-
-Handler = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -50,13 +50,13 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, report: Report, *, device: str = "cpu", deferred: bool = False, wide: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._device = device
-        self._plans: dict[Any, _Plan] = {}
+        self._plans: dict[Any, Plan] = {}
         self._verdicts = Verdicts(report, deferred=deferred)
         self._weights = Weights()
         self._watch = Watch(self._verdicts, self._weights.known)
         self._repetition = Repetition(self._verdicts, self._watch)
         products = ProductCheck(self._verdicts, self._watch, self._repetition, self._weights, wide=wide)
-        self._tape = Tape(self._verdicts, self._watch, self._repetition, products)
+        self._tape = Tape(self._verdicts, self._watch, self._repetition, products, self._weights)
         self._handlers: dict[Cover, Handler] = {
             Cover.CHECKSUM: products.product,
             Cover.IDENTITY: self._repetition.identity,
@@ -74,6 +74,8 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             Cover.REMADE: self._after_a_look(self._repetition.remade),
         }
         """How an operation of each cover is carried out; every other only makes memory, or a view of it."""
+        self._left: frozenset[int] = frozenset()
+        self._told: Told | None = None
 
     @property
     def seen(self) -> Counter[tuple[Any, Cover, str]]:
@@ -126,6 +128,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not adds:
                 self._repetition.look_at_sums()
         self._watch.clear()
+        self._tape.forget()
 
     def settle(self) -> bool:
         """Read what is still on the device; whether no pass since the last call is tainted."""
@@ -150,20 +153,31 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def leave(self, memory: Iterable[Tensor]) -> None:
         """Memory that somebody else holds against what is written there: a cache whose rows have digests."""
-        self._repetition.leave(memory)
+        held = list(memory)
+        self._left = frozenset(tensor.untyped_storage()._cdata for tensor in held)
+        self._repetition.leave(held)
 
     def hand_over(self, log: AttentionLog) -> None:
         """Attention of decode steps: whoever releases what came of them asks this log."""
         self._tape.log = log
+
+    def hands(self, weight: Tensor) -> Told | None:
+        """Who carries out operations of a pass that uses this weight, for a model that hands them over instead of
+        having them seen. None where they have to be seen: what is told is only noted, and nothing else is."""
+        if not self._tape.running or type(weight) not in _PLAIN or _has_any_global_hook():
+            return None
+        if weight.dtype is not torch.float32 or not weight.is_cpu or weight.layout is not torch.strided:
+            return None
+        if self._told is None:
+            self._told = Told(self, self._tape, self._watch, self._plan_of, self._is_left)
+        return self._told
 
     # Operations.
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        plan = self._plans.get(func)
-        if plan is None:
-            plan = self._plans[func] = self._plan(func)
+        plan = self._plans.get(func) or self._plan_of(func)
         if types and not _PLAIN.issuperset(types):
             plan.unseen[self._verdicts.layer] += 1
             return func(*args, **(kwargs or {}))
@@ -178,9 +192,17 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return self._tape.compute(kind, func, args, kwargs or {})
         return plan.handler(func, args, kwargs or {})
 
-    def _plan(self, func: Any) -> "_Plan":
-        cover = operations.cover_of(func, self._device, deterministic=torch.are_deterministic_algorithms_enabled())
-        return _Plan(cover, self._handlers.get(cover), late_looks.kind_of(func))
+    def _plan_of(self, func: Any) -> Plan:
+        plan = self._plans.get(func)
+        if plan is None:
+            cover = operations.cover_of(
+                func, self._device, deterministic=torch.are_deterministic_algorithms_enabled()
+            )
+            plan = self._plans[func] = Plan(cover, self._handlers.get(cover), late_looks.kind_of(func))
+        return plan
+
+    def _is_left(self, memory: Tensor) -> bool:
+        return memory.untyped_storage()._cdata in self._left
 
     def _after_a_look(self, handler: Handler) -> Handler:
         """A handler of operations that write: what is noted of that memory is looked at before."""
@@ -200,16 +222,3 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # may round in another way.
         with self:
             return func._op_dk(_COMPOSITE, *args, **kwargs)
-
-
-class _Plan(msgspec.Struct):
-    """What is done about an operator, and how often it was seen in which layer."""
-
-    cover: Cover
-    handler: Handler | None
-    """None for what only makes memory, or a view of it."""
-    noted: late_looks.Kind | None
-    """How it is noted in a pass without gradients."""
-    seen: Counter[str] = msgspec.field(default_factory=Counter)
-    unseen: Counter[str] = msgspec.field(default_factory=Counter)
-    """Of these, those with tensors of a type of their own."""

@@ -35,14 +35,16 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity import kernels, late_rows
 from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.late_looks import ANY, Kind
+from flightsw.gpu.integrity.late_rows import Row
 from flightsw.gpu.integrity.product_check import ProductCheck
 from flightsw.gpu.integrity.repetition import Repetition
 from flightsw.gpu.integrity.results import tensors_in
 from flightsw.gpu.integrity.verdicts import Verdicts
 from flightsw.gpu.integrity.watch import Watch
+from flightsw.gpu.integrity.weights import Weights
 
 NOTED_BYTES_MAX: Final = 32 << 20
 """Of results that are noted: several of the largest of a pass of 1,024 tokens."""
@@ -68,7 +70,9 @@ class Note(NamedTuple):
 class Tape:
     """The notes of one pass after the other; ``running`` while operations are to be noted."""
 
-    def __init__(self, verdicts: Verdicts, watch: Watch, repetition: Repetition, products: ProductCheck) -> None:
+    def __init__(
+        self, verdicts: Verdicts, watch: Watch, repetition: Repetition, products: ProductCheck, weights: Weights
+    ) -> None:
         self.running = False
         self.log: AttentionLog | None = None
         """Of the attention of decode steps, where somebody asks it before anything is released."""
@@ -76,6 +80,7 @@ class Tape:
         self._watch = watch
         self._repetition = repetition
         self._products = products
+        self._weights = weights
         self._notes: deque[Note] = deque()
         self._bytes = 0
         self._addresses: set[int] = set()
@@ -83,9 +88,14 @@ class Tape:
         self._listed = 0
         """Of the oldest notes, those whose addresses are there."""
 
+    @property
+    def layer(self) -> str:
+        """Layer that is running, where somebody follows that; for people."""
+        return self._verdicts.layer
+
     def begin(self) -> None:
         """A pass begins."""
-        self._forget()
+        self.forget()
         look = self._verdicts.look
         self.running = (
             look.checksum
@@ -100,19 +110,28 @@ class Tape:
         result = func(*args, **kwargs) if kwargs else func(*args)
         if kind.moves and result.untyped_storage()._cdata == args[0].untyped_storage()._cdata:
             return result
-        note = Note(kind, func, args, kwargs, result, self._verdicts.layer, _size(result, args))
         if kind.prompt:
-            out = result if isinstance(result, Tensor) else result[0]
-            if self.log is not None and self.log.takes(args[0], args[1], out):
-                self._watch.made(result)
-            else:
-                self._look(note, last=False)
-            return result
-        self._notes.append(note)
-        self._bytes += note.size
+            self.attended(kind, func, args, kwargs, result)
+        else:
+            self.note(kind, func, args, kwargs, result, _size(result, args))
+        return result
+
+    def note(
+        self, kind: Kind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, size: int
+    ) -> None:
+        """An operation was computed that may be noted; the note keeps ``size`` bytes alive."""
+        self._notes.append(Note(kind, func, args, kwargs, result, self._verdicts.layer, size))
+        self._bytes += size
         while self._bytes > NOTED_BYTES_MAX or len(self._notes) > NOTES_MAX:
             self._look(self._oldest(), last=False)
-        return result
+
+    def attended(self, kind: Kind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Attention was computed."""
+        out = result if isinstance(result, Tensor) else result[0]
+        if self.log is not None and self.log.takes(args[0], args[1], out):
+            self._watch.made(result)
+        else:
+            self._look(Note(kind, func, args, kwargs, result, self._verdicts.layer), last=False)
 
     def stop(self) -> None:
         """The pass has gradients: nothing more of it is noted, its backward pass neither, though that runs without.
@@ -124,7 +143,7 @@ class Tape:
         """Look at everything that is noted: a value leaves the pass."""
         while self._notes:
             self._look(self._oldest(), last=False)
-        self._forget()
+        self.forget()
 
     def before_write(self, targets: Iterable[Tensor]) -> None:
         """Somebody is about to write: what is noted of that memory is looked at before."""
@@ -145,13 +164,33 @@ class Tape:
                 return
 
     def finish(self) -> None:
-        """The pass has ended."""
-        while self._notes:
-            self._look(self._oldest(), last=True)
-        self._forget()
+        """The pass has ended: look at all that is noted. It is kept alive until ``forget``: digests of operands are
+        looked at in between, all at once."""
         self.running = False
+        asked: list[Note] = []
+        rows: list[Row] = []
+        left: list[Note] = []
+        for note in self._notes:
+            kind, func, args, kwargs, result, _, _ = note
+            if kind.product:
+                row = self._weights.row_of(func, args, kwargs, result)
+            else:
+                row = None if kind.row is None else kind.row(result, args, kwargs)
+            if row is None:
+                left.append(note)
+            else:
+                asked.append(note)
+                rows.append(row)
+        if rows:
+            wrong = late_rows.wrong(rows)
+            self._verdicts.tally.checks += len(rows)
+            self._watch.transit.tick(len(rows))
+            left += [note for note, found in zip(asked, wrong, strict=True) if found]
+        for note in left:
+            self._look(note, last=True)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Nothing is noted."""
         self._notes.clear()
         self._addresses.clear()
         self._bytes = self._listed = 0

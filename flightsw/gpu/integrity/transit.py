@@ -156,9 +156,9 @@ class Transit:
         # While a weak reference is held, torch gives the handle to no other storage.
         self._watched[storage._cdata] = Watched(storage, digest(storage) if sums is None else sums)
 
-    def tick(self) -> None:
-        """The next operation."""
-        self._now += 1
+    def tick(self, count: int = 1) -> None:
+        """The next operation, or so many of them."""
+        self._now += count
 
     def held(self, tensor: torch.Tensor) -> "Watched | None":
         """What is known of its memory; None when nobody watches it."""
@@ -202,12 +202,12 @@ class Transit:
             total = held.sums.sum() if total is None else total + held.sums.sum()
         return total
 
-    def remaining(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Digests at production and now of all that still lives and has no fresh look."""
+    def remaining(self) -> Iterator[tuple[torch.Tensor, Any]]:
+        """Digests at production, and the memory, of all that still lives and has no fresh look."""
         for held in self._watched.values():
             storage = held.storage()
             if storage is not None and self.is_due(held):
-                yield held.sums, digest(storage)
+                yield held.sums, storage
 
     def forget(self, tensor: torch.Tensor) -> None:
         """Watch it no longer: its contents have changed by an announced write."""

@@ -28,8 +28,11 @@ class Watch:
     def finish(self) -> None:
         """Last look at what still lives."""
         if self._verdicts.look.transit:
-            for expected, found in self.transit.remaining():
-                self.agree(expected, found, "the end of the pass")
+            for expected, storage in self.transit.remaining():
+                if not self._verdicts.waiting and transit.matches(storage, expected):
+                    self._verdicts.tally.checks += 1
+                else:
+                    self.agree(expected, transit.digest(storage), "the end of the pass")
 
     def verify(self, func: Any, args: Any, kwargs: dict[str, Any], spared: tuple[Tensor, ...] = ()) -> None:
         """Look at the operands of an operation; those ``spared`` will be looked at by whoever reads them."""

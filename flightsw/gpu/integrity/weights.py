@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import checksum, native_product
+from flightsw.gpu.integrity.late_rows import LINEAR, Row
 from flightsw.gpu.integrity.native_product import Addend, Kept
 from flightsw.gpu.integrity.products import Product
 from flightsw.gpu.integrity.reading import NOBODY
@@ -26,6 +27,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     bias: Tensor | None
     kept: Kept
     kernel: Any
+    address: int
+    """Of its sums."""
     inner: int
     columns: int
     total: float
@@ -48,10 +51,18 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         """Lowest and highest of bound − difference, of operand and result in one piece."""
         found: tuple[float, float] = self.kernel.product_margin(
             y.data_ptr(), x.data_ptr(), x.numel() // self.inner, self.inner, False, self.columns,
-            self.kept.sums.rows.data_ptr(), 1.0, self.total, self.factor, self.lost, self.floor,
+            self.address, 1.0, self.total, self.factor, self.lost, self.floor,
             NOBODY, NOBODY,
         )  # fmt: skip
         return found
+
+    def row(self, x: Tensor, y: Tensor) -> Row:
+        """The same look as a row of a table."""
+        words = (
+            LINEAR, y.data_ptr(), x.data_ptr(), x.numel() // self.inner, self.inner, self.columns, self.address,
+            0, 0, 0, 0,
+        )  # fmt: skip
+        return words, (self.total, self.factor, self.lost, self.floor)
 
 
 class Weights:
@@ -123,6 +134,11 @@ class Weights:
             return None
         return site
 
+    def row_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], y: Tensor) -> Row | None:
+        """A look at such a call as a row of a table; None for one that has to be looked at as any other."""
+        site = self.site_of(func, args, kwargs, y)
+        return None if site is None else site.row(args[0], y)
+
     def keep_site(
         self, func: Any, args: tuple[Any, ...], y: Tensor, product: Product, kernel: Any, kept: Kept
     ) -> None:
@@ -133,8 +149,8 @@ class Weights:
         limits = checksum.bounds(inner, columns, product.x.dtype)
         addend = self.addend_of(product, columns)
         self._sites[id(args[1])] = Site(
-            weight=args[1], bias=args[2] if len(args) > 2 else None, kept=kept, kernel=kernel, inner=inner,
-            columns=columns, total=addend.total, factor=kept.scale * limits.likely,
+            weight=args[1], bias=args[2] if len(args) > 2 else None, kept=kept, kernel=kernel,
+            address=kept.sums.rows.data_ptr(), inner=inner, columns=columns, total=addend.total, factor=kept.scale * limits.likely,
             lost=math.sqrt(inner) * native_product.LOST, floor=limits.floor + addend.norm * limits.addend,
         )  # fmt: skip
 

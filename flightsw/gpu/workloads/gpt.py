@@ -23,6 +23,8 @@ from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flightsw.gpu.workloads.hands import PLAIN, Hands, hands_of
+
 BYTE_VOCABULARY: Final = 256
 PADDING: Final = -1
 """Position of a token that is none: it is computed and thrown away, and no row's cache sees it."""
@@ -115,9 +117,10 @@ class _View:
     """Where one ``forward_cached`` call writes and what it may see; the same for every layer."""
 
     def __init__(
-        self, cache: Cache, idx: Tensor | Table, positions: Table, rows: Line | None, dtype: torch.dtype
+        self, cache: Cache, idx: Tensor | Table, positions: Table, rows: Line | None, dtype: torch.dtype, hands: Hands
     ) -> None:
         self.cache = cache
+        self.hands = hands
         places = np.array(positions, dtype=np.int64)
         # The host must know the longest row, so that attention reads no more of the cache than is in use.
         longest = int(places.max()) + 1
@@ -151,9 +154,10 @@ class _View:
             self.cache.observer.write(layer, *new)
         found = []
         for store, part in zip((keys, values), new, strict=True):
-            store[self._rows, :, self._slots] = part
+            self.hands.stored(store, self._rows, self._slots, part)
             used = store[:, :, : self._used]
-            found.append(_as(used if self._gathered is None else used[self._gathered], key.dtype))
+            used = used if self._gathered is None else self.hands.gathered(used, self._gathered)
+            found.append(_as(used, key.dtype))
         return found[0], found[1]
 
 
@@ -187,18 +191,20 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
         batch, tokens, width = x.shape
-        packed = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
-        query, key, value = packed.unbind(2)  # Each (B, T, H, D).
+        heads = (batch, tokens, 3, self.heads, width // self.heads)
         if view is None:
-            query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+            parts = self.qkv(x).view(heads).unbind(2)
+            query, key, value = (part.transpose(1, 2) for part in parts)  # Each (B, H, T, D).
             dropout = self.dropout if self.training else 0.0
             y = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
-        else:
-            key, value = view.exchange(layer, key, value)
-            y = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=view.mask)
-        y = y.reshape(batch, tokens, width) if tokens == 1 else y.transpose(1, 2).reshape(batch, tokens, width)
-        out: Tensor = self.out(y)
-        return out
+            out: Tensor = self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+            return out
+        hands = view.hands
+        query, key, value = hands.projected(self.qkv, x).view(heads).unbind(2)  # Each (B, T, H, D).
+        key, value = view.exchange(layer, key, value)
+        y = hands.attended(query.transpose(1, 2), key, value, view.mask)
+        y = hands.reshaped(y if tokens == 1 else y.transpose(1, 2), (batch, tokens, width))
+        return hands.projected(self.out, y)
 
 
 class Block(nn.Module):
@@ -214,9 +220,17 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_attention(x), layer, view))
+        if view is not None:
+            return self._cached(x, layer, view)
+        x = x + self.dropout(self.attention(self.norm_attention(x)))
         y: Tensor = x + self.dropout(self.contract(F.gelu(self.expand(self.norm_mlp(x)), approximate="tanh")))
         return y
+
+    def _cached(self, x: Tensor, layer: int, view: _View) -> Tensor:
+        hands = view.hands
+        x = hands.added(x, self.dropout(self.attention(hands.normed(self.norm_attention, x), layer, view)))
+        y = hands.bent(hands.projected(self.expand, hands.normed(self.norm_mlp, x)))
+        return hands.added(x, self.dropout(hands.projected(self.contract, y)))
 
 
 class GPT(nn.Module):
@@ -254,7 +268,10 @@ class GPT(nn.Module):
         if idx.shape[1] > self.config.context:
             raise ValueError(f"{idx.shape[1]} tokens do not fit a context of {self.config.context}")
         positions = torch.arange(idx.shape[1], device=idx.device)
-        logits = self._run(idx, positions, None)
+        x = self.dropout(self.tokens(idx) + self.positions(positions))
+        for block in self.blocks:
+            x = block(x)
+        logits = F.linear(self.norm(x), self.tokens.weight)
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
@@ -274,14 +291,19 @@ class GPT(nn.Module):
             positions = positions.tolist()
         if isinstance(rows, Tensor):
             rows = rows.tolist()
-        view = _View(cache, idx, positions, rows, self.tokens.weight.dtype)
-        logits = self._run(view.tokens, view.positions, view)
+        weight = self.tokens.weight
+        # What has no name among the hands has to be seen: dropout, a cache of another type.
+        told = not self.training and cache.keys[0].dtype is weight.dtype
+        hands = hands_of(weight) if told else PLAIN
+        view = _View(cache, idx, positions, rows, weight.dtype, hands)
+        with hands.aside():
+            x = hands.added(
+                hands.embedded(self.tokens, view.tokens), hands.embedded(self.positions, view.positions)
+            )
+            x = self.dropout(x)
+            for layer, block in enumerate(self.blocks):
+                x = block(x, layer, view)
+            logits = hands.product(hands.normed(self.norm, x), weight)
         if cache.observer is not None:
             cache.observer.end()
         return logits
-
-    def _run(self, idx: Tensor, positions: Tensor, view: _View | None) -> Tensor:
-        x = self.dropout(self.tokens(idx) + self.positions(positions))
-        for layer, block in enumerate(self.blocks):
-            x = block(x, layer, view)
-        return F.linear(self.norm(x), self.tokens.weight)
