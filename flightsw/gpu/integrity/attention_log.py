@@ -13,6 +13,7 @@ there is no bound, that would go on for ever: from then on nothing is logged, an
 """
 
 import math
+from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from flightsw.gpu.integrity import forward_attention, kernels
 from flightsw.gpu.integrity.finding import Finding, Report
+from flightsw.gpu.integrity.late_rows import LOGGED, NO_NUMBERS, Row
 
 LOGGED_MAX: Final = 64
 """Tokens of a row that wait for a look."""
@@ -48,7 +50,8 @@ class AttentionLog:
         self._blind = False
         self._pass: list[tuple[int, int]] = []
         """Row and slot of the pass that runs; empty when it is no decode step."""
-        self._lines: Any = None
+        self._lines: array[int] = array("q")
+        self._row: Row = (), NO_NUMBERS
         self._layer = 0
 
     def begin(self, rows: Sequence[int], positions: Sequence[Sequence[int]]) -> None:
@@ -62,24 +65,38 @@ class AttentionLog:
 
     def takes(self, query: Tensor, key: Tensor, out: Tensor) -> bool:
         """Log the attention of one layer, query and ``out`` (B, H, 1, D); False when it has to be looked at now."""
-        if query.dim() != 4 or self._blind:
+        if self._blind or not self._pass or self._layer >= len(self._keys):
             return False
-        batch, heads, tokens, width = query.shape
-        if tokens != 1 or batch != len(self._pass) or (heads, width) != self._shape[2:]:
+        count = len(self._pass)
+        _, _, heads, width = self._shape
+        if (
+            query.shape != (count, heads, 1, width)
+            or query.dtype is not torch.float32
+            or key.dtype is not query.dtype
+        ):
+            return False
+        of_query, of_out = query.stride(), out.stride()
+        if of_query[3] != 1 or of_out[3] != 1 or out.dtype is not query.dtype:
             return False
         native = kernels.native(query.device, "native_late")
-        dense = query.stride(3) == 1 == out.stride(3) and query.dtype is out.dtype is key.dtype is torch.float32
-        if native is None or not dense or self._layer >= len(self._keys):
+        if native is None:
             return False
         if self._layer == 0:
             self._lines = self._next_lines()
-        asked, given = self._asked[self._layer], self._given[self._layer]
-        for tensor, log in ((query, asked), (out, given)):
-            native.log_rows(
-                tensor.data_ptr(), tensor.stride(0), tensor.stride(1), heads, width, self._lines, log.data_ptr()
-            )
+        lines, given, memory = self._lines.buffer_info()[0], self._given[self._layer].data_ptr(), out.data_ptr()
+        native.log_rows(
+            query.data_ptr(), of_query[0], of_query[1], memory, of_out[0], of_out[1], heads, width, lines, count,
+            self._asked[self._layer].data_ptr(), given,
+        )  # fmt: skip
+        self._row = (LOGGED, memory, of_out[0], of_out[1], heads, width, lines, count, given, 0, 0), NO_NUMBERS
         self._layer += 1
         return True
+
+    @property
+    def copied(self) -> tuple[Row, Any]:
+        """Of ``out`` that was logged last: a look at whether it is still what was copied, until the next pass; and
+        what has to be kept alive for that."""
+        return self._row, self._lines
 
     def sound(self, row: int) -> bool:
         """Look at what is logged of a row, and forget it; whether all of it since the row began was sound."""
@@ -103,18 +120,18 @@ class AttentionLog:
         self._slots[row].clear()
         self._wrong.discard(row)
 
-    def _next_lines(self) -> Any:
+    def _next_lines(self) -> "array[int]":
         """Where the tokens of this pass go: those of a step that is run again, where they went before."""
         if not self._asked:
             self._asked, self._given = ([torch.zeros(self._shape) for _ in self._keys] for _ in range(2))
-        lines = np.empty(len(self._pass), np.int64)
-        for place, (row, slot) in enumerate(self._pass):
+        lines = array("q")
+        for row, slot in self._pass:
             slots = self._slots[row]
             if not slots or slots[-1] != slot:
                 if len(slots) == LOGGED_MAX:
                     self.sound(row)
                 slots.append(slot)
-            lines[place] = row * LOGGED_MAX + len(slots) - 1
+            lines.append(row * LOGGED_MAX + len(slots) - 1)
         return lines
 
     def _find(self, where: str, wrong: int | None) -> None:

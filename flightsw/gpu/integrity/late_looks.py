@@ -38,6 +38,8 @@ class Kind(NamedTuple):
     """Reads so much more than it writes that it is looked at while that is in cache; a digest has its result."""
     draws: tuple[int, str] | None = None
     """Place and name of the argument that has to be zero or false, or elements are dropped at random."""
+    copied: bool = False
+    """Held against a copy of its result, not against its operands."""
     row: late_rows.Maker | None = None
     """Of a look that is a row of a table; that of a product is made by ``Weights``."""
 
@@ -118,3 +120,5 @@ KINDS: Final[dict[str, Kind]] = {
     "aten::contiguous": _by_row(late_rows.moved, at=ANY, moves=True),
 }
 """By operator name. Layer norm, attention and reshaping are seen whole in inference mode, else their parts are."""
+COPIED: Final = Kind(ANY, None, copied=True, row=late_rows.logged)
+"""A result of which somebody keeps a copy: they have to be the same when the pass ends."""

@@ -21,7 +21,7 @@ from flightsw.gpu.integrity import gelu, kernels
 from flightsw.gpu.integrity.checksum import TINY, UNIT
 from flightsw.gpu.integrity.identities import NORM_SLACK, SUM_SLACK
 
-SUMS, PRODUCTS, ROWS, NORM, GELU, MOVED, LINEAR = range(7)
+SUMS, PRODUCTS, ROWS, NORM, GELU, MOVED, LINEAR, LOGGED = range(8)
 """Kinds of rows. What follows is in the order of the arguments of a kernel: of ``native_late``, or, of a product,
 addresses of y, x, its rows, K, N and the address of s, as in ``native_rows.product_margin``."""
 WORDS: Final = 11
@@ -31,7 +31,7 @@ MOVED_DIMS: Final = 4
 _CPU: Final = torch.device("cpu")
 _FLOAT: Final = torch.float32
 _U: Final = UNIT[_FLOAT]
-_NONE: Final = (0.0,) * NUMBERS
+NO_NUMBERS: Final = (0.0,) * NUMBERS
 
 Row: TypeAlias = tuple[tuple[int, ...], tuple[float, ...]]
 Maker = Callable[[Any, tuple[Any, ...], dict[str, Any]], Row | None]
@@ -84,7 +84,7 @@ def elementwise(kind: int) -> Maker:
         shape, last = a.shape, b.shape
         if size == 0 or shape != result.shape or last != shape[len(shape) - len(last) :]:
             return None
-        return (kind, a.data_ptr(), b.data_ptr(), result.data_ptr(), count, size, 0, 0, 0, 0, 0), _NONE
+        return (kind, a.data_ptr(), b.data_ptr(), result.data_ptr(), count, size, 0, 0, 0, 0, 0), NO_NUMBERS
 
     return row
 
@@ -96,7 +96,19 @@ def embedded(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row 
         return None
     rows, columns = table.shape
     count = index.numel()
-    return (ROWS, table.data_ptr(), rows, columns, index.data_ptr(), count, result.data_ptr(), 0, 0, 0, 0), _NONE
+    return (
+        ROWS,
+        table.data_ptr(),
+        rows,
+        columns,
+        index.data_ptr(),
+        count,
+        result.data_ptr(),
+        0,
+        0,
+        0,
+        0,
+    ), NO_NUMBERS
 
 
 def normed(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | None:
@@ -118,7 +130,7 @@ def bent(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | No
     x = args[0]
     if kwargs.get("approximate") != "tanh" or not dense(x, result):
         return None
-    return (GELU, x.data_ptr(), result.data_ptr(), x.numel(), 0, 0, 0, 0, 0, 0, 0), _NONE
+    return (GELU, x.data_ptr(), result.data_ptr(), x.numel(), 0, 0, 0, 0, 0, 0, 0), NO_NUMBERS
 
 
 def moved(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | None:
@@ -133,4 +145,10 @@ def moved(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | N
         MOVED, source.data_ptr(), *(1,) * missing, *source.shape, *(0,) * missing, *source.stride()[:-1],
         result.data_ptr(), 0,
     )  # fmt: skip
-    return words, _NONE
+    return words, NO_NUMBERS
+
+
+def logged(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | None:
+    """What a log has copied; the log has made the row."""
+    row: Row = args[0]
+    return row

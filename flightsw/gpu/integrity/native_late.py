@@ -9,7 +9,6 @@ e + |m| r e + (|m| r e)² of itself (see ``native_norm``; the sums here err as m
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from flightsw.gpu.integrity import native_pointwise
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
@@ -23,8 +22,6 @@ from flightsw.gpu.integrity.native_vectors import (
     ask_for_piece,
     wide,
 )
-
-Lines = NDArray[np.int64]
 
 
 @compiled
@@ -137,13 +134,39 @@ def moved_wrong(
 
 
 @compiled
-def log_rows(memory: int, of_row: int, of_head: int, heads: int, width: int, lines: Lines, log: int) -> None:
-    """Copy rows (B, heads, width), ``of_row`` and ``of_head`` elements apart, to ``lines`` (B,) of a log, where
-    heads lie side by side."""
-    size = heads * width
-    for i in range(len(lines)):
-        target = floats_at(log + lines[i] * size * FLOAT_BYTES, size)
+def log_rows(
+    query: int, of_row: int, of_head: int, out: int, of_out_row: int, of_out_head: int, heads: int, width: int,
+    lines: int, count: int, asked: int, given: int,
+) -> None:  # fmt: skip
+    """Copy rows (``count``, heads, width) of ``query`` and ``out``, so many elements apart from row to row and from
+    head to head, to ``lines`` (count,) of two logs, where heads lie side by side."""
+    size, line = heads * width, words_at(lines, count)
+    for i in range(count):
+        to = line[i] * size * FLOAT_BYTES
+        first, second = floats_at(asked + to, size), floats_at(given + to, size)
         for h in range(heads):
-            source = floats_at(memory + (i * of_row + h * of_head) * FLOAT_BYTES, width)
+            one = floats_at(query + (i * of_row + h * of_head) * FLOAT_BYTES, width)
+            two = floats_at(out + (i * of_out_row + h * of_out_head) * FLOAT_BYTES, width)
             for j in range(width):
-                target[h * width + j] = source[j]
+                first[h * width + j] = one[j]
+            for j in range(width):
+                second[h * width + j] = two[j]
+
+
+@compiled
+def logged_wrong(
+    out: int, of_row: int, of_head: int, heads: int, width: int, lines: int, count: int, given: int
+) -> int:  # fmt: skip
+    """How many rows (``count``, heads, width) are not what ``log_rows`` has copied of them, bit by bit."""
+    size, line = heads * width, words_at(lines, count)
+    wrong = 0
+    for i in range(count):
+        copy = floats_at(given + line[i] * size * FLOAT_BYTES, size).view(np.int32)
+        differs = np.int32(0)
+        for h in range(heads):
+            is_ = floats_at(out + (i * of_row + h * of_head) * FLOAT_BYTES, width).view(np.int32)
+            was = copy[h * width : (h + 1) * width]
+            for j in range(width):
+                differs |= was[j] ^ is_[j]
+        wrong += differs != 0
+    return wrong

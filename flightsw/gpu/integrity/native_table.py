@@ -8,7 +8,8 @@ from flightsw.gpu.integrity.native import compiled, words_at
 from flightsw.gpu.integrity.native_vectors import wide
 
 SUMS, PRODUCTS, ROWS = late_rows.SUMS, late_rows.PRODUCTS, late_rows.ROWS
-NORM, GELU, MOVED, LINEAR = late_rows.NORM, late_rows.GELU, late_rows.MOVED, late_rows.LINEAR
+NORM, GELU, MOVED = late_rows.NORM, late_rows.GELU, late_rows.MOVED
+LINEAR, LOGGED = late_rows.LINEAR, late_rows.LOGGED
 NONE = 0
 """Address of a digest that nobody wants."""
 
@@ -33,9 +34,7 @@ def look(words: int, numbers: int, count: int, gelu: np.ndarray, found: int) -> 
         elif kind == SUMS:
             wrong[row] = native_late.sums_wrong(w[1], w[2], w[3], w[4], w[5])
         elif kind == NORM:
-            wrong[row] = native_late.layer_norm_wrong(
-                w[1], w[2], w[3], w[4], w[5], w[6], n[0], n[1], n[2], n[3]
-            )
+            wrong[row] = native_late.layer_norm_wrong(w[1], w[2], w[3], w[4], w[5], w[6], n[0], n[1], n[2], n[3])
         elif kind == GELU:
             wrong[row] = native_late.gelu_wrong(w[1], w[2], w[3], gelu)
         elif kind == ROWS:
@@ -44,3 +43,5 @@ def look(words: int, numbers: int, count: int, gelu: np.ndarray, found: int) -> 
             wrong[row] = native_late.moved_wrong(w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9])
         elif kind == PRODUCTS:
             wrong[row] = native_late.products_wrong(w[1], w[2], w[3], w[4], w[5])
+        elif kind == LOGGED:
+            wrong[row] = native_late.logged_wrong(w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8])

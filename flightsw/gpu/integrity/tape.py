@@ -37,7 +37,7 @@ from torch import Tensor
 
 from flightsw.gpu.integrity import kernels, late_rows
 from flightsw.gpu.integrity.attention_log import AttentionLog
-from flightsw.gpu.integrity.late_looks import ANY, Kind
+from flightsw.gpu.integrity.late_looks import ANY, COPIED, Kind
 from flightsw.gpu.integrity.late_rows import Row
 from flightsw.gpu.integrity.product_check import ProductCheck
 from flightsw.gpu.integrity.repetition import Repetition
@@ -125,13 +125,25 @@ class Tape:
         while self._bytes > NOTED_BYTES_MAX or len(self._notes) > NOTES_MAX:
             self._look(self._oldest(), last=False)
 
-    def attended(self, kind: Kind, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Attention was computed."""
+    def attended(
+        self,
+        kind: Kind,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        *,
+        told: bool = False,
+    ) -> None:
+        """Attention was computed. Of one that was ``told`` nobody has the result but whoever tells what is done
+        with it, so nobody writes there, and the copy of a log will do for a digest."""
         out = result if isinstance(result, Tensor) else result[0]
-        if self.log is not None and self.log.takes(args[0], args[1], out):
-            self._watch.made(result)
-        else:
+        if self.log is None or not self.log.takes(args[0], args[1], out):
             self._look(Note(kind, func, args, kwargs, result, self._verdicts.layer), last=False)
+        elif told:
+            self.note(COPIED, func, self.log.copied, kwargs, out, out.nbytes)
+        else:
+            self._watch.made(result)
 
     def stop(self) -> None:
         """The pass has gradients: nothing more of it is noted, its backward pass neither, though that runs without.
@@ -207,6 +219,12 @@ class Tape:
         kind, func, args, kwargs, result, layer, _ = note
         if kind.product:
             self._products.looked_at(func, args, kwargs, result, layer, last=last)
+            return
+        if kind.copied:
+            if late_rows.wrong(args[:1])[0]:
+                self._verdicts.taint("transit", func, "a result is not any more what was copied of it")
+            if not last:
+                self._watch.made(result)
             return
         if not last:
             self._watch.made(result)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode_temporarily
@@ -21,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _pop_mode_temporaril
 from flightsw.gpu.integrity.plans import Plan
 from flightsw.gpu.integrity.tape import Tape
 from flightsw.gpu.integrity.watch import Watch
+from flightsw.gpu.workloads.hands import PLAIN, Pair
 
 _ATEN: Final = torch.ops.aten
 OPERATIONS: Final = (
@@ -115,7 +118,7 @@ class Told:
         made: Tensor = _attention(query, key, value, attn_mask=mask)
         told = self._attention
         told.seen[self._tape.layer] += 1
-        self._tape.attended(told.kind, told.func, (query, key, value, mask), _NOTHING, made)
+        self._tape.attended(told.kind, told.func, (query, key, value, mask), _NOTHING, made, told=True)
         return made
 
     def reshaped(self, x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -126,16 +129,22 @@ class Told:
         self._reshape.seen[self._tape.layer] += 1
         return made
 
-    def stored(self, store: Tensor, rows: Tensor, slots: Tensor, values: Tensor) -> None:
+    def given(self, numbers: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+        """``from_numpy``: digested as what the host gives always is."""
+        made = torch.from_numpy(numbers)
+        self._watch.made(made)
+        return made
+
+    def stored(self, stores: Pair, rows: Tensor, slots: Tensor, values: Pair) -> None:
         """``index_put_``. Nothing that is noted lies in memory whose stores are left to somebody else."""
         told = self._index_put
-        if not self._left(store):
+        if not (self._left(stores[0]) and self._left(stores[1])):
             with self._mode:
-                store[rows, :, slots] = values
+                PLAIN.stored(stores, rows, slots, values)
             return
         self._watch.verify(told.func, (rows, slots, values), _NOTHING)
-        store[rows, :, slots] = values
-        told.seen[self._tape.layer] += 1
+        PLAIN.stored(stores, rows, slots, values)
+        told.seen[self._tape.layer] += 2
 
     def gathered(self, store: Tensor, rows: Tensor) -> Tensor:
         """``index``: as any other operation."""

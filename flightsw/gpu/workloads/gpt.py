@@ -17,7 +17,6 @@ from typing import Annotated, Final, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import torch
 from msgspec import Meta
 from torch import Tensor, nn
@@ -117,7 +116,13 @@ class _View:
     """Where one ``forward_cached`` call writes and what it may see; the same for every layer."""
 
     def __init__(
-        self, cache: Cache, idx: Tensor | Table, positions: Table, rows: Line | None, dtype: torch.dtype, hands: Hands
+        self,
+        cache: Cache,
+        idx: Tensor | Table,
+        positions: Table,
+        rows: Line | None,
+        dtype: torch.dtype,
+        hands: Hands,
     ) -> None:
         self.cache = cache
         self.hands = hands
@@ -136,13 +141,17 @@ class _View:
         if not isinstance(idx, Tensor):
             numbers.append(np.array(idx))
         # All in one piece: a card is given them at once.
-        self._slots, self._rows, self.positions, *tokens = _given(np.stack(numbers), device).unbind()
-        self._gathered = None if rows is None else _given(np.array(rows), device)
+        self._slots, self._rows, self.positions, *tokens = hands.given(np.stack(numbers), device).unbind()
+        self._gathered = None if rows is None else hands.given(np.array(rows), device)
         self.tokens = idx if isinstance(idx, Tensor) else tokens[0]
         """Token values (B, T)."""
         seen = np.arange(self._used) <= slots[:, None, :, None]
         # Made once: given what is seen as truth values, attention makes the same of them in every layer.
-        mask = _given(seen, device).log() if device.type != "cpu" else _given(_SEEN[seen.view(np.int8)], device)
+        mask = (
+            hands.given(seen, device).log()
+            if device.type != "cpu"
+            else hands.given(_SEEN[seen.view(np.int8)], device)
+        )
         self.mask = _as(mask, dtype)
         """What is added to the weight of each slot, (B, 1, T, used): 0, or −∞ where it is not seen."""
 
@@ -152,19 +161,12 @@ class _View:
         new = (_as(key, keys.dtype), _as(value, values.dtype))
         if self.cache.observer is not None:
             self.cache.observer.write(layer, *new)
-        found = []
-        for store, part in zip((keys, values), new, strict=True):
-            self.hands.stored(store, self._rows, self._slots, part)
-            used = store[:, :, : self._used]
-            used = used if self._gathered is None else self.hands.gathered(used, self._gathered)
-            found.append(_as(used, key.dtype))
-        return found[0], found[1]
+        self.hands.stored((keys, values), self._rows, self._slots, new)
+        return self._in_use(keys, key.dtype), self._in_use(values, value.dtype)
 
-
-def _given(numbers: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    """The host's numbers on a device; shared with it where that is the host itself."""
-    tensor = torch.from_numpy(numbers)
-    return tensor if device.type == "cpu" else tensor.to(device)
+    def _in_use(self, store: Tensor, dtype: torch.dtype) -> Tensor:
+        used = store[:, :, : self._used]
+        return _as(used if self._gathered is None else self.hands.gathered(used, self._gathered), dtype)
 
 
 def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -295,8 +297,8 @@ class GPT(nn.Module):
         # What has no name among the hands has to be seen: dropout, a cache of another type.
         told = not self.training and cache.keys[0].dtype is weight.dtype
         hands = hands_of(weight) if told else PLAIN
-        view = _View(cache, idx, positions, rows, weight.dtype, hands)
         with hands.aside():
+            view = _View(cache, idx, positions, rows, weight.dtype, hands)
             x = hands.added(
                 hands.embedded(self.tokens, view.tokens), hands.embedded(self.positions, view.positions)
             )
@@ -304,6 +306,6 @@ class GPT(nn.Module):
             for layer, block in enumerate(self.blocks):
                 x = block(x, layer, view)
             logits = hands.product(hands.normed(self.norm, x), weight)
-        if cache.observer is not None:
-            cache.observer.end()
+            if cache.observer is not None:
+                cache.observer.end()
         return logits

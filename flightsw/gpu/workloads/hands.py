@@ -13,12 +13,17 @@ operation, and no other, so that what is entered after it sees everything.
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+"""Of keys and of values."""
 
 
 class Hands(Protocol):
@@ -51,8 +56,11 @@ class Hands(Protocol):
     def reshaped(self, x: Tensor, shape: Sequence[int]) -> Tensor:
         """The same elements, copied if need be."""
 
-    def stored(self, store: Tensor, rows: Tensor, slots: Tensor, values: Tensor) -> None:
-        """``values`` (B, T, H, D) go to ``rows`` and ``slots`` (B, T) of a store (rows, H, slots, D)."""
+    def given(self, numbers: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+        """The host's numbers on a device; shared with it where that is the host itself."""
+
+    def stored(self, stores: Pair, rows: Tensor, slots: Tensor, values: Pair) -> None:
+        """Two of ``values`` (B, T, H, D) go to ``rows`` and ``slots`` (B, T) of two stores (rows, H, slots, D)."""
 
     def gathered(self, store: Tensor, rows: Tensor) -> Tensor:
         """Rows of the first dimension."""
@@ -100,9 +108,15 @@ class Plain:
         """``reshape``."""
         return x.reshape(shape)
 
-    def stored(self, store: Tensor, rows: Tensor, slots: Tensor, values: Tensor) -> None:
-        """``index_put_``."""
-        store[rows, :, slots] = values
+    def given(self, numbers: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+        """``from_numpy``."""
+        tensor = torch.from_numpy(numbers)
+        return tensor if device.type == "cpu" else tensor.to(device)
+
+    def stored(self, stores: Pair, rows: Tensor, slots: Tensor, values: Pair) -> None:
+        """``index_put_``, twice."""
+        stores[0][rows, :, slots] = values[0]
+        stores[1][rows, :, slots] = values[1]
 
     def gathered(self, store: Tensor, rows: Tensor) -> Tensor:
         """``index``."""
