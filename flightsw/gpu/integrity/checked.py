@@ -164,7 +164,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def hands(self, weight: Tensor) -> Told | None:
         """Who carries out operations of a pass that uses this weight, for a model that hands them over instead of
         having them seen. None where they have to be seen: what is told is only noted, and nothing else is."""
-        if not self._tape.running or type(weight) not in _PLAIN or _has_any_global_hook():
+        if not self._tape.running or type(weight) not in _PLAIN or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return None
         if weight.dtype is not torch.float32 or not weight.is_cpu or weight.layout is not torch.strided:
             return None

@@ -31,7 +31,7 @@ from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.closer import look_closer
 from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
-from flightsw.gpu.integrity.kv_slots import Group, Tokens, laid_out, mend, token_sums, tokens_of
+from flightsw.gpu.integrity.kv_slots import Group, Tokens, laid_out, mend, run_sums, tokens_of
 from flightsw.gpu.workloads.gpt import Cache
 
 PENDING_WORDS_MAX: Final = 1 << 21
@@ -201,14 +201,12 @@ class Rows:
         """Sums (members · chunks, 3) of slots ``first`` to ``length`` − 1 as they are in memory now."""
         device = group.sums.first.device
         found = torch.zeros((group.members_max, group.chunks, 3), dtype=torch.int64, device=device)
-        tokens = laid_out((0, slot, 0, slot - first) for slot in range(first, length))
-        chunk = torch.arange(first, length, device=device) // group.chunk_slots
         chosen = list(members)
         step = max(PENDING_WORDS_MAX // ((length - first) * group.words), 1)
         for at in range(0, len(chosen), step):
             some = chosen[at : at + step]
             values = [_row(group, place, member)[None, first:length] for member in some]
-            found[some] = found[some].index_add_(1, chunk, token_sums(values, tokens, group.chunk_slots))
+            found[some] = run_sums(values, first, group.chunk_slots, group.chunks)
         return found.flatten(0, 1)
 
     def _look_closer(self, group: Group, place: Place, row: int, length: int, at: int, before: Tensor) -> None:

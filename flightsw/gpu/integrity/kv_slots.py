@@ -138,6 +138,23 @@ def token_sums(members: Sequence[Tensor], tokens: Tokens, chunk_slots: int) -> T
     return slot_sums(values, slot % chunk_slots * words)
 
 
+def run_sums(members: Sequence[Tensor], first: int, chunk_slots: int, chunks: int) -> Tensor:
+    """Sums of chunks 0 to ``chunks`` − 1 of one row of the cache, of several layers and kinds: int64 (members,
+    chunks, 3), exact.
+
+    ``members``: values (1, T, H, D) of slots ``first`` to ``first`` + T − 1, of one shape and dtype.
+    """
+    device, last = members[0].device, first + members[0].shape[1]
+    if kernel := kernels.native(device, "native_slots"):
+        found: Tensor | None = kernel.run_sums(members, first, chunk_slots, chunks)
+        if found is not None:
+            return found
+    tokens = laid_out((0, slot, 0, slot - first) for slot in range(first, last))
+    chunk = torch.arange(first, last, device=device) // chunk_slots
+    sums = torch.zeros((len(members), chunks, 3), dtype=torch.int64, device=device)
+    return sums.index_add_(1, chunk, token_sums(members, tokens, chunk_slots))
+
+
 def _table(tokens: Tokens) -> Tensor:
     """int64 (n, 4)."""
     return torch.from_numpy(np.array(tokens, dtype=np.int64).reshape(-1, len(Token._fields)))

@@ -5,8 +5,8 @@ it comes, what it needs has left the core's cache. So what is looked at when a p
 first, and looked at together (``native_table``). What a row says is what a look by itself is told, so there is one
 maker of rows for each kind of look, and both take it.
 
-A row is ``WORDS`` whole numbers, the first of them its kind, and ``NUMBERS`` floats. Whoever makes one has looked at
-dtype, layout and size; and keeps the memory alive until the table was looked at.
+A row is ``WORDS`` whole numbers, the first of them its kind, and ``NUMBERS`` floats. Whoever makes one has looked
+at dtype, layout and size, and keeps the memory alive until the table was looked at.
 """
 
 import math

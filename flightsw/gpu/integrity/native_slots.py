@@ -95,6 +95,27 @@ def _sums(members, member_count, tokens, count, shape, chunk_slots, out):
 
 
 @compiled
+def _run(members, member_count, first, count, shape, chunk_slots, chunks, out):
+    """Sums of ``count`` slots from ``first`` on, of a batch of one row whose first token is that slot, chunk by
+    chunk: added to ``out`` int64 (members · ``chunks``, 3). False as in ``_sums``, or where there is no such chunk.
+    """
+    if first < 0 or (first + count - 1) // chunk_slots >= chunks:
+        return False
+    tokens, sums = np.zeros(count * NUMBERS, np.int64), np.empty((member_count * count, 4), np.int64)
+    for place in range(count):
+        tokens[place * NUMBERS + SLOT] = first + place
+        tokens[place * NUMBERS + PLACE] = place
+    if not _sums(members, member_count, address_of(tokens), count, shape, chunk_slots, sums):
+        return False
+    for m in range(member_count):
+        for place in range(count):
+            chunk = m * chunks + (first + place) // chunk_slots
+            for k in range(3):
+                out[chunk, k] += sums[m * count + place, 1 + k]
+    return True
+
+
+@compiled
 def _add(members, member_count, tokens, count, shape, chunk_slots, out, row_sums, first, complement, sums_count):
     """As ``_sums``, and both copies of ``sums_count`` sums, at two addresses, grow by them. Slot s of row r goes to
     ``BASE`` + r · ``row_sums`` + ⌊s / ``chunk_slots``⌋, which is column 0. False, and nothing has grown, when a
@@ -145,6 +166,18 @@ def token_sums(members: Sequence[Tensor], tokens: Tokens, chunk_slots: int) -> T
     done = _sums(at, len(members), where, count, shape, chunk_slots, out)
     assert done, "tokens of the batch"
     return torch.from_numpy(out[:, 1:].reshape(len(members), count, 3))
+
+
+def run_sums(members: Sequence[Tensor], first: int, chunk_slots: int, chunks: int) -> Tensor | None:
+    """As ``kv_slots.run_sums``; None for values that the kernel cannot read."""
+    if (given := _given(members, [0] * len(members))) is None:
+        return None
+    table, shape = given
+    out = np.zeros((len(members) * chunks, 3), dtype=np.int64)
+    at = table.buffer_info()[0]
+    done = _run(at, len(members), first, members[0].shape[1], shape, chunk_slots, chunks, out)
+    assert done, "slots of the cache"
+    return torch.from_numpy(out.reshape(len(members), chunks, 3))
 
 
 def add(

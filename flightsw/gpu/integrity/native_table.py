@@ -16,8 +16,8 @@ NONE = 0
 
 @compiled
 def look(words: int, numbers: int, count: int, gelu: np.ndarray, found: int) -> None:
-    """How many pieces are wrong in each of ``count`` rows, into ``found`` (count,); ``words`` (count, ``WORDS``) and
-    ``numbers`` (count, ``NUMBERS``) of all rows. A kind that is none of these is wrong."""
+    """How many pieces are wrong in each of ``count`` rows, into ``found`` int64 (count,). ``words`` of all rows are
+    int64 (count, ``WORDS``), ``numbers`` float64 (count, ``NUMBERS``). A kind that is none of these is wrong."""
     wide()
     word, wrong = words_at(words, count * WORDS), words_at(found, count)
     number = words_at(numbers, count * NUMBERS).view(np.float64)

@@ -1,13 +1,14 @@
 """Operations that a model hands over by name instead of having them seen (``hands``): computed, and noted.
 
-What is done about each is what the dispatch mode does when it sees the same operation: it is noted on the tape with
-its operands and its result, under the name that torch knows it by, and looked at later; attention is logged or
-looked at while its operands are in cache; a store into memory that somebody else holds against what is written there
-is made once. The detour through torch's dispatcher and back, several times what a small operation takes, is not.
+What is done about each is what the dispatch mode does when it sees the same operation. It is noted on the tape with
+its operands and its result, under the name that torch knows it by, and looked at later. Attention is logged, or
+looked at while its operands are in cache. A store into memory that somebody else holds against what is written
+there is made once. Spared is the way through torch's dispatcher to the mode and back, which takes several times as
+long as a small operation.
 
-Whatever has no such form here is done under the mode: a module that somebody hooks or replaces, a gathered cache, a
-store elsewhere. Other modes, entered before, see every operation as ever. One that was entered after sees nothing of
-what is handed over, and so there are no hands then.
+Whatever has no such form here is done under the mode: a module that somebody hooks or replaces, a gathered cache,
+a store elsewhere. Other modes that were entered before see every operation as ever. One that was entered after
+would see nothing of what is handed over: then there are no hands (``hands_of`` asks the last one only).
 """
 
 from collections.abc import Callable, Sequence

@@ -150,8 +150,9 @@ class Weights:
         addend = self.addend_of(product, columns)
         self._sites[id(args[1])] = Site(
             weight=args[1], bias=args[2] if len(args) > 2 else None, kept=kept, kernel=kernel,
-            address=kept.sums.rows.data_ptr(), inner=inner, columns=columns, total=addend.total, factor=kept.scale * limits.likely,
-            lost=math.sqrt(inner) * native_product.LOST, floor=limits.floor + addend.norm * limits.addend,
+            address=kept.sums.rows.data_ptr(), inner=inner, columns=columns, total=addend.total,
+            factor=kept.scale * limits.likely, lost=math.sqrt(inner) * native_product.LOST,
+            floor=limits.floor + addend.norm * limits.addend,
         )  # fmt: skip
 
 
