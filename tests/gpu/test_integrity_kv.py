@@ -12,7 +12,7 @@ from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.digest import digest
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.kv import Place, Rows, gpt_rows, watch
-from flightsw.gpu.integrity.kv_slots import Group, Token, laid_out, token_sums
+from flightsw.gpu.integrity.kv_slots import Group, Token, laid_out, run_sums, token_sums
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
 
 CONFIG = GPTConfig(layers=2, heads=3, width=30, context=300)
@@ -313,6 +313,27 @@ def test_slots_have_the_sums_of_their_bytes_one_after_the_other(
             words = torch.nn.functional.pad(raw, (0, -len(raw) % 4))
             before = torch.zeros(token.slot % chunk_slots * len(words), dtype=torch.uint8)
             assert torch.equal(found[member, number], digest(torch.cat((before, words)))[0])
+
+
+@pytest.mark.parametrize("with_kernels", [True, False])
+@pytest.mark.parametrize("width", [16, 5])
+@pytest.mark.parametrize("first", [0, 3, 4])
+def test_a_run_of_slots_has_the_sums_of_its_tokens_chunk_by_chunk(
+    first: int, width: int, with_kernels: bool
+) -> None:
+    members = [torch.randn(1, 11, 3, width) for _ in range(2)]
+    tokens = laid_out(Token(0, first + place, 0, place) for place in range(11))
+    expected = torch.zeros(2, 5, 3, dtype=torch.int64)
+    single = token_sums(members, tokens, 4)
+    for place in range(11):
+        expected[:, (first + place) // 4] += single[:, place]
+    with contextlib.nullcontext() if with_kernels else kernels.plain():
+        assert torch.equal(run_sums(members, first, 4, 5), expected)
+
+
+def test_no_run_goes_beyond_its_chunks() -> None:
+    with pytest.raises((AssertionError, IndexError)):
+        run_sums([torch.randn(1, 9, 3, 8)], 0, 4, 2)
 
 
 @pytest.mark.parametrize("token", [Token(0, 0, 2, 0), Token(0, 0, 0, 6)], ids=["row", "place"])
