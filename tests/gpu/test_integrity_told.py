@@ -146,11 +146,12 @@ def test_sound_passes_keep_every_bit_and_raise_nothing(name: str, way: str, left
     assert served.findings == []
 
 
+@pytest.mark.parametrize("left", [True, False], ids=["stores left", "stores looked at"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", PASSES)
-def test_what_is_told_is_all_there_is(name: str, way: str) -> None:
+def test_what_is_told_is_all_there_is(name: str, way: str, left: bool) -> None:
     """A mode that is entered after the guard's leaves nothing to be told, and so everything is seen."""
-    told, seen = Served(), Served()
+    told, seen = Served(left=left), Served(left=left)
     with WAYS[way](told):
         counted = told.counts(lambda: told.feed(name))
     assert counted == seen.counts(lambda: seen.feed(name, Seen()))
