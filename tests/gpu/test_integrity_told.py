@@ -233,6 +233,26 @@ def test_what_is_stored_wrong_is_found_before_its_row_is_released(hit: str) -> N
     assert not served.sound()
 
 
+@pytest.mark.parametrize("by", ["before", "a hook"])
+def test_what_was_noted_of_a_cache_is_looked_at_before_it_is_written(by: str) -> None:
+    """Somebody else reads the cache in the same pass; a store that follows is no damage."""
+    served = Served()
+    assert served.guard is not None
+
+    def read(*given: Any) -> None:
+        served.cache.keys[1] + 1.0
+
+    handle = served.model.blocks[0].norm_mlp.register_forward_hook(read) if by == "a hook" else None  # type: ignore[union-attr]
+    with torch.inference_mode(), served.guard.running():
+        if handle is None:
+            read()
+        served.model.forward_cached([[7]] * ROWS, served.cache, [[5]] * ROWS)
+    if handle is not None:
+        handle.remove()
+    assert served.guard.settle()
+    assert served.findings == []
+
+
 def test_nothing_is_told_of_what_is_trained_or_of_another_type() -> None:
     served = Served()
     assert served.guard is not None

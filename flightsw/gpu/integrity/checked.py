@@ -170,6 +170,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return None
         if self._told is None:
             self._told = Told(self, self._tape, self._watch, self._plan_of, self._is_left)
+        self._told.foreign = bool(self._tape.noted)
         return self._told
 
     # Operations.

@@ -89,6 +89,11 @@ class Tape:
         """Of the oldest notes, those whose addresses are there."""
 
     @property
+    def noted(self) -> int:
+        """Operations that wait for a look."""
+        return len(self._notes)
+
+    @property
     def layer(self) -> str:
         """Layer that is running, where somebody follows that; for people."""
         return self._verdicts.layer

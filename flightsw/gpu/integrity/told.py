@@ -69,6 +69,8 @@ class Told:
         plan_of: Callable[[Any], Plan],
         left: Callable[[Tensor], bool],
     ) -> None:
+        self.foreign = False
+        """Whether something is noted that was seen, and may lie where is written."""
         self._mode = mode
         self._tape = tape
         self._watch = watch
@@ -137,18 +139,22 @@ class Told:
         return made
 
     def stored(self, stores: Pair, rows: Tensor, slots: Tensor, values: Pair) -> None:
-        """``index_put_``. Nothing that is noted lies in memory whose stores are left to somebody else."""
+        """``index_put_``. What is told reads none of the memory whose stores are left to somebody else but in
+        attention, of which no operand is noted."""
         told = self._index_put
         if not (self._left(stores[0]) and self._left(stores[1])):
             with self._mode:
                 PLAIN.stored(stores, rows, slots, values)
             return
+        if self.foreign:
+            self._tape.before_write(stores)
         self._watch.verify(told.func, (rows, slots, values), _NOTHING)
         PLAIN.stored(stores, rows, slots, values)
         told.seen[self._tape.layer] += 2
 
     def gathered(self, store: Tensor, rows: Tensor) -> Tensor:
         """``index``: as any other operation."""
+        self.foreign = True
         with self._mode:
             return store[rows]
 
@@ -159,6 +165,7 @@ class Told:
         return result
 
     def _seen(self, module: nn.Module, x: Tensor) -> Tensor:
+        self.foreign = True
         with self._mode:
             made: Tensor = module(x)
         return made

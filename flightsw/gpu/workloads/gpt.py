@@ -7,7 +7,8 @@ sequences of different lengths decode in one batch and a row can be given to a n
 
 What a cached pass writes where, and sees, follows from rows and positions. These are the host's own numbers, so
 they are worked out there, once for all layers: on a processor a decode step is short, and each operation that says
-what the host knows already costs as much as one that computes.
+what the host knows already costs as much as one that computes. For the same reason a cached pass hands its
+operations over by name (``hands``): under a guard each is told, and need not be seen.
 
 Shapes: B rows, T tokens, H heads, D = width / H, C = context.
 """
