@@ -8,6 +8,7 @@ sees the slots up to its own, whatever mask it was given.
 
 Nothing leaves in between: whoever releases an answer verifies its row of the cache (``kv.Rows``), and with it what
 is logged here. A wrong one makes the answer be computed again. A step that is run again writes over its own lines.
+What the log has copied also says whether a result was still that when the pass ended (``copied``).
 What the log holds may be hit as well; then a sound answer is computed again. If it was no hit but scores for which
 there is no bound, that would go on for ever: from then on nothing is logged, and a step is looked at as it is made.
 """

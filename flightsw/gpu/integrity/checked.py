@@ -7,7 +7,8 @@ the pass is tainted: nothing that came of it may be used.
 
 *Order of one operation.* Verify its arguments against the digests of their producers (``watch``), compute, check
 the arithmetic (``product_check``, ``repetition``), digest the result. In a pass without gradients it is only noted,
-and looked at somewhat later (``tape``). What is looked at in a pass, and what was found, is in ``verdicts``.
+and looked at somewhat later (``tape``); a model that hands its operations over has them noted without this mode
+(``told``). What is looked at in a pass, and what was found, is in ``verdicts``.
 """
 
 from collections import Counter

@@ -18,8 +18,13 @@ If anybody but later notes still holds that one, or a view of it, a digest of it
 ``transit`` has it; else it cannot be read any more. At the end of the pass, and before a value leaves for the host,
 everything is looked at. Before somebody writes into memory that is noted, the notes are looked at, too.
 
+*At the end* of a pass most of what a small one has noted is there still. Looks that are numbers only are put down
+in rows and made by one call (``late_rows``); what is wrong there, and all else, is looked at one by one. Digests of
+operands are looked at after that, once for all, while the notes keep them alive.
+
 *Prompt.* Attention reads much more than it writes, so it is looked at while its operands are in cache, and a digest
-has its result. Of decode steps it may be left to a log, which is asked before an answer leaves (``attention_log``).
+has its result. Of decode steps it may be left to a log, which is asked before an answer leaves (``attention_log``);
+where nobody else has the result (``told``) it is held, at the end, against the log's copy of it.
 
 *Found.* A look that comes late finds results in use: the pass is tainted and run again by its owner. What bounds
 do not know (another layout, no kernel) is done again and compared. The tape runs where everything of a pass is
