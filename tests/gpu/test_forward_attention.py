@@ -260,6 +260,36 @@ def test_a_wrong_head_does_not_pass(shape: tuple[int, int, int]) -> None:
         assert shape[0] - shape[0] // 20 <= found <= shape[0]
 
 
+@pytest.mark.parametrize("shape", [(64, 64, 64), (64, 130, 64), (33, 70, 24), (70, 70, 64), (20, 200, 64)], ids=str)
+def test_a_chunk_sees_its_own_tokens_up_to_each_and_no_further(shape: tuple[int, int, int]) -> None:
+    rows, keys, _ = shape
+    made = case(shape)
+    last = torch.arange(rows)[:, None] + keys - rows
+    made.mask = torch.where(torch.arange(keys) <= last, 0.0, -math.inf)[None, None]
+    made.out = made.computed()
+    assert made.wrong() == 0
+    if rows == keys:
+        made.mask, made.causal = None, True
+        assert made.wrong() == 0
+        made.mask, made.causal = torch.where(torch.arange(keys) <= last, 0.0, -math.inf)[None, None], False
+    for row in (0, 1, 5, 6, 15, 16, 17, 31, 32, rows // 2, rows - 2, rows - 1):
+        if row >= rows:
+            continue
+        edge = int(last[row])
+        for key in {0, edge // 2, edge}:
+            other = made.mask.clone()
+            other[..., row, key] += 5.0
+            found = made.wrong(made.computed(mask=other))
+            # Where there is but one key, its weight is one, whatever its score.
+            assert edge == 0 or (found is not None and BATCH * HEADS - 1 <= found <= BATCH * HEADS)
+        if edge + 1 < keys:
+            other = made.mask.clone()
+            other[..., row, edge + 1] = 5.0
+            found = made.wrong(made.computed(mask=other))
+            assert found is not None
+            assert BATCH * HEADS - 1 <= found <= BATCH * HEADS
+
+
 # Odd operands.
 
 

@@ -8,7 +8,7 @@ operation takes, and their mean need not be formed in full. Two forms:
   every element of the result is formed again and compared.
 - *Many rows* (a chunk of a prompt): of each row only its projection on a fixed vector w is formed again, o·w
   against Σ_j p_j (v_j·w) / Σ_j p_j. The second product, half of the operation, is left out, and the first one
-  stays in registers (``native_tiles``).
+  stays in registers (``native_tiles``). Where a mask is −∞ for a vector of rows together, nothing is formed at all.
 
 *What a projection cannot see* is a change of a row at a right angle to w. That of one element never is, as none of
 w is zero; nor that of two which have changed places, as no two of w are equal. A wrong score, weight or head
@@ -30,8 +30,9 @@ is not a number, or infinite, passes only where operands make it so. Where a sid
 some 10⁵, the bound is infinite, and nothing passes.
 
 *Measured* over 1,300 random calls of all kinds: a sound difference is at most a thirtieth of its bound, and a ninth
-where all operands are equal. Of noise of unit size, 64 wide and 200 keys, a wrong element of a decode step is seen
-when it is off by a thousandth of its usual size, one of a chunk when it is off by a hundredth.
+where all operands are equal; over 9,800 calls with many rows, at most a twenty-fourth. Of noise of unit size, 64
+wide and 200 keys, a wrong element of a decode step is seen when it is off by a thousandth of its usual size, one of
+a chunk when it is off by a hundredth.
 
 *Rows that see no key* are zero, as torch's kernel makes them.
 """
@@ -58,7 +59,7 @@ EXACT_ROWS: Final = 3
 GOLDEN: Final = (math.sqrt(5.0) - 1.0) / 2.0
 """Its multiples are nowhere near each other, but for whole numbers."""
 KEYS_MAX: Final = 1 << 17
-"""Keys for which there is room: 64 MiB."""
+"""Keys for which there is room: 64 MiB, and one more for each head."""
 SHAPES_MAX: Final = 256
 """Shapes whose bounds are kept, and widths whose w."""
 NO_MASK, BOOL_MASK, FLOAT_MASK = range(3)

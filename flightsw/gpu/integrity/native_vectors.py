@@ -35,13 +35,13 @@ FLOAT_BYTES: Final = 4
 LINE_BYTES: Final = 64
 """Of a cache."""
 
-_LOG2_E: Final = np.float32(1.44269504088896341)
-_LN2_HIGH, _LN2_LOW = np.float32(0.693145751953125), np.float32(1.428606765330187e-06)
-_ROUND: Final = np.float32(12582912.0)
+LOG2_E: Final = np.float32(1.44269504088896341)
+LN2_HIGH, LN2_LOW = np.float32(0.693145751953125), np.float32(1.428606765330187e-06)
+ROUND: Final = np.float32(12582912.0)
 """1.5 · 2²³: added, it leaves a whole number in the low bits."""
-_ONE_BITS: Final = np.int32(0x3F800000)
+ONE_BITS: Final = np.int32(0x3F800000)
 _EXPONENT_AT, _SIGN_AT = np.int32(23), np.int32(31)
-_ALL_BUT_SIGN: Final = np.int32(0x7FFFFFFF)
+ALL_BUT_SIGN: Final = np.int32(0x7FFFFFFF)
 _LOWEST_ORDER: Final = np.int32(-0x7F800001)
 """Of minus infinity."""
 _C0, _C1, _C2 = np.float32(5.0000001201e-1), np.float32(1.6666665459e-1), np.float32(4.1665795894e-2)
@@ -74,13 +74,29 @@ def ask_for(context: Any, address: Any) -> Any:
     """Memory at an address is wanted soon."""
 
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), (pointer, number, number, number))
-        function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
-        builder.call(function, (builder.inttoptr(arguments[0], pointer), number(0), number(3), number(1)))
+        _prefetch(builder, arguments[0], 3)
         return context.get_dummy_value()
 
     return types.none(types.int64), code
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def ask_near(context: Any, address: Any) -> Any:
+    """As ``ask_for``, but to the second cache only: there is room for more of what is on its way, and for more that
+    waits there."""
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _prefetch(builder, arguments[0], 2)
+        return context.get_dummy_value()
+
+    return types.none(types.int64), code
+
+
+def _prefetch(builder: Any, address: Any, locality: int) -> None:
+    pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), (pointer, number, number, number))
+    function = builder.module.declare_intrinsic("llvm.prefetch", (pointer,), kind)
+    builder.call(function, (builder.inttoptr(address, pointer), number(0), number(locality), number(1)))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -124,20 +140,20 @@ def ask_for_piece(place: int) -> None:
 def exp(x: Any) -> Any:
     """eˣ of a float32 not above 88; 0 below ``LOWEST``; NaN stays."""
     reached = LOWEST if x < LOWEST else x
-    rounded = reached * _LOG2_E + _ROUND
-    n = rounded - _ROUND
-    r = reached - n * _LN2_HIGH
-    r = r - n * _LN2_LOW
+    rounded = reached * LOG2_E + ROUND
+    n = rounded - ROUND
+    r = reached - n * LN2_HIGH
+    r = r - n * LN2_LOW
     y = ((((_C5 * r + _C4) * r + _C3) * r + _C2) * r + _C1) * r + _C0
     y = y * r * r + r + _ONE
-    power = float_of(np.int32(np.int32(bits_of(rounded) << _EXPONENT_AT) + _ONE_BITS))
+    power = float_of(np.int32(np.int32(bits_of(rounded) << _EXPONENT_AT) + ONE_BITS))
     return _ZERO if x < LOWEST else y * power
 
 
 @_stepwise
 def _order(bits: Any) -> Any:
     """Integers in the order of the floats whose bits these are; its own inverse."""
-    return bits ^ ((bits >> _SIGN_AT) & _ALL_BUT_SIGN)
+    return bits ^ ((bits >> _SIGN_AT) & ALL_BUT_SIGN)
 
 
 @_stepwise
