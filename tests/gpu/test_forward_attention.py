@@ -312,6 +312,41 @@ def test_what_is_not_a_number_may_follow_from_operands(
     assert made.wrong(out) == made.wrong() + 1
 
 
+@pytest.mark.parametrize("rows", [5, 16, 64])
+@pytest.mark.parametrize("product", [1e38, 1e40])
+def test_what_is_not_a_number_may_follow_from_a_product_of_a_key_that_is_hidden(rows: int, product: float) -> None:
+    made = case((rows, 40, 64))
+    made.query[1, 2] = 1e21
+    made.key[1, 2] *= 1e-22
+    made.key[1, 2, 35, 7] = product / 1e21
+    made.mask = torch.zeros(1, 1, 1, 40)
+    made.mask[..., 30:] = -math.inf
+    made.out = made.computed()
+    # Squares of such queries are infinite, and so are their bounds: what is finite passes nowhere.
+    if product < torch.finfo(torch.float32).max:
+        assert made.out.isfinite().all()
+        out = made.out.clone()
+        out[1, 2] = math.nan
+        assert made.wrong(out) == made.wrong() == rows
+    else:
+        assert made.out[1, 2].isnan().all()
+        assert made.wrong() == 0
+        assert made.wrong(made.out.nan_to_num()) == rows
+
+
+@pytest.mark.parametrize("name", ["query", "key"])
+def test_rows_that_see_nothing_are_no_number_where_an_operand_is_none(name: str) -> None:
+    made = case((16, 40, 64))
+    made.mask = torch.full((1, 1, 1, 40), -math.inf)
+    getattr(made, name)[1, 2, 0, 3] = math.nan
+    made.out = made.computed()
+    assert made.out[1, 2].isnan().any()
+    assert made.wrong() == 0
+    out = made.out.clone()
+    out[0, 2, 0, 3] = math.nan
+    assert made.wrong(out) == 1
+
+
 NO_CHECK: Final[dict[str, Callable[[Case], tuple[Any, ...]]]] = {
     "double precision": lambda c: (c.out.double(), c.query.double(), c.key.double(), c.value.double()),
     "half precision": lambda c: (c.out.bfloat16(), c.query.bfloat16(), c.key.bfloat16(), c.value.bfloat16()),
@@ -352,6 +387,13 @@ def test_options_that_have_no_check_here_say_so() -> None:
         assert made.wrong() is None
     made.scale, made.causal = None, True
     assert made.wrong() is None
+    made.mask = None
+    # Of such a scale torch's kernel makes NaN of keys that are hidden.
+    for scale, found in ((None, 0), (0.3, 0), (0.0, None), (-0.2, None)):
+        made.scale = scale
+        made.out = made.computed()
+        assert made.out.isfinite().all() == (found == 0)
+        assert made.wrong() == found
 
 
 def test_without_kernels_there_is_none() -> None:

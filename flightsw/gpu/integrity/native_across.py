@@ -15,7 +15,6 @@ from numba.core.cgutils import ir
 from numba.extending import intrinsic
 
 from flightsw.gpu.integrity.native_registers import (
-    FLOAT_BYTES,
     FLOATS,
     INTS,
     VECTOR,
@@ -27,6 +26,7 @@ from flightsw.gpu.integrity.native_registers import (
     loop,
     store,
 )
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES
 
 _ALL_BUT_SIGN: Final = ir.Constant(INTS, [0x7FFFFFFF] * FLOATS)
 

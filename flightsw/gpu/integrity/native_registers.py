@@ -11,7 +11,7 @@ import numpy as np
 from numba.core.cgutils import ir
 from numba.core.codegen import ll
 
-FLOAT_BYTES: Final = 4
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES
 
 
 def _shape() -> tuple[int, int, int]:

@@ -13,7 +13,6 @@ from numba import types
 from numba.extending import intrinsic
 
 from flightsw.gpu.integrity.native_registers import (
-    FLOAT_BYTES,
     FLOATS,
     KEYS,
     REAL,
@@ -27,6 +26,7 @@ from flightsw.gpu.integrity.native_registers import (
     store,
     turned,
 )
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES
 
 LANES: Final = FLOATS * VECTORS
 """Rows of a tile."""

@@ -44,9 +44,9 @@ from flightsw.gpu.integrity.native_vectors import (
 
 TOP, TOTAL, MEAN, SIZE, SUMS = range(5)
 """What is made of each row, and how much that is."""
-TOGETHER: Final = 4
+_TOGETHER: Final = 4
 """Keys whose largest is found side by side: one after the other each waits for the last."""
-POLYNOMIAL: Final = (
+_POLYNOMIAL: Final = (
     1.3814583856e-03,
     8.3687239435e-03,
     4.1668388733e-02,
@@ -84,8 +84,8 @@ def _weigh(context: Any, scores: Any, along: Any, sizes: Any, count: Any, out: A
         def of_one(at: Any, tops: Sequence[Any]) -> Sequence[Any]:
             return [_larger(builder, row(at), tops[0])]
 
-        even = builder.mul(builder.udiv(count, WORD(TOGETHER)), WORD(TOGETHER))
-        top, *others = loop(builder, WORD(0), even, TOGETHER, [least] * TOGETHER, of_some)
+        even = builder.mul(builder.udiv(count, WORD(_TOGETHER)), WORD(_TOGETHER))
+        top, *others = loop(builder, WORD(0), even, _TOGETHER, [least] * _TOGETHER, of_some)
         for other in others:
             top = _larger(builder, other, top)
         (top,) = loop(builder, even, count, 1, [top], of_one)
@@ -115,8 +115,8 @@ def _exp(builder: Any, x: Any) -> Any:
     n = builder.fsub(rounded, constant(ROUND))
     r = fused(builder, n, constant(-LN2_HIGH), reached)
     r = fused(builder, n, constant(-LN2_LOW), r)
-    y = constant(POLYNOMIAL[0])
-    for factor in POLYNOMIAL[1:]:
+    y = constant(_POLYNOMIAL[0])
+    for factor in _POLYNOMIAL[1:]:
         y = fused(builder, y, r, constant(factor))
     # 2ⁿ, put into the exponent.
     bits = builder.shl(builder.bitcast(rounded, INTS), ir.Constant(INTS, [23] * FLOATS))
