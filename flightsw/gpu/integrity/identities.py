@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity import attention, gelu, kernels, transit
+from flightsw.gpu.integrity import attention, gelu, gradients, kernels, transit
 from flightsw.gpu.integrity.checksum import SMALL, TINY, UNIT
 from flightsw.gpu.integrity.reading import NOBODY, Reading
 
@@ -250,12 +250,10 @@ def _sum(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reading: Re
     if len(over) == x.dim():
         return None
     rows = math.prod(x.shape[: len(over)])
-    found: int = native.column_sums_differ(
-        _array(x).reshape(rows, -1),
-        _array(result).reshape(-1),
-        (math.sqrt(rows) + COLUMN_SLACK) * UNIT[x.dtype],
-        TINY,
-    )
+    unit, read = (math.sqrt(rows) + COLUMN_SLACK) * UNIT[x.dtype], reading.gradient
+    if read is not None and read.is_of(x) and read.across.shape[1] * rows == x.numel():
+        return gradients.columns_wrong(read, result, unit, TINY)
+    found: int = native.column_sums_differ(_array(x).reshape(rows, -1), _array(result).reshape(-1), unit, TINY)
     return found
 
 

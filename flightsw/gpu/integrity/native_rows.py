@@ -10,7 +10,7 @@ digest, address 0 says that none is wanted. Memory of which one is wanted has mo
 bits, and no half word.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -192,8 +192,17 @@ def product_margin(
         dots_of_columns(x, rows, columns, sums, address_of(right), address_of(squares), x_digest)
     else:
         dots_of_rows(x, rows, columns, sums, address_of(right), address_of(squares), x_digest)
+    return extremes(left, right, squares, alpha, addend, factor, lost, floor)
+
+
+@compiled
+def extremes(
+    left: Any, right: Any, squares: Any, alpha: float, addend: float, factor: float, lost: float, floor: float
+) -> tuple[float, float]:
+    """Lowest and highest of (√squares_i + ``lost``) ``factor`` + ``floor`` − |left_i − α right_i − ``addend``|; not
+    a number if any is."""
     low, high = np.inf, -np.inf
-    for i in range(height):
+    for i in range(left.size):
         difference = abs(left[i] - alpha * right[i] - addend)
         found = (np.sqrt(np.float64(squares[i])) + lost) * factor + floor - difference
         if found != found:

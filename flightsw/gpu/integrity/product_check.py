@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from flightsw.gpu.integrity import checksum, native_product, operations
+from flightsw.gpu.integrity import checksum, gradients, native_product, operations
 from flightsw.gpu.integrity.native_product import Kept
 from flightsw.gpu.integrity.products import Product, product_of, wide
 from flightsw.gpu.integrity.repetition import Repetition
@@ -121,14 +121,8 @@ class ProductCheck:
         likely = limits.likely * self._slack.get((func, product.w.shape, y.shape), 1.0)
         due = [self._watch.due(tensor) for tensor in reader.reads]
         wanted = digest and self._verdicts.look.transit and self._watch.wanted(y)
-        low_high, digests, sums = reader.read(
-            y,
-            kept,
-            self._weights.addend_of(product, y.shape[-1]),
-            likely,
-            limits,
-            [held is not None for held in due],
-            digest=wanted,
+        low_high, digests, sums = self._margin(
+            product, reader, kept, y, likely, limits, [held is not None for held in due], digest=wanted
         )
         for tensor, held, seen in zip(reader.reads, due, digests, strict=True):
             if held is not None and seen is not None and not self._watch.agree(held, seen, func):
@@ -136,6 +130,29 @@ class ProductCheck:
         sound = checksum.sound(*low_high)
         self._verdicts.tally.checks += sound
         return sound, sums
+
+    def _margin(
+        self,
+        product: Product,
+        reader: native_product.Reader,
+        kept: Kept | None,
+        y: Tensor,
+        likely: float,
+        limits: checksum.Bounds,
+        looks: list[bool],
+        *,
+        digest: bool,
+    ) -> gradients.Read:
+        """What the kernels find; in a backward pass a gradient is read once for all that read it."""
+        if product.addend is None and product.alpha == 1 and gradients.in_backward():
+            if kept is not None and not reader.x.turned:
+                found, self._watch.gradient = gradients.read(reader, y, kept, likely, limits, looks, digest=digest)
+                return found
+            read = self._watch.gradient
+            if read is not None and kept is None and gradients.can_read_again(reader, read, looks):
+                return gradients.read_again(reader, read, y, likely, looks, digest=digest)
+        addend = self._weights.addend_of(product, y.shape[-1])
+        return reader.read(y, kept, addend, likely, limits, looks, digest=digest)
 
     def _check(
         self,

@@ -6,7 +6,7 @@ memory goes by once for all of them.
 """
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ NOBODY: Final = 0
 class Reading:
     """Digests of memory as it is read: ``wanted`` are tensors that are ``transit.readable``."""
 
-    def __init__(self, wanted: Iterable[Tensor] = ()) -> None:
+    def __init__(self, wanted: Iterable[Tensor] = (), gradient: Any = None) -> None:
+        self.gradient = gradient
+        """``gradients.Gradient`` that was read last, whose sums will do for another reading."""
         self._wanted = {_handle(tensor): torch.empty(transit.COLUMNS, dtype=torch.int64) for tensor in wanted}
         self._taken: dict[int, Tensor] = {}
 

@@ -224,7 +224,7 @@ class Repetition:
         self._watch.verify(func, args, kwargs, spared=spared)
         result = func(*args, **kwargs)
         due, fresh = [one for one in spared if self._watch.is_due(one)], self._read_by_the_way(result)
-        reading = Reading((*due, *fresh))
+        reading = Reading((*due, *fresh), self._watch.gradient)
         forward = self._owed.pop(owed.key_of_backward(func, args), None)
         low_high = owed.margin(func, forward, result, args, kwargs, reading=reading, waiting=self._verdicts.waiting)
         for tensor in due:

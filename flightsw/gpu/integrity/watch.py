@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from flightsw.gpu.integrity import owed, transit
+from flightsw.gpu.integrity.gradients import Gradient
 from flightsw.gpu.integrity.results import tensors_in
 from flightsw.gpu.integrity.verdicts import Verdicts
 
@@ -19,11 +20,14 @@ class Watch:
 
     def __init__(self, verdicts: Verdicts, known: Callable[[int], bool]) -> None:
         self.transit = transit.Transit()
+        self.gradient: Gradient | None = None
+        """The last one that a product of a backward pass has read."""
         self._verdicts = verdicts
         self._known = known
 
     def clear(self) -> None:
         self.transit.clear()
+        self.gradient = None
 
     def finish(self) -> None:
         """Last look at what still lives."""
