@@ -3,6 +3,8 @@
 import gc
 import importlib
 import pkgutil
+import platform
+import resource
 import weakref
 
 import pytest
@@ -52,6 +54,20 @@ def test_nothing_is_compiled_once_work_has_begun(shape: Shape) -> None:
     work.set_level(Level.STORM)
     work.run(2)
     assert compiled() == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library allocates")
+def test_memory_that_an_operation_has_freed_is_there_for_the_next_one() -> None:
+    warm_up()
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            held = [torch.ones(3 << 20) for _ in range(6)]
+            del held
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    pages = 5 * 6 * (12 << 20) // resource.getpagesize()
+    assert faults[-1] < pages // 20, "pages are asked for once"
 
 
 def test_random_generators_are_left_alone() -> None:
