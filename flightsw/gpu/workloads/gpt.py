@@ -192,16 +192,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
 
-    def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
-        batch, tokens, width = x.shape
-        heads = (batch, tokens, 3, self.heads, width // self.heads)
+    def forward(self, x: Tensor, layer: int = 0, view: _View | None = None, windows: int = 1) -> Tensor:
+        """``x`` (B, T, width) with a view; without one the tokens of B ``windows``, (B · T, width)."""
+        width = x.shape[-1]
         if view is None:
-            parts = self.qkv(x).view(heads).unbind(2)
+            parts = self.qkv(x).view(windows, -1, 3, self.heads, width // self.heads).unbind(2)
             query, key, value = (part.transpose(1, 2) for part in parts)  # Each (B, H, T, D).
             dropout = self.dropout if self.training else 0.0
             y = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
-            out: Tensor = self.out(y.transpose(1, 2).reshape(batch, tokens, width))
+            out: Tensor = self.out(y.transpose(1, 2).reshape(x.shape))
             return out
+        batch, tokens, _ = x.shape
+        heads = (batch, tokens, 3, self.heads, width // self.heads)
         hands = view.hands
         query, key, value = hands.projected(self.qkv, x).view(heads).unbind(2)  # Each (B, T, H, D).
         key, value = view.exchange(layer, key, value)
@@ -222,10 +224,11 @@ class Block(nn.Module):
         self.contract = nn.Linear(4 * config.width, config.width)
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Tensor, layer: int = 0, view: _View | None = None) -> Tensor:
+    def forward(self, x: Tensor, layer: int = 0, view: _View | None = None, windows: int = 1) -> Tensor:
+        """As ``Attention``."""
         if view is not None:
             return self._cached(x, layer, view)
-        x = x + self.dropout(self.attention(self.norm_attention(x)))
+        x = x + self.dropout(self.attention(self.norm_attention(x), windows=windows))
         y: Tensor = x + self.dropout(self.contract(F.gelu(self.expand(self.norm_mlp(x)), approximate="tanh")))
         return y
 
@@ -271,13 +274,15 @@ class GPT(nn.Module):
         if idx.shape[1] > self.config.context:
             raise ValueError(f"{idx.shape[1]} tokens do not fit a context of {self.config.context}")
         positions = torch.arange(idx.shape[1], device=idx.device)
-        x = self.dropout(self.tokens(idx) + self.positions(positions))
+        # Tokens one after the other: with windows apart a linear layer is four operations for torch, else two.
+        x = self.dropout(self.tokens(idx) + self.positions(positions)).flatten(0, 1)
         for block in self.blocks:
-            x = block(x)
-        logits = F.linear(self.norm(x), self.tokens.weight)
+            x = block(x, windows=len(idx))
+        flat = F.linear(self.norm(x), self.tokens.weight)
+        logits = flat.view(*idx.shape, -1)
         if targets is None:
             return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return logits, F.cross_entropy(flat.float(), targets.flatten())
 
     def forward_cached(
         self, idx: Tensor | Table, cache: Cache, positions: Tensor | Table, rows: Tensor | Line | None = None
