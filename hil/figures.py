@@ -209,6 +209,7 @@ def _strips(axes: Axes, evidence: Evidence) -> None:
                 color=INK[ink],
                 ms=5.0,
                 mew=0,
+                clip_on=False,
                 label=name.lower().replace("_", " "),
             )
     axes.set_ylim(0.0, 3.0)
@@ -253,7 +254,9 @@ def _fault_lines(axes: Axes, evidence: Evidence) -> None:
         if fault.fired_s is None:
             continue
         start = _minutes(evidence, fault.fired_s)
-        axes.axvline(start, color=INK["fault"], lw=0.9, ls=(0, (2, 2)), zorder=1)
+        axes.axvline(
+            start, color=INK["fault"], lw=0.9, ls=(0, (2, 2)), zorder=0.9
+        )  # Behind the labels of the strips.
         if fault.ended_s is not None:
             axes.axvspan(start, _minutes(evidence, fault.ended_s), color=INK["fault"], alpha=0.10, lw=0, zorder=0)
 

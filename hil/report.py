@@ -22,6 +22,8 @@ THOUSANDS: Final = "\u202f"
 HIDDEN_EVENTS: Final = frozenset({"GOVERNOR_LIMIT"})
 EVENTS_MAX: Final = 400
 REPLIES_MAX: Final = 12
+COUNTED: Final = {"packets": "packet", "checkpoints": "checkpoint", "replies": "reply"}
+"""Units that are whole numbers of things, and what one of them is."""
 OUTCOME_TEXT: Final = {Outcome.NOT_APPLICABLE: "not applicable"}
 
 
@@ -63,11 +65,13 @@ def page(evidence: Evidence, verdict: Verdict, summary: dict[str, Any]) -> str:
 
 def lead(evidence: Evidence, verdict: Verdict, summary: dict[str, Any]) -> str:
     """The run in two sentences; also what a terminal shows first."""
-    flown = f"{summary['orbits']:g} orbits of {evidence.orbit} in {summary['wall_s'] / 60:.1f} minutes"
-    work = f"{summary['train_steps']} training steps"
+    orbits = f"{summary['orbits']:g} {_noun(summary['orbits'], 'orbit')}"
+    flown = f"{orbits} of {evidence.orbit} in {summary['wall_s'] / 60:.1f} minutes"
+    work = _many(summary["train_steps"], "training step")
     if summary["loss_first"] is not None:
         work += f" (loss {summary['loss_first']:.2f} → {summary['loss_last']:.2f})"
-    work += f" and {summary['inference_replies']} inference replies"
+    replies = summary["inference_replies"]
+    work += f" and {replies} inference {_noun(replies, 'reply', 'replies')}"
     broken = [check.requirement for check in verdict.checks if check.outcome not in _FINE]
     ending = "Every requirement held." if not broken else "Not fulfilled: " + "; ".join(broken) + "."
     return f"{flown}, warp {evidence.warp:g}: {work}. {ending}"
@@ -82,21 +86,30 @@ def _tiles(summary: dict[str, Any]) -> list[str]:
     mended = sum(c["outcome"] == "PASS" for c in summary["invariants"] if c["id"].startswith("fault."))
     loss = "–" if summary["loss_last"] is None else f"{summary['loss_last']:.2f}"
     loss_note = "" if summary["loss_first"] is None else f"from {summary['loss_first']:.2f}"
-    kills = f"{summary['worker_kills']} worker kills, {summary['checkpoints_rejected']} checkpoints rejected"
+    kills = f"{_many(summary['worker_kills'], 'worker kill')}, "
+    kills += f"{_many(summary['checkpoints_rejected'], 'checkpoint')} rejected"
     ways = f"{_count(summary['packets_live'])} live, {_count(summary['packets_playback'])} by playback"
-    eclipses = f"{summary['eclipses']} in {summary['orbits']:g} orbits"
+    eclipses = f"{summary['eclipses']} in {summary['orbits']:g} {_noun(summary['orbits'], 'orbit')}"
     gpu_limit = f"limit {summary['gpu_temp_limit_degc']:g} °C"
     return [
-        _tile("Least state of charge", _percent(summary["soc_min"]), f"floor {summary['soc_floor']:.0%}"),
+        _tile("Least state of charge", _percent(summary["soc_min"]), f"floor {100.0 * summary['soc_floor']:.0f} %"),
         _tile("Greatest GPU temperature", _unit(summary["gpu_temp_max_degc"], "°C"), gpu_limit),
         _tile("Eclipse", _unit(summary["eclipse_s"] / 60.0, "min"), eclipses),
-        _tile("Training steps", _count(summary["train_steps"]), f"{summary['checkpoints_committed']} checkpoints"),
+        _tile(
+            "Training steps", _count(summary["train_steps"]), _many(summary["checkpoints_committed"], "checkpoint")
+        ),
         _tile("Training loss", loss, loss_note),
         _tile(
-            "Inference replies", str(summary["inference_replies"]), f"of {summary['inference_requests']} requests"
+            "Inference replies",
+            str(summary["inference_replies"]),
+            f"of {_many(summary['inference_requests'], 'request')}",
         ),
         _tile("Faults mended", f"{mended}<small> of {fired} fired</small>", kills),
-        _tile("Weights and the twin's", twin, f"{summary['twin_checkpoints_compared']} checkpoints, bit for bit"),
+        _tile(
+            "Weights and the twin's",
+            twin,
+            f"{_many(summary['twin_checkpoints_compared'], 'checkpoint')}, bit for bit",
+        ),
         _tile("Packets on the ground", _count(summary["packets_archived"]), ways),
         _tile(
             "Acknowledged and lost",
@@ -248,9 +261,9 @@ def _minutes(evidence: Evidence, world_s: float | None) -> str:
 def _figure(value: float | None, unit: str) -> str:
     if value is None:
         return "–"
-    text = (
-        f"{value:.0f}" if unit in {"packets", "checkpoints", "replies"} else f"{value:.3f}".rstrip("0").rstrip(".")
-    )
+    if unit in COUNTED:
+        return f"{value:.0f} {COUNTED[unit] if value == 1.0 else unit}"
+    text = f"{value:.3f}".rstrip("0").rstrip(".")
     return _safe(f"{text} {unit}".strip())
 
 
@@ -260,6 +273,14 @@ def _percent(value: float | None) -> str:
 
 def _unit(value: float | None, unit: str) -> str:
     return "–" if value is None else f"{value:.1f}<small> {unit}</small>"
+
+
+def _noun(number: float, one: str, many: str = "") -> str:
+    return one if number == 1 else many or f"{one}s"
+
+
+def _many(number: int, one: str) -> str:
+    return f"{number} {_noun(number, one)}"
 
 
 def _count(value: int) -> str:

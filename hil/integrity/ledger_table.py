@@ -7,8 +7,8 @@ A row is one injection. What was planned comes first, then what was seen to happ
     masked      nobody noticed, and the result is that of the undisturbed run
     silent      nobody noticed, and the result is another
 
-and, independent of it, which *effect* the same fault has on an unprotected run: masked, sdc (another result),
-critical (a much worse one), due (an error, a crash or a result that is not finite), hang.
+and, independent of it, which *effect* the same fault has on an unprotected run: masked, sdc (another top
+token), critical (a loss at least 1 % worse), due (an error or a result that is not finite), hang; see ``judging``.
 """
 
 import math

@@ -103,7 +103,7 @@ def _cells(lines: Sequence[Line]) -> str:
     for line in lines:
         *what, shape = line.values
         rows.setdefault((line.part, line.injector, *what), {})[shape] = line.count.coverage
-    head = "".join(f"<th>{escape(text)}</th>" for text in ("Part", "Target", "Dtype", *SHAPES))
+    head = _heads("Part", "Target", "Dtype") + _heads(*SHAPES, numbers=True)
     body = "\n".join(
         f"<tr><td>{escape(_part(part, injector))}</td>"
         + "".join(f"<td>{escape(text)}</td>" for text in what)
@@ -114,25 +114,29 @@ def _cells(lines: Sequence[Line]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def _heads(*names: str, numbers: bool = False) -> str:
+    return "".join(
+        f'<th class="n">{escape(name)}</th>' if numbers else f"<th>{escape(name)}</th>" for name in names
+    )
+
+
 def _cell(share: Share | None) -> str:
     if share is None or not share.total:
         return '<td class="n t">–</td>'
     good = "PASS" if share.hits == share.total else "FAIL"
     return (
-        f'<td class="n"><span class="o {good}">{share.hits} of {share.total}</span><br>'
+        f'<td class="n"><span class="o {good}">{share.hits:,} of {share.total:,}</span><br>'
         f'<span class="t">≥ {100.0 * share.low:.1f} %</span></td>'
     )
 
 
 def _priors(lines: Sequence[Line]) -> str:
-    head = "".join(
-        f"<th>{text}</th>"
-        for text in ("Part", "Prior", "Dtype", "Faults", "Harmful", "Caught", "Repaired in place")
-    )
+    head = _heads("Part", "Prior", "Dtype")
+    head += _heads("Faults", "Harmful", "Caught", "Repaired in place", numbers=True)
     body = "\n".join(
         f"<tr><td>{escape(_part(line.part, line.injector))}</td><td>{escape(line.values[0])}</td>"
         f"<td>{escape(line.values[1])}</td>"
-        f'<td class="n">{line.count.total}</td><td class="n">{line.count.coverage.total}</td>'
+        f'<td class="n">{line.count.total:,}</td><td class="n">{line.count.coverage.total:,}</td>'
         f'<td class="n">{escape(str(line.count.coverage))}</td>'
         f'<td class="n">{escape(str(line.count.repaired)) if line.part == "state" else "–"}</td></tr>'
         for line in lines

@@ -36,13 +36,24 @@ INK: Final = {
     "fault": "#01020b",
     "eclipse": "#01020c",
 }
-EFFECT_INK: Final = {"masked": "eclipse", "sdc": "array", "critical": "hot", "due": "radiator", "hang": "fault"}
+EFFECT_INK: Final = {
+    "masked": ("bus", 0.3),
+    "sdc": ("array", 1.0),
+    "critical": ("hot", 1.0),
+    "due": ("radiator", 1.0),
+    "hang": ("fault", 1.0),
+}
+"""And how much of it."""
+CONTROL_ALPHA: Final = 0.3
+"""Of the band of unprotected against unprotected; it has to be seen on a dark card, too."""
 NINES_MAX: Final = 4.0
 """Right end of the coverage scale: 99.99 %."""
 TICKS: Final = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 ROW_IN: Final = 0.27
 WIDTH_IN: Final = 9.8
 LABELS_IN: Final = 3.3
+HEADING_PT: Final = 72.0 * (LABELS_IN - 0.2)
+"""How far left of the axes a heading begins."""
 
 
 def coverage(lines: Sequence[Line]) -> str:
@@ -53,12 +64,13 @@ def coverage(lines: Sequence[Line]) -> str:
         share = line.count.coverage
         ink = INK["soc" if share.hits == share.total else "limit"]
         axes.plot([nines(share.low), nines(share.high)], [place, place], color=ink, lw=4.0, alpha=0.35)
-        axes.plot([nines(share.value)], [place], "o", color=ink, ms=5.0, mew=0)
-        note = f"{share.hits} of {share.total}"
+        axes.plot([nines(share.value)], [place], "o", color=ink, ms=5.0, mew=0, clip_on=False)
+        note = f"{share.hits:,} of {share.total:,}"
         axes.annotate(note, (1.0, place), xycoords=("axes fraction", "data"), xytext=(6, 0),
                       textcoords="offset points", va="center", fontsize=8.5, color=INK["muted"])  # fmt: skip
     axes.set_xlim(0.0, NINES_MAX)
-    axes.set_xticks([nines(tick) for tick in TICKS], [f"{100.0 * tick:g} %" for tick in TICKS])
+    said = [f"{100.0 * tick:g} %" for tick in TICKS]
+    axes.set_xticks([nines(tick) for tick in TICKS], [*said[:-1], f"≥ {said[-1]}"])
     _rows(axes, [_name(line) for line in shown])
     return _svg(figure, "Coverage of harmful faults")
 
@@ -70,10 +82,11 @@ def effects(lines: Sequence[Line]) -> str:
         left = 0.0
         for effect in EFFECTS:
             share = 100.0 * line.count.effects[effect] / max(line.count.total, 1)
-            axes.barh(place, share, left=left, height=0.62, color=INK[EFFECT_INK[effect]], lw=0,
+            ink, alpha = EFFECT_INK[effect]
+            axes.barh(place, share, left=left, height=0.62, color=INK[ink], alpha=alpha, lw=0,
                       label=effect if place == 0 else None)  # fmt: skip
             left += share
-        axes.annotate(f"{line.count.total}", (1.0, place), xycoords=("axes fraction", "data"), xytext=(6, 0),
+        axes.annotate(f"{line.count.total:,}", (1.0, place), xycoords=("axes fraction", "data"), xytext=(6, 0),
                       textcoords="offset points", va="center", fontsize=8.5, color=INK["muted"])  # fmt: skip
     axes.set_xlim(0.0, 100.0)
     axes.set_xlabel("% of faults")
@@ -116,18 +129,27 @@ def detectors(lines: Sequence[Line]) -> str:
 
 
 def overhead(measured: Sequence[Overhead]) -> str:
-    """One row for a workload and level, with the band of unprotected against unprotected."""
-    figure, axes = _figure(len(measured))
-    for place, row in enumerate(measured):
+    """One row for a level under each workload, with the band of unprotected against unprotected."""
+    rows: list[Overhead | str] = []
+    for row in measured:
+        workload = f"{row.kind}, {row.workload}"
+        rows += [row] if workload in rows else [workload, row]
+    figure, axes = _figure(len(rows))
+    for place, row in enumerate(rows):
+        if isinstance(row, str):  # What is measured stands above its levels: it is too long to stand beside one.
+            axes.annotate(row, (0.0, place), xycoords=("axes fraction", "data"), xytext=(-HEADING_PT, 0),
+                          textcoords="offset points", va="center", fontweight="bold",
+                          color=INK["text"])  # fmt: skip
+            continue
+        axes.plot([0.0, 0.0], [place - 0.5, place + 0.5], color=INK["muted"], lw=0.8)
         axes.barh(place, row.control_high - row.control_low, left=row.control_low, height=0.8,
-                  color=INK["eclipse"], lw=0)  # fmt: skip
+                  color=INK["bus"], alpha=CONTROL_ALPHA, lw=0)  # fmt: skip
         axes.plot([row.low, row.high], [place, place], color=INK["gpu"], lw=4.0, alpha=0.4)
         axes.plot([row.percent], [place], "o", color=INK["gpu"], ms=5.0, mew=0)
         axes.annotate(f"{row.percent:+.1f} %", (1.0, place), xycoords=("axes fraction", "data"), xytext=(6, 0),
                       textcoords="offset points", va="center", fontsize=8.5, color=INK["muted"])  # fmt: skip
-    axes.axvline(0.0, color=INK["muted"], lw=0.8)
     axes.set_xlabel("% more than unprotected")
-    _rows(axes, [f"{row.kind} {row.level}: {row.workload}" for row in measured])
+    _rows(axes, ["" if isinstance(row, str) else row.level for row in rows])
     return _svg(figure, "Overhead of protection")
 
 

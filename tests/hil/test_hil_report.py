@@ -97,6 +97,17 @@ def test_page_is_self_contained_and_complete(tmp_path: Path) -> None:
     assert "$" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL)
 
 
+@pytest.mark.parametrize(
+    ("orbits", "said"), [(1, "1 orbit of leo"), (2, "2 orbits of leo"), (0.6, "0.6 orbits of leo")]
+)
+def test_one_of_a_thing_is_one(orbits: float, said: str) -> None:
+    run = evidence()
+    summary = summarise(run, judge(run)) | {"orbits": orbits, "worker_kills": 1, "inference_replies": 1}
+    text = report.page(run, judge(run), summary)
+    for part in (said, "1 inference reply.", "1 worker kill, 1 checkpoint rejected"):
+        assert part in text, part
+
+
 def test_drawing_follows_light_and_dark(tmp_path: Path) -> None:
     run = evidence()
     report.write(run, judge(run), tmp_path)

@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hil.integrity import alone, measurements, page, plots, show
@@ -162,6 +163,29 @@ def test_page_is_complete_and_self_contained(tmp_path: Path) -> None:
     for part in ("compute.coverage", "0 of 1", "11.8 %", "injections.csv", "pytorchfi", "--seed 1", "FAIL", "hang"):
         assert part in text, part
     assert "<b>3×96" not in text
+
+
+def test_a_workload_stands_once_above_its_levels() -> None:
+    """Beside each level it was cut off at the left, so long it is."""
+    rows = [
+        msgspec.structs.replace(MEASURED.overhead[0], workload=workload, level=level)
+        for workload in ("16 answers of 32 tokens to prompts of 192", "8 answers")
+        for level in ("standard", "storm")
+    ]
+    said = re.findall(r"<text[^>]*>([^<]*)</text>", plots.overhead(rows))
+    assert [text for text in said if "answers" in text or text in ("standard", "storm")] == [
+        "standard", "storm", "standard", "storm",
+        "train, 16 answers of 32 tokens to prompts of 192", "train, 8 answers",
+    ]  # fmt: skip
+
+
+def test_numbers_and_their_heads_are_on_one_side(tmp_path: Path) -> None:
+    for table in re.findall(r"<table.*?</table>", page.page(made(tmp_path), tmp_path), re.DOTALL):
+        head, _, body = table.partition("</thead>")
+        if body:
+            sides = ["n" in kinds for kinds in re.findall(r'<th( class="n")?>', head)]
+            first = body[: body.index("</tr>")]
+            assert ['class="n' in cell for cell in re.findall(r"<td[^>]*>", first)] == sides
 
 
 def test_drawings_follow_light_and_dark(tmp_path: Path) -> None:
