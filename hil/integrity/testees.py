@@ -13,6 +13,7 @@ import torch
 from flightsw.gpu.workloads import corpus
 from flightsw.gpu.workloads.corpus import Corpus
 from flightsw.gpu.workloads.gpt import GPT
+from flightsw.gpu.workloads.warm_up import warm_up
 
 from . import subjects
 from .injection import SubjectInfo
@@ -69,6 +70,7 @@ class Roster:
         self.seed = seed
         self.steps = steps
         self._known: dict[str, Known] = {}
+        warm_up()  # Runs are bounded in time: kernels compiled within one would make it hang.
 
     @cached_property
     def corpus(self) -> Corpus:

@@ -5,7 +5,10 @@ import importlib
 import pkgutil
 import platform
 import resource
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +71,28 @@ def test_memory_that_an_operation_has_freed_is_there_for_the_next_one() -> None:
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     pages = 5 * 6 * (12 << 20) // resource.getpagesize()
     assert faults[-1] < pages // 20, "pages are asked for once"
+
+
+CAMPAIGN = """\
+from tests.gpu.test_warm_up import compiled
+from hil.integrity.compute_part import Trial
+from hil.integrity.testees import Roster
+
+testees = Roster(seed=3, steps=2)
+before = compiled()
+for name in ("train-mixed", "gpt-float32", "decode-float32"):
+    Trial(testees, name).close()
+assert sum(before.values()) > 12, "kernels were loaded"
+assert compiled() == before, "compiled within a run that is bounded in time"
+"""
+
+
+def test_nothing_is_compiled_within_a_run_of_a_campaign() -> None:
+    """Such a run ends after ten seconds and counts as one that hangs: with fresh sources an undisturbed one did."""
+    done = subprocess.run(
+        [sys.executable, "-c", CAMPAIGN], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_random_generators_are_left_alone() -> None:
