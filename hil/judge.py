@@ -12,7 +12,7 @@ from typing import Final
 from flightsw.link.dictionary import JOB_STATES
 
 from .evidence import Evidence, held
-from .judge_faults import judge_faults
+from .judge_faults import WHOLE, judge_faults
 from .verdict import WORST_FIRST, Check, Outcome, Verdict
 
 SLIP_MAX_FRACTION: Final = 0.10
@@ -265,7 +265,7 @@ def _bench(evidence: Evidence) -> Iterator[Check]:
         detail="; ".join(problems) or f"greatest lateness of a tick {evidence.health.late_max_s * 1e3:.0f} ms",
     )
     flown = (evidence.flown_until_s - start_s) / (end_s - start_s)
-    complete = not evidence.interrupted and math.isfinite(flown) and flown >= 0.999
+    complete = not evidence.interrupted and math.isfinite(flown) and flown >= WHOLE
     yield Check(
         id="flown_to_the_end",
         requirement="The run covers its whole planned time",

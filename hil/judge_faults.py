@@ -13,8 +13,13 @@ from .verdict import Check, Outcome
 
 WAITING: Final = "waiting"
 """Outcome of an outage after which the run offers no pass: nothing is lost, nothing is proven."""
+WHOLE: Final = 0.999
+"""Share of the planned time from which on a flight is a whole one."""
 PLAYBACK_CHANCE_S: Final = 60.0
 """Contact after an outage, mission seconds, from which on its packets must have been played back."""
+
+ABSENT: Final = frozenset({"not_recovered", "not_reported", "unnoticed", "detected", "claimed"})
+"""Outcomes in which something had not come yet. They are the satellite's fault when it had its time."""
 
 REPAIRED_EVENT: Final = "INTEGRITY_REPAIRED"
 DAMAGE_EVENTS: Final = (REPAIRED_EVENT, "INTEGRITY_RECOMPUTED", "INTEGRITY_CONTAINED", "INTEGRITY_OPEN")
@@ -47,9 +52,18 @@ def judge_faults(evidence: Evidence) -> Iterator[Check]:
         else:
             fault.outcome, fault.detail = OUTCOME_OF[fault.kind](fault, evidence)
             outcome = Outcome.PASS if fault.outcome == expected else Outcome.FAIL
+            if outcome is Outcome.FAIL and fault.outcome in ABSENT and _cut_short(evidence):
+                outcome = Outcome.INCONCLUSIVE
+                fault.detail += "; the flight was cut short, so it may have been to come"
             if fault.outcome == WAITING:
                 outcome = Outcome.NOT_APPLICABLE
         yield Check(id=f"fault.{fault.id}", requirement=requirement, outcome=outcome, detail=fault.detail)
+
+
+def _cut_short(evidence: Evidence) -> bool:
+    """Ended by the operator or by the bench's own trouble. A daemon that died had its time, and used it so."""
+    flown = (evidence.flown_until_s - evidence.run[0]) / (evidence.run[1] - evidence.run[0])
+    return not evidence.daemon_died and (evidence.interrupted or not flown >= WHOLE)
 
 
 def _kill_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
@@ -77,9 +91,13 @@ def _flip_outcome(fault: FaultRecord, evidence: Evidence) -> tuple[str, str]:
         for event in evidence.onboard.events
     )
     ready = _ready_after(fault, evidence)
-    if not rejected:
-        restored = f", generation {ready[0]} was restored" if ready else ""
-        return "accepted", f"no rejection of generation {generation} was reported{restored}"
+    if not rejected and ready is None:
+        return "not_recovered", f"no rejection of generation {generation} was reported, and no worker came back"
+    if not rejected and ready is not None:
+        return (
+            "accepted",
+            f"no rejection of generation {generation} was reported, generation {ready[0]} was restored",
+        )
     if ready is None:
         return "not_recovered", f"generation {generation} was rejected, but the worker did not come back"
     if ready[0] >= int(generation or 0):

@@ -285,6 +285,43 @@ def test_an_outage_needs_a_later_pass(ended_s: float, recorded: bool, outcome: s
     assert (run.faults[2].outcome, checks["fault.outage"]) == (outcome, expected)
 
 
+def cut_short(e: Evidence) -> None:
+    e.flown_until_s -= 1000.0
+
+
+def by_the_operator(e: Evidence) -> None:
+    e.interrupted = True
+
+
+def by_the_daemon(e: Evidence) -> None:
+    cut_short(e)
+    daemon_died(e)
+
+
+@pytest.mark.parametrize(
+    ("check", "spoil", "end", "expected"),
+    [
+        ("fault.kill", never_ready_again, cut_short, INCONCLUSIVE),
+        ("fault.kill", never_ready_again, by_the_operator, INCONCLUSIVE),
+        ("fault.kill", never_ready_again, by_the_daemon, FAIL),
+        ("fault.kill", kill_did_not_fire, cut_short, INVALID),
+        ("fault.flip", never_ready_again, cut_short, INCONCLUSIVE),
+        ("fault.flip", flipped_generation_restored, cut_short, FAIL),
+        ("fault.ecc", lose_an_ecc_report, cut_short, INCONCLUSIVE),
+        ("fault.weight", repair_not_seen, cut_short, INCONCLUSIVE),
+        ("fault.radiator", spoil_gpu, cut_short, FAIL),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_what_may_have_been_to_come_when_a_flight_was_cut_short_is_no_failure(
+    check: str, spoil: Callable[[Evidence], None], end: Callable[[Evidence], None], expected: Outcome
+) -> None:
+    run = evidence()
+    spoil(run)
+    end(run)
+    assert {c.id: c.outcome for c in judge(run).checks}[check] is expected
+
+
 def test_a_broken_limit_stands_over_a_fault_that_did_not_fire() -> None:
     run = evidence()
     spoil_soc(run)
