@@ -131,9 +131,9 @@ def detectors(lines: Sequence[Line]) -> str:
 def overhead(measured: Sequence[Overhead]) -> str:
     """One row for a level under each workload, with the band of unprotected against unprotected."""
     rows: list[Overhead | str] = []
-    for row in measured:
-        workload = f"{row.kind}, {row.workload}"
-        rows += [row] if workload in rows else [workload, row]
+    for one in measured:
+        workload = f"{one.kind}, {one.workload}"
+        rows += [one] if workload in rows else [workload, one]
     figure, axes = _figure(len(rows))
     for place, row in enumerate(rows):
         if isinstance(row, str):  # What is measured stands above its levels: it is too long to stand beside one.

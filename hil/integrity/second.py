@@ -28,6 +28,8 @@ from .ledger import Ledger
 from .measurements import Injector
 from .shapes import BYTE_BITS, ShapeName
 from .streams import Origin
+from .tally import count as count_of
+from .tally import rows
 from .testees import Roster
 
 VALUE_MAX: Final = 100.0
@@ -65,7 +67,6 @@ def _ran(
     trial = state_part.Trial(roster, subject)
     module = roster.named(subject).testee.subject.module
     assert module is not None, "every testee has one"
-    done = caught = harmful = 0
     with Ledger(folder) as ledger:
         for index, choice in zip(range(count), chooser(module, roster.seed), strict=False):
             injection = _injection(choice, roster.seed, index, name, subject)
@@ -75,14 +76,14 @@ def _ran(
             fired, end = trial.one(injection)
             assert (fired.old, fired.new) == ((choice.old,), (choice.new,)), "the package's own bits"
             ledger.end(injection, fired, end, injector=name)
-            done += 1
-            harmful += end.effect != "masked"
-            caught += end.effect != "masked" and not end.released and bool(end.detectors)
+    # What an interrupted campaign had done counts, too.
+    found = count_of(row for row in rows(folder) if row.injector == name)
+    share = found.coverage
     return Injector(
         name=name,
         version=version,
         ran=True,
-        text=f"{done} weights of {subject}: {caught} of {harmful} harmful caught",
+        text=f"{found.total:,} weights of {subject}: {share.hits:,} of {share.total:,} harmful caught, {share}",
     )
 
 

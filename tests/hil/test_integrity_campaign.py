@@ -2,13 +2,16 @@
 broken."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from flightsw.gpu.integrity import checksum, native_product, resident
 from flightsw.gpu.integrity.digest import digest
@@ -16,7 +19,7 @@ from flightsw.gpu.integrity.scrub import Scrubber
 from flightsw.gpu.integrity.weights import Weights
 from hil import machine
 from hil.integrity import __main__ as program
-from hil.integrity import account, alone, answers_part, compute_part, state_part
+from hil.integrity import account, alone, answers_part, compute_part, second, state_part
 from hil.integrity.campaign import Campaign, Order, Progress
 from hil.integrity.injection import NoSuchTarget, draw
 from hil.integrity.injector import NeverFired
@@ -314,3 +317,28 @@ def test_an_interruption_leaves_a_valid_ledger_and_says_so(tmp_path: Path) -> No
     assert report["ending"] == "partial"
     assert report["injections"] == len(list(read(tmp_path)))
     assert (tmp_path / "report.html").exists()
+
+
+# --- second injectors --------------------------------------------------------------------------------------------
+
+
+def high_bits(module: nn.Module, seed: int) -> Iterator[second.Choice]:
+    """As a package would choose: the highest bit of the exponent, one weight after the other."""
+    name, parameter = next(iter(module.named_parameters()))
+    words = parameter.detach().flatten().view(torch.int32)
+    for element in range(len(words)):
+        old = int(words[element]) & 0xFFFF_FFFF
+        yield second.Choice(name, element, len(words), old, old ^ 1 << 30)
+
+
+def test_a_second_injector_goes_on_where_it_was_and_counts_all(
+    testees: Roster, tmp_path: Path, monkeypatch
+) -> None:
+    packages = (("torch", "torch", "stack-float32", high_bits), ("nobody", "nobody", "stack-float32", high_bits))
+    monkeypatch.setattr(second, "PACKAGES", packages)
+    for count in (3, 5):
+        ran, missing = second.carry_out(tmp_path, testees, count)
+        assert ran.ran
+        assert re.match(rf"{count} weights of stack-float32: ([1-9]) of \1 harmful caught, 100 % \[", ran.text)
+        assert [row.injector for row in rows(tmp_path)] == ["torch"] * count
+        assert (missing.ran, "No module named 'nobody'" in missing.text) == (False, True)
