@@ -7,6 +7,7 @@ follows the page into light and dark. Text stays text: it can be read aloud, sea
 
 import io
 import math
+from collections.abc import Iterable
 from typing import Final
 
 import matplotlib as mpl
@@ -185,12 +186,23 @@ def _tokens(axes: Axes, evidence: Evidence) -> None:
     axes.set_ylim(bottom=0.0)
     axes.yaxis.set_major_locator(MaxNLocator(3))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:,.0f}".replace(",", " ")))
+    _say_if_empty(axes, values)
 
 
 def _loss(axes: Axes, evidence: Evidence) -> None:
     _title(axes, "Training loss, nats per token")
-    axes.plot(*_while_training(evidence, "train.loss"), color=INK["loss"], lw=1.3)
+    times, values = _while_training(evidence, "train.loss")
+    axes.plot(times, values, color=INK["loss"], lw=1.3)
     axes.yaxis.set_major_locator(MaxNLocator(3))
+    _say_if_empty(axes, values)
+
+
+def _say_if_empty(axes: Axes, values: Iterable[float]) -> None:
+    """A scale without a value on it would look like one of zeros."""
+    if not any(map(math.isfinite, values)):
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no training in this run", transform=axes.transAxes, ha="center", va="center",
+                  fontsize=8.5, color=INK["muted"])  # fmt: skip
 
 
 def _strips(axes: Axes, evidence: Evidence) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from hil_evidence import evidence
 
-from hil import report
+from hil import figures, report
 from hil.evidence import Evidence, ReplyRecord, load, save
 from hil.judge import judge
 from hil.mission import MissionPlan, OrbitNumbers, render, toml_value
@@ -106,6 +106,15 @@ def test_one_of_a_thing_is_one(orbits: float, said: str) -> None:
     text = report.page(run, judge(run), summary)
     for part in (said, "1 inference reply.", "1 worker kill, 1 checkpoint rejected"):
         assert part in text, part
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_plot_without_values_says_so(trained: bool) -> None:
+    run = evidence()
+    if not trained:
+        times, states = run.onboard.series["train.state"]
+        run.onboard.series["train.state"] = (times, [0.0] * len(states))
+    assert figures.draw(run).count("no training in this run") == (0 if trained else 2)
 
 
 def test_drawing_follows_light_and_dark(tmp_path: Path) -> None:
