@@ -98,7 +98,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
                     unit=f"in {seen.checks} checks",
                     goal=0.0,
                     better="lower",
-                    text=f"{seen.passes} undisturbed passes; {CHECKS_WANTED} checks in a full run",
+                    text=f"{seen.passes} undisturbed passes; {CHECKS_WANTED:,} checks in a full run",
                 )
             )
         for kind in ("train", "infer"):

@@ -25,6 +25,7 @@ RIVAL: Final = (
     "Compared with orbital-runtime (STATUS, July 2026; NVIDIA L4): its figure on bfloat16 activations is 11.8 % of "
     "silent corruption removed, over its classes 69.3 %. Another subject, other faults: a mark, no duel."
 )
+JUDGED: Final = {True: "pass", False: "fail", None: "not judged"}
 ENDINGS: Final = {"whole": "PASS", "partial": "INCONCLUSIVE", "invalid": "INVALID"}
 
 
@@ -91,7 +92,7 @@ def _figure_row(figure: Figure) -> str:
     value = "–" if figure.value is None else f"{figure.value:.5g} {figure.unit}"
     sign = "≥" if figure.better == "higher" else "≤"
     return (
-        f'<tr><td class="o {outcome}">{outcome.lower().replace("_", " ")}</td>'
+        f'<tr><td class="o {outcome}">{JUDGED[figure.met]}</td>'
         f'<td><code>{escape(figure.id)}</code></td><td class="n">{escape(value)}</td>'
         f'<td class="n">{sign} {figure.goal:g}</td><td>{escape(figure.text)}</td></tr>'
     )

@@ -164,7 +164,7 @@ def coverage_figures(some: list[Row]) -> list[Figure]:
         if not share.total:
             continue
         wanted = HARMFUL_WANTED["state" if part == "state" else "compute"]
-        text = f"{share.hits} of {share.total} harmful faults: {share} (95 %)"
+        text = f"{share.hits:,} of {share.total:,} harmful faults: {share} (95 %)"
         found.append(
             Figure(
                 id=f"{part}.coverage", value=100.0 * share.value, unit="%", goal=goal, better="higher", text=text
@@ -178,7 +178,7 @@ def coverage_figures(some: list[Row]) -> list[Figure]:
                 unit="%",
                 goal=low_goal,
                 better="higher",
-                text=f"lower end of the interval; {wanted} faults are needed for it",
+                text=f"lower end of the interval; {wanted:,} faults are needed for it",
                 judged=share.total >= wanted or share.hits < share.total,
             )
         )
