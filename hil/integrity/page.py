@@ -168,7 +168,10 @@ def _facts(found: Account, folder: Path) -> list[tuple[str, str]]:
     files = [name for name in (CSV, PARQUET, "alone.csv", "injections.txt") if (folder / name).exists()]
     return [
         ("Run again", found.command),
-        ("Replay one injection", f"hil campaign integrity --only ID (ids are in {CSV})"),
+        (
+            "Replay one injection",
+            f"hil campaign integrity --only ID (ids are in {CSV}; what a second injector chose is not drawn again)",
+        ),
         ("Commit", found.commit or "not a git checkout"),
         ("Machine", ", ".join(f"{key} {value}" for key, value in found.machine.items())),
         ("Versions", ", ".join(f"{key} {value}" for key, value in found.versions.items())),
