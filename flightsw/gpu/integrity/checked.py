@@ -189,7 +189,8 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kind = plan.noted
         if kind is not None and self._tape.running:
             if torch.is_grad_enabled():
-                self._tape.stop()
+                if any(isinstance(one, Tensor) and one.requires_grad for one in args):
+                    self._tape.stop()
             elif late_looks.takes(kind, args, kwargs):
                 return self._tape.compute(kind, func, args, kwargs or {})
         return plan.handler(func, args, kwargs or {})
