@@ -1,5 +1,6 @@
 """Sums in place: formed before they are written, and looked after from one backward pass to the next."""
 
+import ctypes
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
+from flightsw.gpu.integrity.protect import protect
 from flightsw.gpu.integrity.transit import COLUMNS
 from flightsw.gpu.integrity.verdicts import Look
+from flightsw.link.integrity import Level
 from tests.gpu.struck_mode import Struck, flip
 
 ALL = Look(checksum=True, repeat=True, transit=True)
@@ -145,3 +148,102 @@ def test_both_digests_are_tried_short_and_long() -> None:
     """The widths above have weights on both sides of the words from which column sums are formed."""
     assert 64 * 64 // 2 > COLUMNS > 44 * 44 // 2
     assert COLUMNS < 46 * 46 // 2
+
+
+def part(x: Tensor, y: Tensor) -> Tensor:
+    x[:4] += y[:4]
+    return x * 2.0
+
+
+def plus(x: Tensor, y: Tensor) -> Tensor:
+    x += y
+    return x
+
+
+# (what becomes of a sum in place within its pass)
+FATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "it lives": plus,
+    "it is read, and gone": lambda x, y: plus(x, y) * 1.5,
+    "it is overwritten": lambda x, y: plus(x, y).relu_(),
+    "it is scaled": lambda x, y: plus(x, y).mul_(2.0),
+    "it is added to": lambda x, y: plus(plus(x, y), y),
+    "it is a part of more": part,
+}
+
+
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.parametrize("fate", FATES)
+def test_a_sum_of_a_kernel_that_comes_out_wrong_is_seen_before_it_is_gone(
+    monkeypatch: pytest.MonkeyPatch, fate: str, inference: bool
+) -> None:
+    pytest.importorskip("numba")
+    kernel = kernels.native(torch.device("cpu"), "native_transit")
+    add, hits = kernel.add_into, []
+
+    def struck(memory: int, *others: int) -> None:
+        add(memory, *others)
+        if not hits:
+            ctypes.c_uint32.from_address(memory).value ^= 1 << 22
+        hits.append(memory)
+
+    monkeypatch.setattr(kernel, "add_into", struck)
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    x, y = torch.rand(64, 64) + 1.0, torch.rand(64, 64)
+    mode.begin(ALL)
+    with torch.inference_mode(inference), mode:
+        made = FATES[fate](x + 0.0, y)
+    mode.finish()
+    assert hits
+    assert not mode.settle(), made
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_sums_in_place_within_a_pass_have_the_bits_of_unwatched_ones(fate: str) -> None:
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    x, y = torch.rand(64, 64), torch.rand(64, 64)
+    mode.begin(ALL)
+    with torch.no_grad(), mode:
+        made = FATES[fate](x + 0.0, y)
+    mode.finish()
+    assert mode.settle()
+    assert findings == []
+    assert torch.equal(made, FATES[fate](x + 0.0, y))
+
+
+def test_what_lies_where_a_sum_was_is_no_damage() -> None:
+    """Gradients are dropped and made anew, often at the same place, and may have been written to as often."""
+    memory = np.zeros((64, 64), np.float32)
+    findings: list[Finding] = []
+    mode = Checked(findings.append)
+    for number in range(2):
+        gradient = torch.from_numpy(memory)
+        if number:
+            gradient.mul_(0.5)
+        mode.begin(ALL)
+        with torch.no_grad(), mode:
+            gradient += torch.ones(64, 64)
+        mode.finish()
+        assert mode.settle()
+        del gradient
+    assert findings == []
+    mode.begin(ALL)
+    mode.finish()
+    assert mode.sums_kept == 0, "of what is gone nothing is kept"
+
+
+@pytest.mark.parametrize("level", [Level.OFF, Level.STANDARD])
+def test_a_sum_whose_next_pass_looks_at_nothing_is_looked_at_before_that(level: Level) -> None:
+    pytest.importorskip("numba")
+    layer, batch = nn.Linear(64, 64), torch.randn(8, 64)
+    guard = protect(layer, level=Level.STORM)
+    for adds in (False, True):
+        with guard.running(adds=adds):
+            layer(batch).square().sum().backward()
+    assert layer.weight.grad is not None
+    layer.weight.grad.numpy().view(np.uint32)[3, 3] ^= np.uint32(1)
+    guard.level = level
+    with guard.running():
+        layer(batch).square().sum().backward()
+    assert not guard.settle()

@@ -264,5 +264,7 @@ def test_nothing_is_told_of_what_is_trained_or_of_another_type() -> None:
         mode = served.guard.mode
         asked |= {"float32": mode.hands(weight), "float64": mode.hands(weight.double())}
         asked["elsewhere"] = mode.hands(torch.empty(3, 3, device="meta"))
+        with torch.autocast("cpu", torch.bfloat16):
+            asked["cast"] = mode.hands(weight)
     asked["not running"] = served.guard.mode.hands(weight)
     assert [name for name, hands in asked.items() if hands is not None] == ["float32"]

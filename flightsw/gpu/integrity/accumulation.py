@@ -4,19 +4,22 @@ To check ``a += b`` by doing it again needs the old a, and so a copy of it, each
 piece by piece, while a piece is in the core's own cache: it forms a + b and digests that, digests the old a and b,
 and only then forms a + b once more and writes it. Memory goes by as often as it does for the bare sum.
 
-*Looked at later.* What was written has to have the digest of what was formed. If the next pass adds to it again,
-the reading of that sum says so, and the old a has to be what the last sum left there, perhaps a whole pass ago:
-nothing else looks at a gradient while the pass that will add to it runs. Else it is looked at when the pass ends
-(``look``); who knows that another pass will add (``Guard.running``) spares that look.
+*Looked at later.* What was written has to have the digest of what was formed. ``transit`` is given that as if
+memory had been read: whoever reads or overwrites the sum in the same pass looks at it, or the end of the pass does.
+Memory that ``transit`` does not watch (a part of a larger one, a weight, a pass without looks at memory) is looked
+at at once. If the next pass adds to it again, the old a has to be what the last sum left there, perhaps a whole
+pass ago: nothing else looks at a gradient while the pass that will add to it runs. Who knows that another pass will
+add (``Guard.running``) spares the look at the end; a pass that comes and looks at no sums makes it (``forget``).
 
 *Who else writes.* Gradients are set to zero, clipped, gathered, between passes and unseen. Each write moves the
 tensor's version; a version that is not the one after the last sum says that the memory is somebody else's now, and
-what was known of it is forgotten.
+what was known of it is forgotten. So it is when the tensor is gone: others may lie there, of whatever version.
 
 Where there is no kernel, or what is added is no whole memory of float32, the sum is done again on a copy, as every
 change in place is.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -32,6 +35,7 @@ SUMS_MAX: Final = 65_536
 """Memories whose last sum is known; a model has one for each parameter."""
 
 _Key = tuple[int, int]
+_NOT_FORMED: Final = "memory is not what was formed of its terms"
 
 
 class _Left(NamedTuple):
@@ -58,12 +62,18 @@ class Accumulation:
     @property
     def kept(self) -> int:
         """Memories whose last sum is known and will be looked at by the next."""
-        return len(self._left)
+        return sum(_lies(left, key) is not None for key, left in self._left.items())
+
+    def begin(self) -> None:
+        """A pass begins: of memory that is gone nothing need be known."""
+        for key in [key for key, left in self._left.items() if left.target() is None]:
+            del self._left[key]
+            self._unseen.discard(key)
 
     def forget(self) -> None:
-        """What lies in memory is not known any more: a pass began that looks at nothing."""
+        """What lies in memory is not known any more: a pass begins that looks at no sums."""
+        self.look()
         self._left.clear()
-        self._unseen.clear()
 
     def add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """Carry out ``aten::add_`` and return its result; None, with nothing done, where there is no kernel for it.
@@ -87,30 +97,44 @@ class Accumulation:
             self._watch.agree(due, brought, func)
         before = self._left.pop(key, None)
         self._unseen.discard(key)
-        if before is not None and before.version == version:
+        if before is not None and before.version == version and _lies(before, key) is not None:
             self._verdicts.tally.checks += 1
             if not torch.equal(before.made, held):
                 self._verdicts.taint("transit", func, "a sum in place is not any more what the last one left")
+        if not self._watch.made_of(target, made):
+            self._verdicts.tally.checks += 1
+            if not transit.memory_matches(target, made):
+                self._verdicts.taint("repeat", func, _NOT_FORMED)
+            self._watch.rewritten((target,))
         if len(self._left) < SUMS_MAX:
             # Torch moves the version when this has returned.
             self._left[key] = _Left(TensorWeakRef(target), version + 1, made)
             self._unseen.add(key)
-        elif not transit.memory_matches(target, made):
-            self._verdicts.taint("repeat", func, "a sum in place is not what was formed of its terms")
         return target
+
+    def unseen(self) -> Iterator[Tensor]:
+        """Sums that nobody has looked at, and that nobody else has written to."""
+        for key in self._unseen:
+            tensor = _lies(self._left[key], key)
+            if tensor is not None:
+                yield tensor
 
     def look(self) -> None:
         """Look at the sums that nobody has looked at, for no other pass will add to them."""
-        for key in self._unseen:
-            target, version, made = self._left[key]
-            tensor = target()
-            if tensor is None or version_of(tensor) != version or tensor.data_ptr() != key[0]:
-                continue
+        for tensor in self.unseen():
+            made = self._left[tensor.data_ptr(), tensor.nbytes].made
             self._verdicts.tally.checks += 1
             if not transit.memory_matches(tensor, made):
-                where = "a sum in place"
-                self._verdicts.taint("repeat", where, "memory is not what was formed of its terms")
+                self._verdicts.taint("repeat", "a sum in place", _NOT_FORMED)
         self._unseen.clear()
+
+
+def _lies(left: _Left, key: _Key) -> Tensor | None:
+    """The tensor, while it has the memory that it had, and nobody has written to it since the sum."""
+    tensor: Tensor | None = left.target()
+    if tensor is None or version_of(tensor) != left.version or (tensor.data_ptr(), tensor.nbytes) != key:
+        return None
+    return tensor
 
 
 def _whole(target: Any, addend: Any) -> bool:

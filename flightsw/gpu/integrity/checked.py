@@ -125,7 +125,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch.no_grad():
             self._tape.finish()
             self._repetition.pay()
-            self._watch.finish()
+            self._watch.finish(self._repetition.sums_unseen() if adds else ())
             if not adds:
                 self._repetition.look_at_sums()
         self._watch.clear()
@@ -168,6 +168,9 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not self._tape.running or type(weight) not in _PLAIN or _has_any_global_hook():  # type: ignore[no-untyped-call]
             return None
         if weight.dtype is not torch.float32 or not weight.is_cpu or weight.layout is not torch.strided:
+            return None
+        if torch.is_autocast_enabled("cpu"):
+            # It gives operations other operands than they are told with.
             return None
         if self._told is None:
             self._told = Told(self, self._tape, self._watch, self._plan_of, self._is_left)

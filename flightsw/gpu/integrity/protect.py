@@ -366,6 +366,7 @@ class Guard:
         self.looked += bool(look)
         self._thorough = self._thorough and look == EVERYTHING
         if not look and not self._wide:
+            self.mode.look_at_sums()
             return False
         if self.resident.hits != self._summed_hits:
             # Sums may be from when a word was wrong that was put right since, and no version tells.

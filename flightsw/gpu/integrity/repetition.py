@@ -47,6 +47,7 @@ class Repetition:
     def begin(self) -> None:
         """A pass begins."""
         self._owed.clear()
+        self._accumulation.begin()
         if not self._verdicts.look.repeat:
             self._accumulation.forget()
 
@@ -54,6 +55,10 @@ class Repetition:
     def sums_kept(self) -> int:
         """Sums in place whose memory the next pass will look at."""
         return self._accumulation.kept
+
+    def sums_unseen(self) -> Iterable[Tensor]:
+        """Sums in place that nobody has looked at."""
+        return self._accumulation.unseen()
 
     def look_at_sums(self) -> None:
         """No other pass will add to what was summed in place."""
@@ -119,8 +124,7 @@ class Repetition:
         if self._verdicts.look.repeat and func._schema.name == "aten::add_":
             added = self._accumulation.add(func, args, kwargs)
             if added is not None:
-                self._watch.rewritten(flat)
-                return self._watch.made(added)
+                return added
         self._watch.verify(func, args, kwargs)
         if self._verdicts.look.repeat and flat:
             copies = {id(tensor): copy_of(tensor) for tensor in flat}

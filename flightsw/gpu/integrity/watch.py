@@ -29,10 +29,13 @@ class Watch:
         self.transit.clear()
         self.gradient = None
 
-    def finish(self) -> None:
-        """Last look at what still lives."""
+    def finish(self, later: Iterable[Tensor] = ()) -> None:
+        """Last look at what still lives, but at what somebody will look at ``later``."""
         if self._verdicts.look.transit:
+            spared = {tensor.untyped_storage()._cdata for tensor in later}
             for expected, storage in self.transit.remaining():
+                if storage._cdata in spared:
+                    continue
                 if not self._verdicts.waiting and transit.matches(storage, expected):
                     self._verdicts.tally.checks += 1
                 else:
@@ -116,6 +119,15 @@ class Watch:
         """``made``, of one result whose digest a check has formed as it read it; None: it has not."""
         if sums is not None:
             self.transit.produced(tensor, sums)
+
+    def made_of(self, tensor: Tensor, sums: Tensor) -> bool:
+        """``made``, of memory that was written: ``sums`` is what it has to have. False, with nothing done, where it
+        is not watched."""
+        storage = transit.own_storage(tensor)
+        if not self._verdicts.look.transit or storage is None or self._known(storage._cdata):
+            return False
+        self.transit.produced(tensor, sums)
+        return True
 
     def wanted(self, tensor: Tensor) -> bool:
         """Whether a result is memory of its own that nobody watches yet."""

@@ -157,4 +157,4 @@ class Weights:
 
 
 def _in_one_piece(x: Tensor, y: Tensor) -> bool:
-    return x.dtype is torch.float32 and x.is_contiguous() and y.is_contiguous()
+    return x.dtype is y.dtype is torch.float32 and x.is_contiguous() and y.is_contiguous()
