@@ -295,9 +295,11 @@ class Repetition:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[Any, list[Any]]:
-        """A third result decides between two; none agreeing, the pass is tainted."""
+        """A third result decides between two; none agreeing, or with an operand that was damaged, it is tainted."""
         third = func(*args, **kwargs)
         found = fingerprint(third)
+        if not self._watch.as_produced((args, tuple(kwargs.values())), func):
+            return third, found
         for result, held in (two, one):
             if same(found, held):
                 detail = "one of two results was wrong, a third agrees with the other"
