@@ -74,6 +74,40 @@ def test_struck_arithmetic_is_seen_and_the_undisturbed_bits_come_out(name: str, 
     assert [(found.detector, found.outcome) for found in findings] == [(detector, "recomputed")]
 
 
+# Torch writes the backward operations of the first two in terms of others, and has kernels that round otherwise.
+BENDINGS = (F.silu, F.mish, F.gelu, F.relu, F.elu, F.softplus, F.hardswish, F.logsigmoid, torch.tanh, torch.sigmoid)
+
+
+@pytest.mark.parametrize("bend", BENDINGS, ids=lambda bend: bend.__name__)
+def test_gradients_of_activations_keep_every_bit(bend: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    x = torch.randn(5001, generator=torch.Generator().manual_seed(1))
+
+    def gradient() -> torch.Tensor:
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(bend(leaf).square().sum(), leaf)[0]
+
+    result, findings, settled, _ = looked_at(gradient)
+    assert same(result, gradient())
+    assert (findings, settled) == ([], True)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN])
+def test_a_recurrent_layer_may_go_back_twice(kind: type[torch.nn.RNNBase]) -> None:
+    """Torch's own backward operation of an LSTM writes into the memory that its forward one has left it."""
+    torch.manual_seed(1)
+    layer, x = kind(8, 12, batch_first=True), torch.randn(2, 5, 8)
+
+    def gradients() -> list[torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)[0]
+        first = torch.autograd.grad(y.square().sum(), [leaf, *layer.parameters()], retain_graph=True)
+        return [*first, *torch.autograd.grad(y.sum(), [leaf, *layer.parameters()])]
+
+    result, findings, settled, _ = looked_at(gradients)
+    assert same(result, gradients())
+    assert (findings, settled) == ([], True)
+
+
 def _struck(name: str, fault: Damage) -> Any:
     with Struck(name, fault):
         return WORK[name]()

@@ -23,6 +23,7 @@ from flightsw.gpu.integrity.results import (
     replaced,
     same,
     shares,
+    shown,
     stored,
     tensors_in,
 )
@@ -91,13 +92,14 @@ class Repetition:
     ) -> Any:
         """The result that two runs, or two of three, agree on."""
         self._verdicts.tally.checks += 1
-        first = None if self._verdicts.waiting else fingerprint_if_same(result, again)
+        one, two = shown(func, result), shown(func, again)
+        first = None if self._verdicts.waiting else fingerprint_if_same(one, two)
         if first is None:
-            first, second = fingerprint(result), fingerprint(again)
+            first, second = fingerprint(one), fingerprint(two)
             if not self._verdicts.alike(first, second, "repeat", func):
                 put_back()
                 result, first = self._majority(func, (result, first), (again, second), args, kwargs)
-        return self._watch.made(result, first)
+        return self._watch.made(result, first if shown(func, result) is result else None)
 
     def copy(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A copy has the words of its sources, in whatever order: so has the sum of all, which costs no reading."""
@@ -297,7 +299,7 @@ class Repetition:
     ) -> tuple[Any, list[Any]]:
         """A third result decides between two; none agreeing, or with an operand that was damaged, it is tainted."""
         third = func(*args, **kwargs)
-        found = fingerprint(third)
+        found = fingerprint(shown(func, third))
         if not self._watch.as_produced((args, tuple(kwargs.values())), func):
             return third, found
         for result, held in (two, one):
