@@ -12,14 +12,13 @@ from typing import Final
 import numpy as np
 
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
+from flightsw.gpu.integrity.native_norm import BLOCK_ROWS, flush
 from flightsw.gpu.integrity.native_rows import dots_of_columns, extremes, sums_of_rows
 from flightsw.gpu.integrity.native_transit import begin_digest, follow, follow_to_end
 from flightsw.gpu.integrity.native_vectors import address_of, wide
 
 BLOCK: Final = 512
 """Columns: of four rows and of two sums of each, 12 KiB."""
-BLOCK_ROWS: Final = 32
-"""A multiple of four."""
 
 
 @compiled_fast
@@ -69,8 +68,8 @@ def read(
         square[top], square[top + 1], square[top + 2], square[top + 3] = e, f, g, h
         plain[top], plain[top + 1], plain[top + 2], plain[top + 3] = k, o, u, v
         if top % BLOCK_ROWS == BLOCK_ROWS - 4 or top == fours - 4:
-            _flush(of_sums, totals[:columns])
-            _flush(of_sizes, totals[columns:])
+            flush(of_sums, totals[:columns])
+            flush(of_sizes, totals[columns:])
         done = follow(memory, done, (top + 4) * columns, digest)
     for i in range(fours, rows):
         row = matrix[i * columns : (i + 1) * columns]
@@ -120,12 +119,3 @@ def turned_margin(
     dots_of_columns(y, height, columns, address_of(ones), address_of(left), address_of(unused), y_digest)
     dots_of_columns(x, rows, columns, sums, address_of(right), address_of(squares), x_digest)
     return extremes(left, right, squares, 1.0, 0.0, factor, lost, floor)
-
-
-@compiled_fast
-def _flush(block: np.ndarray, total: np.ndarray) -> None:
-    """Add a block to a total, and begin anew."""
-    for j in range(len(block)):
-        total[j] += block[j]
-    for j in range(len(block)):
-        block[j] = 0

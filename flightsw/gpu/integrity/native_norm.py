@@ -175,7 +175,7 @@ def layer_norm_backward_differs(
                 bias_sizes[j] += abs(dy[j])
             if i % BLOCK_ROWS == BLOCK_ROWS - 1 or i == rows - 1:
                 for which in range(4):
-                    _flush(blocks[which], totals[which])
+                    flush(blocks[which], totals[which])
         done_gradient = follow(at_gradient, done_gradient, (i + 1) * columns, of_gradient)
         done_x = follow(at_x, done_x, (i + 1) * columns, of_x)
         done_moved = follow(at_moved, done_moved, (i + 1) * columns, of_moved)
@@ -215,8 +215,8 @@ def _piece_differs(x: Floats, start: int, result: Floats, unit: float, floor: fl
         for j in range(columns):
             sizes[j] += (abs(a[j]) + abs(b[j])) + (abs(c[j]) + abs(d[j]))
         if i % BLOCK_ROWS == BLOCK_ROWS - 4 or i == fours - 4:
-            _flush(sums, totals)
-            _flush(sizes, total_sizes)
+            flush(sums, totals)
+            flush(sizes, total_sizes)
     for i in range(fours, rows):
         a = x[i][start : start + columns]
         for j in range(columns):
@@ -230,7 +230,7 @@ def _piece_differs(x: Floats, start: int, result: Floats, unit: float, floor: fl
 
 
 @compiled_fast
-def _flush(block: Floats, total: NDArray[np.float64]) -> None:
+def flush(block: Floats, total: NDArray[np.float64]) -> None:
     """Add a block to a total, and begin anew."""
     for j in range(len(block)):
         total[j] += block[j]

@@ -6,12 +6,11 @@ from flightsw.gpu.integrity import late_rows, native_late, native_rows
 from flightsw.gpu.integrity.late_rows import NUMBERS, WORDS
 from flightsw.gpu.integrity.native import compiled, words_at
 from flightsw.gpu.integrity.native_vectors import wide
+from flightsw.gpu.integrity.reading import NOBODY
 
 SUMS, PRODUCTS, ROWS = late_rows.SUMS, late_rows.PRODUCTS, late_rows.ROWS
 NORM, GELU, MOVED = late_rows.NORM, late_rows.GELU, late_rows.MOVED
 LINEAR, LOGGED = late_rows.LINEAR, late_rows.LOGGED
-NONE = 0
-"""Address of a digest that nobody wants."""
 
 
 @compiled
@@ -27,7 +26,7 @@ def look(words: int, numbers: int, count: int, gelu: np.ndarray, found: int) -> 
         wrong[row] = 1
         if kind == LINEAR:
             low, high = native_rows.product_margin(
-                w[1], w[2], w[3], w[4], False, w[5], w[6], 1.0, n[0], n[1], n[2], n[3], NONE, NONE
+                w[1], w[2], w[3], w[4], False, w[5], w[6], 1.0, n[0], n[1], n[2], n[3], NOBODY, NOBODY
             )
             # As ``checksum.sound``.
             wrong[row] = 0 if low >= 0.0 and high < np.inf else 1
