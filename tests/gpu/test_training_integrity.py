@@ -16,7 +16,8 @@ from training_rig import Daemon, micro_spec, torch_as_it_was
 from flightsw.gpu import protocol
 from flightsw.gpu.checkpoint.ring import Ring
 from flightsw.gpu.integrity import kernels
-from flightsw.gpu.workloads import guarded, train
+from flightsw.gpu.integrity.levels import LEVELS
+from flightsw.gpu.workloads import guarded_step, state_verification, train
 from flightsw.gpu.workloads.compute_path import ComputePath
 from flightsw.gpu.workloads.guarded import Damaged, Guarded
 from flightsw.gpu.workloads.job import JobFault
@@ -367,8 +368,8 @@ def test_the_level_switched_while_it_trains_changes_no_bit(spec):
 
 def sampled(monkeypatch, **changes):
     """Level STORM with other counts."""
-    levels = {**guarded.LEVELS, Level.STORM: replace(guarded.LEVELS[Level.STORM], **changes)}
-    monkeypatch.setattr(guarded, "LEVELS", levels)
+    levels = {**LEVELS, Level.STORM: replace(LEVELS[Level.STORM], **changes)}
+    monkeypatch.setattr(guarded_step, "LEVELS", levels)
 
 
 @pytest.mark.parametrize("which", [1, 2], ids=["the first run was wrong", "the second run was wrong"])
@@ -448,7 +449,7 @@ def test_a_job_that_is_not_deterministic_takes_its_second_run(spec, monkeypatch)
 
 
 def test_verification_of_a_large_state_is_cut_into_turns(spec, monkeypatch):
-    monkeypatch.setattr(guarded, "UNIT_BLOCKS", {"cpu": 1})
+    monkeypatch.setattr(state_verification, "UNIT_BLOCKS", {"cpu": 1})
     run = Run(spec)
     assert run.finish() == twin(spec)
     blocks = run.guarded.resident.blocks
