@@ -21,7 +21,7 @@ from flightsw.gpu.integrity.levels import LEVELS
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import Generate, InferSpec, IntegrityReport, Reply, Swapped, Vigilance
-from flightsw.gpu.workloads import draws, generation, infer, model_watch, release
+from flightsw.gpu.workloads import draws, generation, infer, model_at_hand, model_watch, release
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
 from flightsw.gpu.workloads.infer import Server
 from flightsw.gpu.workloads.job import Job, JobFault
@@ -140,7 +140,7 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(infer, "POLL_S", 0.0)
+    monkeypatch.setattr(model_at_hand, "POLL_S", 0.0)
     monkeypatch.setattr(infer, "IDLE_S", 0.0)
 
 
