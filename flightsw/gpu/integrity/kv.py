@@ -29,7 +29,8 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.closer import look_closer
-from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
+from flightsw.gpu.integrity.damage import Damage
+from flightsw.gpu.integrity.digest import WORD_BYTES
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
 from flightsw.gpu.integrity.kv_slots import Group, Tokens, laid_out, mend, run_sums, tokens_of
 from flightsw.gpu.workloads.gpt import Cache
