@@ -29,6 +29,7 @@ Memory at rest
     scrub                       block after block, at a share of the time that work takes
     kv_slots                    sums of the slots of a key-value cache
     kv                          rows of a cache, summed as they are written
+    kv_caches                   caches that tell what is written
     adamw_slot                  what an update that verifies as it reads needs of a parameter
     guarded_adamw               that update
 

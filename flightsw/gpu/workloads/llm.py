@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity.finding import Report
-from flightsw.gpu.integrity.kv import Place, Rows, watch
+from flightsw.gpu.integrity.kv import Place, Rows
+from flightsw.gpu.integrity.kv_caches import watch
 
 CONTEXT_MAX: Final = 2048
 """Longest window in tokens, whatever the model could; it bounds the memory of a row."""
