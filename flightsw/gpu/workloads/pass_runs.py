@@ -5,8 +5,8 @@ they are, as the checks of a small one cost many times the operation. So both ar
 ``TRIAL_EVERY``), chunks of prompts and decode steps apart, and the cheaper one is taken. Before passes without
 gradients were looked at late (``tape``), looking cost 35 times a decode step of preset tiny and 1.3 times one of
 gpt2-85m at storm, a replay twice on all of them; now it costs 1.1 times one 768 wide. Doubling the rows within one
-pass would cost 1.3 to 1.5 times a decode step, but other shapes round in another way, and a level must not change an
-answer.
+pass would cost 1.3 to 1.5 times a decode step, but other shapes round in another way, and a level must not change
+an answer.
 """
 
 import math
