@@ -54,6 +54,14 @@ TABLE: Final[dict[str, Cover]] = {
     "aten::resize_": Cover.REMADE,
     "aten::set_": Cover.REMADE,
     "aten::detach_": Cover.VIEW,
+    # Marks of a profile, of which no two are the same; sizes that Python asks torch for.
+    "profiler::_record_function_enter": Cover.VIEW,
+    "profiler::_record_function_enter_new": Cover.VIEW,
+    "profiler::_record_function_exit": Cover.VIEW,
+    "aten::sym_numel": Cover.VIEW,
+    "aten::sym_size": Cover.VIEW,
+    "aten::sym_storage_offset": Cover.VIEW,
+    "aten::sym_stride": Cover.VIEW,
     "aten::_local_scalar_dense": Cover.READ,
     "aten::item": Cover.READ,
     "aten::equal": Cover.READ,
@@ -121,7 +129,7 @@ SCRATCH: Final[dict[str, int]] = {"aten::mkldnn_rnn_layer": 3}
 """Which of its results an operator leaves to its backward one partly unwritten: two runs differ there."""
 
 STATE_PREFIXES: Final = ("aten::_foreach_", "aten::_fused_", "aten::_amp_")
-"""Updates of whole lists of tensors in place: the optimiser's."""
+"""Updates of whole lists of tensors, in place if their names end so: the optimiser's."""
 
 FLOATS: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """Dtypes of matrix products that have a bound. Others (integer, complex, fp8) are repeated."""
@@ -139,7 +147,7 @@ def cover_of(operator: Any, device: str, *, deterministic: bool) -> Cover:
         return Cover.COMPOSITE
     if operator.is_view:
         return Cover.VIEW
-    if name.startswith(STATE_PREFIXES):
+    if name.startswith(STATE_PREFIXES) and name.endswith("_"):
         return Cover.STATE
     if name in ON_PROCESSOR and device == "cpu" and not operator._schema.is_mutable:
         return Cover.IDENTITY
@@ -154,6 +162,9 @@ def composite(operator: Any, device: str) -> bool:
     operation, are written so as well, but have a kernel of a device's own, whose bits are others."""
     has: Any = torch._C._dispatch_has_kernel_for_dispatch_key
     name = operator.name()
+    if not torch._C._dispatch_has_kernel(name):
+        # Torch knows some in Python only, and an error from here would end the process where it asks for a size.
+        return False
     return bool(has(name, "CompositeImplicitAutograd") and not has(name, device.upper()))
 
 

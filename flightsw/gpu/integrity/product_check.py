@@ -23,6 +23,7 @@ from flightsw.gpu.integrity.native_product import Kept
 from flightsw.gpu.integrity.products import Product, product_of, wide
 from flightsw.gpu.integrity.repetition import Repetition
 from flightsw.gpu.integrity.results import digest_of, same
+from flightsw.gpu.integrity.transit import lies_in_memory
 from flightsw.gpu.integrity.verdicts import Verdicts
 from flightsw.gpu.integrity.watch import Watch
 from flightsw.gpu.integrity.weights import Weights
@@ -48,7 +49,7 @@ class ProductCheck:
     def product(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         product = product_of(func, args, kwargs)
         dtype = product.x.dtype
-        if dtype not in operations.FLOATS:
+        if dtype not in operations.FLOATS or not (lies_in_memory(product.x) and lies_in_memory(product.w)):
             return self._repetition.repeat(func, args, kwargs)
         half = self._wide and dtype in (torch.bfloat16, torch.float16)
         compute: Callable[[], Tensor] = partial(wide, product) if half else partial(func, *args, **kwargs)

@@ -27,6 +27,8 @@ def digest_of(tensor: Tensor) -> Tensor:
     """Digest of what a tensor shows, whatever else is in its storage."""
     if transit.dense(tensor):
         return transit.digest(tensor.untyped_storage())
+    if tensor.is_meta:
+        return torch.empty(0, dtype=torch.int64)
     if tensor.is_nested:
         tensor = tensor.contiguous().values()
     elif tensor.layout is not torch.strided:

@@ -100,9 +100,15 @@ def _kernel_for(storage: Any) -> ModuleType | None:
     return kernels.native(storage.device, "native_transit")
 
 
+def lies_in_memory(tensor: torch.Tensor) -> bool:
+    """Whether its elements lie at strides in memory. Those of a sparse or nested one do not, one on ``meta`` has
+    none, and the zeros that forward-mode differentiation makes are nowhere."""
+    return not (tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested or tensor._is_zerotensor())
+
+
 def own_storage(tensor: torch.Tensor) -> Any:
     """The storage of a tensor that shows every byte of it, so that the storage's digest is its own; else None."""
-    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_nested:
+    if not lies_in_memory(tensor):
         return None
     storage, size = tensor.untyped_storage(), tensor.nbytes
     return storage if 0 < size == storage.nbytes() else None
