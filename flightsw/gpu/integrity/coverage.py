@@ -15,6 +15,7 @@ from torch import nn
 
 from flightsw.gpu.integrity.levels import LEVELS
 from flightsw.gpu.integrity.operations import COVERED, Cover
+from flightsw.gpu.integrity.regions import unregistered
 from flightsw.link.integrity import Level
 
 OUTSIDE: Final = "outside of any layer, backward"
@@ -100,7 +101,8 @@ def coverage_of(
         if cover not in (Cover.VIEW, Cover.MADE, Cover.COMPOSITE):
             by_layer[layer].add(cover)
             counts[operator._schema.name.removeprefix("aten::"), cover, layer] += count
-    gaps: list[tuple[str, str]] = [(name, f"memory: {reason}") for name, reason in left_out]
+    bare_names = [*left_out, *unregistered(module)]
+    gaps: list[tuple[str, str]] = [(name, f"memory: {reason}") for name, reason in bare_names]
     gaps += [(name, "compiled: its operations are not seen one by one; its memory is guarded") for name in compiled]
     gaps += sorted(
         {(f"{name} in {layer or OUTSIDE}", cover.value) for name, cover, layer in counts if cover not in COVERED}

@@ -92,8 +92,8 @@ class PassLooks:
         """Whether the mode takes part in the pass that begins."""
         count = self.passes
         self.passes += 1
-        if self._module.training and self.level is not Level.OFF:
-            self._state.before_training_pass()
+        if self.level is not Level.OFF:
+            self._state.before_pass(training=self._module.training)
         if not self._compute:
             self._thorough = False
             self.inside = True
@@ -123,11 +123,7 @@ class PassLooks:
     def _leave(self, *, adds: bool) -> None:
         self.inside = False
         self._mode.finish(adds=adds)
-        if self._module.training and self._state.statistics:
-            if self.level is Level.OFF:
-                self._state.unwatched = True
-            else:
-                self._state.after_training_pass()
+        self._state.after_pass(training=self._module.training, watched=self.level is not Level.OFF)
         for handle in self._survey:
             handle.remove()
         self._survey = ()

@@ -31,6 +31,8 @@ from flightsw.gpu.integrity.calibration import Calibration
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.coverage import Coverage, compiled_parts, coverage_of
 from flightsw.gpu.integrity.finding import Finding, Report
+from flightsw.gpu.integrity.guarded_step import NotUsable as NotUsable
+from flightsw.gpu.integrity.guarded_step import guarded_steps
 from flightsw.gpu.integrity.held_module import HeldModule, already_held
 from flightsw.gpu.integrity.levels import LEVELS, Vigilance
 from flightsw.gpu.integrity.pass_looks import PassLooks
@@ -41,10 +43,6 @@ from flightsw.gpu.integrity.verdicts import Tally
 from flightsw.link.integrity import Level
 
 HALF: Final = (torch.bfloat16, torch.float16)
-
-
-class NotUsable(RuntimeError):
-    """Resident state is damaged, or a pass is tainted: the update was not made."""
 
 
 def protect(
@@ -59,11 +57,14 @@ def protect(
     """Guard a module (a Hugging Face model is one) and a torch optimiser, from now on, which is when they are good.
 
     ``report`` is called with every ``Finding``. ``wide``: see above; None is yes when a parameter is of half
-    precision. ``compute`` False guards memory only. Raises ``ValueError`` when ``module`` is no module, or it or a
-    part of it is protected already.
+    precision. ``compute`` False guards memory only. Raises ``ValueError`` when ``module`` is no module, has lazy
+    parameters, or it or a part of it is protected already.
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"protect: {type(module).__name__} is no torch.nn.Module; give it the model itself")
+    lazy = next((name for name, one in module.named_parameters() if nn.parameter.is_lazy(one)), None)
+    if lazy is not None:
+        raise ValueError(f"protect: {lazy} has no memory yet; call the module once, and then protect it")
     if taken := already_held(module):
         raise ValueError(f"protect: {taken} is protected already; use its guard, or close() that first")
     return Guard(module, optimiser, level, report or _silent, wide=wide, compute=compute)
@@ -101,14 +102,10 @@ class Guard:
             module, self.mode, self._state, level, compute=self.compute, wide=self._wide, card=card
         )
         self._calibration = Calibration(module, self._looks, report)
-        self._held = HeldModule(module, self._looks.running if self.compute else None)
-        self._steps = 0
+        self._held = HeldModule(module, None if self._compiled else self._looks.running)
         self._handles: tuple[Any, ...] = ()
         if optimiser is not None:
-            self._handles = (
-                optimiser.register_step_pre_hook(self._before_step),
-                optimiser.register_step_post_hook(self._after_step),
-            )
+            self._handles = guarded_steps(optimiser, self, self._state, self._looks)
 
     # A pass.
 
@@ -169,10 +166,14 @@ class Guard:
     def settle(self) -> bool:
         """Whether what was computed since the last call may be used: no tainted pass, none that ended in an
         exception, none out of its calibrated ranges, no resident state known to be damaged. Costs one wait
-        for the device."""
+        for the device. If not, buffers that these passes have written (running statistics) are put back."""
         clean, thorough = self._looks.settle()
         clean = self._calibration.within(vouched=clean and thorough) and clean
-        return clean and not self.resident.damaged
+        usable = clean and not self.resident.damaged
+        if not usable:
+            self._state.put_back()
+        self._state.settled()
+        return usable
 
     # Memory.
 
@@ -182,7 +183,10 @@ class Guard:
         Not when anything was hit since the last look, although it may be put right by now: the gradients at hand
         may have been made with the wrong value. Run the step again; the next look passes.
         """
-        return self._state.verified()
+        good = self._state.verified()
+        if not good:
+            self._state.put_back()
+        return good
 
     def after_update(self) -> None:
         """The optimiser has changed the state, which was good before: new digests, new sums of the weights."""
@@ -210,31 +214,3 @@ class Guard:
         self._calibration.close()
         for handle in self._handles:
             handle.remove()
-
-    # Steps of a torch optimiser.
-
-    def _before_step(self, optimiser: Any, args: Any, kwargs: Any) -> None:
-        if not self.settle():
-            raise NotUsable(
-                "optimiser step refused: a pass since the last one is tainted or unfinished, or state is damaged; "
-                "run the step again, or restore and call adopt()"
-            )
-        # Every update at every level: its digests are new ones, and of unverified state they would seal damage in.
-        if self.level is not Level.OFF and not self.before_update():
-            raise NotUsable(
-                f"optimiser step refused: damaged and not repairable: {', '.join(sorted(self.resident.damaged))}; "
-                "restore the state and call adopt()"
-                if self.resident.damaged
-                else "optimiser step refused: state was hit and is put right, but the gradients may have been made "
-                "with the wrong value; zero them and run the step again"
-            )
-
-    def _after_step(self, optimiser: Any, args: Any, kwargs: Any) -> None:
-        self._steps += 1
-        if self._steps == 1:
-            # Torch optimisers make their state in the first step.
-            self.adopt()
-        elif self.level is Level.OFF:
-            self._state.unwatched = True
-        else:
-            self.after_update()

@@ -90,7 +90,8 @@ def weights(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 def optimiser_state(
     optimiser: torch.optim.Optimizer, names: Mapping[torch.Tensor, str] | None = None
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """State tensors of an optimiser; ``names`` gives a parameter's own name, else it is its number."""
+    """State tensors of an optimiser, also those in lists; ``names`` gives a parameter's own name, else it is its
+    number. Its groups (a learning rate that is a tensor) are not state: schedulers write there."""
     known = names or {}
     number = 0
     for group in optimiser.param_groups:
@@ -99,8 +100,39 @@ def optimiser_state(
             number += 1
             state: dict[str, Any] = optimiser.state.get(parameter, {})
             for key, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    yield f"{key} of {owner}", value
+                for place, tensor in _within(value):
+                    yield f"{key}{place} of {owner}", tensor
+
+
+def parameters_beside(
+    optimiser: torch.optim.Optimizer, names: Mapping[torch.Tensor, str]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters of an optimiser that have none of these ``names``, by number."""
+    parameters = (parameter for group in optimiser.param_groups for parameter in group["params"])
+    for number, parameter in enumerate(parameters):
+        if parameter not in names:
+            yield f"parameter {number}", parameter
+
+
+def _within(value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors of one value of a state, with their place in it: LBFGS keeps lists of them."""
+    if isinstance(value, torch.Tensor):
+        yield "", value
+    elif isinstance(value, list | tuple):
+        for number, one in enumerate(value):
+            for place, tensor in _within(one):
+                yield f"[{number}]{place}", tensor
+
+
+def unregistered(module: torch.nn.Module) -> Iterator[tuple[str, str]]:
+    """Name and reason of what a module computes with and no region holds: it is neither parameter nor buffer."""
+    for name, part in module.named_modules():
+        for own, value in part.__dict__.items():
+            full = f"{name}.{own}" if name else own
+            if isinstance(value, torch.ScriptObject):
+                yield full, "packed by torch, so there is no tensor whose bytes can be guarded"
+            elif isinstance(value, torch.Tensor) and value.is_leaf:
+                yield full, "a plain attribute; register it as a buffer"
 
 
 def _unguardable(tensor: torch.Tensor) -> str:

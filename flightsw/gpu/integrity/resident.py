@@ -117,6 +117,14 @@ class Resident:
         """Region in whose storage a tensor lies; None when it is not guarded."""
         return self._owned.index_of(tensor)
 
+    def written(self, index: int) -> bool:
+        """Whether the version of region ``index`` moved since it was adopted: the program wrote there."""
+        return written(self._versions[index], self._regions[index])
+
+    def moved(self, index: int) -> bool:
+        """Whether the owner of region ``index`` reads other memory now, or let go of it."""
+        return self._fate(index) != "here"
+
     def span(self, index: int) -> tuple[int, int]:
         """First block and number of blocks of region ``index``, as ``verify`` takes them."""
         return self._layout.firsts[index], self._layout.counts[index]
