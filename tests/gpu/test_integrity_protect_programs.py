@@ -422,6 +422,14 @@ def nested(module: nn.Module, x: Tensor) -> Tensor:
     return torch.nested.to_padded_tensor(module(torch.nested.nested_tensor([x[:3], x[3:]])), 0.0)
 
 
+def into_a_part(weight: Tensor, x: Tensor) -> Tensor:
+    """Kernels of products go over memory by its alignment, and round by the way they take."""
+    memory = torch.randn(5, 64)
+    for first, row in enumerate(memory):
+        row[first : first + 35].view(5, 7).addmm_(x, weight.t())
+    return memory
+
+
 PROGRAMS: dict[str, Program] = {
     # Gradients.
     "sparse gradients, SparseAdam": trained(
@@ -497,6 +505,11 @@ PROGRAMS: dict[str, Program] = {
     "nested": served(mlp, call=nested),
     "jagged": served(mlp, context=contextlib.nullcontext, call=jagged),
     "quantised": served(lambda: torch.ao.quantization.quantize_dynamic(mlp(), {nn.Linear}, torch.qint8)),
+    "a product into a part of memory": served(
+        lambda: nn.Linear(9, 7),
+        data=lambda: torch.randn(5, 9),
+        call=lambda module, x: into_a_part(module.weight, x),
+    ),
     "sparse": trained(Graph),
     "complex": trained(Spectrum),
     "float64": trained(lambda: nn.Sequential(mlp(), nn.LayerNorm(4)).double(), data=lambda: rows().double()),

@@ -4,12 +4,15 @@ Comparison is by integer digests (``transit.digest``), never by floats: a NaN eq
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import operations, transit
+
+ALIGNED_BYTES: Final = 64
+"""Torch's memory begins at multiples of it."""
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -82,15 +85,22 @@ def same(first: list[Any], second: list[Any]) -> bool:
 
 
 def copy_of(tensor: Tensor) -> Tensor:
-    """A copy that lies in memory like its original. Torch's kernels go over another layout in another way, whose
-    results may differ in the last bit."""
+    """A copy that lies in memory like its original. Torch's kernels go over another layout in another way, and
+    products over memory that is aligned in another way, whose results may differ in the last bit."""
     # 1: it does. 2 is that torch cannot tell, and copies.
     overlaps = tensor.layout is torch.strided and torch._debug_has_internal_overlap(tensor) == 1
-    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_contiguous() or overlaps:
+    odd = tensor.layout is not torch.strided or tensor.is_nested or tensor.is_conj() or tensor.is_neg()
+    if odd or overlaps or not tensor.numel():
         return tensor.clone()
+    # A part of a larger memory only: what is dense stays so, or its digest would be formed in another way.
+    before = 0 if transit.dense(tensor) or tensor.is_meta else tensor.data_ptr() % ALIGNED_BYTES
+    before //= tensor.element_size()
+    if tensor.is_contiguous() and not before:
+        return tensor.clone()
+    span = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     with torch.no_grad():
-        empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
-        return empty.copy_(tensor)
+        memory = torch.empty(before + span, dtype=tensor.dtype, device=tensor.device)
+        return memory.as_strided(tensor.shape, tensor.stride(), before).copy_(tensor)
 
 
 def shares(one: Tensor, other: Tensor) -> bool:
