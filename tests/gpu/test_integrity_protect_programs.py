@@ -424,9 +424,9 @@ def nested(module: nn.Module, x: Tensor) -> Tensor:
 
 def into_a_part(weight: Tensor, x: Tensor) -> Tensor:
     """Kernels of products go over memory by its alignment, and round by the way they take."""
-    memory = torch.randn(5, 64)
+    memory = torch.randn(8, 64)
     for first, row in enumerate(memory):
-        row[first : first + 35].view(5, 7).addmm_(x, weight.t())
+        row[first : first + 35].view(5, 7).addmm_(x, weight)
     return memory
 
 
@@ -506,7 +506,7 @@ PROGRAMS: dict[str, Program] = {
     "jagged": served(mlp, context=contextlib.nullcontext, call=jagged),
     "quantised": served(lambda: torch.ao.quantization.quantize_dynamic(mlp(), {nn.Linear}, torch.qint8)),
     "a product into a part of memory": served(
-        lambda: nn.Linear(9, 7),
+        lambda: nn.Linear(7, 9),
         data=lambda: torch.randn(5, 9),
         call=lambda module, x: into_a_part(module.weight, x),
     ),
