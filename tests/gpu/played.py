@@ -25,14 +25,14 @@ Program = Callable[["Player"], tuple[nn.Module, list[torch.optim.Optimizer], Ste
 class Player:
     """What a program asks for: protection of a module, a pass, an update. Without a level it plays unprotected."""
 
-    def __init__(self, level: Level | None, *, given: bool, below: TorchDispatchMode | None = None) -> None:
+    def __init__(self, level: Level | None, *, given: bool, hit: "Hit | None" = None) -> None:
         self.findings: list[Finding] = []
         self.refused: list[str] = []
         """What a guard did not let the program have."""
         self.guards: list[Guard] = []
         self._level = level
         self._given = given
-        self._below = below
+        self._hit = hit
         self._owners: dict[torch.optim.Optimizer, Guard] = {}
 
     def protect(self, module: nn.Module, optimiser: torch.optim.Optimizer | None = None, **options: Any) -> None:
@@ -48,10 +48,12 @@ class Player:
     def running(self) -> Iterator[None]:
         """One pass of all guards."""
         with ExitStack() as stack:
-            if self._below is not None:
-                stack.enter_context(self._below)
+            if self._hit is not None and not self._hit.above:
+                stack.enter_context(self._hit)
             for guard in self.guards:
                 stack.enter_context(guard.running())
+            if self._hit is not None and self._hit.above:
+                stack.enter_context(self._hit)
             yield
 
     def settle(self) -> None:
@@ -73,12 +75,12 @@ class Player:
 
 
 def play(
-    program: Program, level: Level | None, *, given: bool = True, below: TorchDispatchMode | None = None
+    program: Program, level: Level | None, *, given: bool = True, hit: "Hit | None" = None
 ) -> tuple[list[torch.Tensor], Player]:
     """Bits of results, gradients, weights, buffers, optimiser and random state of all steps, up to one that was
     refused; and who played."""
     torch.manual_seed(0)
-    player, kept = Player(level, given=given, below=below), list[torch.Tensor]()
+    player, kept = Player(level, given=given, hit=hit), list[torch.Tensor]()
     module, optimisers, step = program(player)
     try:
         for number in range(STEPS):
@@ -122,10 +124,12 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class Hit(TorchDispatchMode):
-    """Below a guard: flips the top bit of the exponent of the largest element of one fresh result, the ``nth``."""
+    """Flips the top bit of the exponent of the largest element of one fresh result, the ``nth``: below a guard, as
+    it is computed, or ``above``, on its way to whoever reads it."""
 
-    def __init__(self, nth: int) -> None:
+    def __init__(self, nth: int, *, above: bool = False) -> None:
         super().__init__()
+        self.above = above
         self._nth = nth
         self.seen = 0
         self.where = ""

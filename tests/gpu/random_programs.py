@@ -87,7 +87,7 @@ def layer(draw: Draw, width: int) -> tuple[nn.Module, int]:
     same: tuple[Callable[[], nn.Module], ...] = (
         lambda: nn.LayerNorm(width),
         lambda: nn.RMSNorm(width),
-        lambda: nn.SiLU(inplace=bool(draw(2))),
+        lambda: nn.SiLU(),
         lambda: nn.Softmax(-1),
         lambda: Views(draw(6)),
         lambda: Attends(width, causal=bool(draw(2))),

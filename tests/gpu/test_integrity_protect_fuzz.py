@@ -22,18 +22,20 @@ def differs(seed: int) -> str:
     program = random_program(seed)
     bare, _ = play(program, None)
     given = bool(seed % 2)
-    counted = Hit(-1)
-    kept, player = play(program, Level.STORM, given=given, below=counted)
-    if player.findings or player.refused:
-        return f"undisturbed, {player.findings} {player.refused}"
-    if not alike(kept, bare):
-        return "undisturbed, other bits"
-    hit = Hit(int(torch.randint(counted.seen, (1,), generator=torch.Generator().manual_seed(seed))))
-    kept, player = play(program, Level.STORM, given=given, below=hit)
-    if not hit.where:
-        return "the flip never fired"
-    if not player.refused and not alike(kept, bare):
-        return f"a flip of {hit.where} was missed: {player.findings}"
+    for above in (False, True):
+        counted = Hit(-1, above=above)
+        kept, player = play(program, Level.STORM, given=given, hit=counted)
+        if player.findings or player.refused:
+            return f"undisturbed, {player.findings} {player.refused}"
+        if not alike(kept, bare):
+            return "undisturbed, other bits"
+        nth = int(torch.randint(counted.seen, (1,), generator=torch.Generator().manual_seed(seed)))
+        hit = Hit(nth, above=above)
+        kept, player = play(program, Level.STORM, given=given, hit=hit)
+        if not hit.where:
+            return "the flip never fired"
+        if not player.refused and not alike(kept, bare):
+            return f"a flip of {hit.where}, {above=}, was missed: {player.findings}"
     return ""
 
 

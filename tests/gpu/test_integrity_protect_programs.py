@@ -553,10 +553,10 @@ def test_a_flip_is_noticed_or_changes_nothing(name: str) -> None:
     program = PROGRAMS[name]
     bare, _ = play(program, None)
     counted = Hit(-1)
-    play(program, Level.STORM, below=counted)
+    play(program, Level.STORM, hit=counted)
     random = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     hit = Hit(int(torch.randint(counted.seen, (1,), generator=random)))
-    kept, player = play(program, Level.STORM, below=hit)
+    kept, player = play(program, Level.STORM, hit=hit)
     assert hit.where, "a fault that never fired proves nothing"
     assert player.refused or alike(kept, bare), f"{hit.where}: {player.findings}"
     assert player.findings or not player.refused
