@@ -119,11 +119,11 @@ class Resident:
 
     def written(self, index: int) -> bool:
         """Whether the version of region ``index`` moved since it was adopted: the program wrote there."""
-        return written(self._versions[index], self._regions[index])
+        return self._owned.written(index)
 
     def moved(self, index: int) -> bool:
         """Whether the owner of region ``index`` reads other memory now, or let go of it."""
-        return self._fate(index) != "here"
+        return self._owned.fate(index) != "here"
 
     def span(self, index: int) -> tuple[int, int]:
         """First block and number of blocks of region ``index``, as ``verify`` takes them."""
