@@ -22,11 +22,12 @@ from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import Generate, InferSpec, IntegrityReport, Reply, TrainSpec, Vigilance
 from flightsw.gpu.workloads.corpus import Corpus
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
-from flightsw.gpu.workloads.infer import Server, Source
+from flightsw.gpu.workloads.infer import Server
 from flightsw.gpu.workloads.job import Job
 from flightsw.gpu.workloads.preparation import guard
 from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX
 from flightsw.gpu.workloads.served import GptEngine, Model
+from flightsw.gpu.workloads.sources import Source
 from flightsw.gpu.workloads.trainer import Trainer
 from flightsw.gpu.workloads.warm_up import warm_up
 from flightsw.link.integrity import Level

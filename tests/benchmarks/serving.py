@@ -16,8 +16,8 @@ import torch
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import InferSpec
-from flightsw.gpu.workloads.infer import open_source
 from flightsw.gpu.workloads.job import Job
+from flightsw.gpu.workloads.sources import open_source
 from flightsw.link.integrity import Level
 from hil.integrity.contestants import One, Serving, Shape
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
@@ -31,6 +32,11 @@ def looked_at(
         mode.finish()
     assert all(one.fired for one in struck), "a fault that never fired proves nothing"
     return result, findings, mode.settle(), mode
+
+
+def mlp() -> nn.Module:
+    """The smallest module that has a product, something else and another product: 8 to 4 values."""
+    return nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
 
 
 def bits(result: Any) -> list[torch.Tensor]:

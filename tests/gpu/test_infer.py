@@ -24,11 +24,12 @@ from flightsw.gpu.protocol import (
     Swapped,
     Vigilance,
 )
-from flightsw.gpu.workloads import infer
+from flightsw.gpu.workloads import infer, model_at_hand
 from flightsw.gpu.workloads.gpt import GPT, PRESETS
-from flightsw.gpu.workloads.infer import Server, open_source
+from flightsw.gpu.workloads.infer import Server
 from flightsw.gpu.workloads.job import Job, JobFault
 from flightsw.gpu.workloads.served import GptEngine, Model, RingSource
+from flightsw.gpu.workloads.sources import open_source
 
 CPU = torch.device("cpu")
 CONFIG = PRESETS["micro"].model
@@ -67,7 +68,7 @@ class Bench:
     """A server on a real job, with its messages in a list; time between looks for models is no matter here."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, source: Shelf, **changes: object) -> None:
-        monkeypatch.setattr(infer, "POLL_S", 0.0)
+        monkeypatch.setattr(model_at_hand, "POLL_S", 0.0)
         monkeypatch.setattr(infer, "IDLE_S", 0.0)
         self.sent: list[object] = []
         self.job = Job(self.sent.append, Pacer(1.0), Meter())

@@ -1,16 +1,11 @@
-"""One call: passes, levels that change no bit, what plain code gets, and what it says to what it cannot do."""
+"""One call: levels that change no bit, what plain code gets, and modules of every build."""
 
-import contextlib
 import copy
-import inspect
-import io
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _len_torch_dispatch_stack
 from torch.utils.checkpoint import checkpoint
 
 from flightsw.gpu.integrity.finding import Finding
@@ -19,14 +14,11 @@ from flightsw.gpu.integrity.protect import Guard, NotUsable, protect
 from flightsw.gpu.workloads.gpt import GPT, Cache, GPTConfig
 from flightsw.gpu.workloads.optimiser import AdamW
 from flightsw.link.integrity import Level
+from tests.gpu.looking import mlp
 from tests.gpu.struck_mode import Struck, flip
 
 CONFIG = GPTConfig(layers=2, heads=2, width=32, context=24, dropout=0.1)
 STEPS = 9
-
-
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
 
 
 def trained(level: Level, change: Callable[[Guard, int], None] = lambda guard, step: None) -> list[torch.Tensor]:
@@ -82,27 +74,6 @@ def test_generation_is_the_same_bit_for_bit_at_every_level(level: Level) -> None
     assert all(torch.equal(a, b) for a, b in zip(*answers, strict=True))
 
 
-@pytest.mark.parametrize(
-    ("level", "looked"), [(Level.OFF, 0), (Level.WATCH, 1), (Level.STANDARD, 2), (Level.STORM, 9)]
-)
-def test_a_pass_that_is_not_looked_at_is_not_touched(level: Level, looked: int) -> None:
-    guard = protect(mlp(), level=level)
-    entered = 0
-    for _ in range(9):
-        with guard.running():
-            entered += _len_torch_dispatch_stack()
-            guard.module(torch.ones(1, 8))
-    assert (guard.passes, guard.looked, entered) == (9, looked, looked)
-
-
-def test_everything_looks_at_a_pass_that_is_done_again() -> None:
-    guard = protect(mlp(), level=Level.OFF)
-    with guard.running(everything=True):
-        guard.module(torch.ones(1, 8))
-    assert (guard.looked, guard.settle()) == (1, True)
-    assert guard.tally.checks > 0
-
-
 def test_plain_calls_and_steps_are_covered() -> None:
     model, findings = mlp(), list[Finding]()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -126,85 +97,9 @@ def test_plain_calls_and_steps_are_covered() -> None:
     optimiser.step()
 
 
-def test_a_step_from_a_tainted_pass_or_damaged_state_is_refused() -> None:
-    model = mlp()
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    guard = protect(model, optimiser, level=Level.STORM)
-    before = [parameter.clone() for parameter in model.parameters()]
-    with guard.running(), Struck("gelu", flip(3)):
-        model(torch.ones(20, 8)).sum().backward()
-    with pytest.raises(NotUsable, match="tainted"):
-        optimiser.step()
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
-    optimiser.step()  # That taint is settled; the same gradients are the owner's responsibility now.
-    for element in (0, 9):
-        flip(20, element)(model[0].weight)
-    with pytest.raises(NotUsable, match=r"weight 0\.weight"):
-        optimiser.step()
-    guard.adopt()
-    optimiser.step()
-
-
-def test_an_exception_leaves_the_mode_and_the_pass_is_not_settled() -> None:
-    guard = protect(mlp(), level=Level.STORM)
-
-    def fail() -> None:
-        with guard.running():
-            guard.module(torch.ones(20, 8))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert _len_torch_dispatch_stack() == 0
-    assert guard.settle() is False
-    with pytest.raises(RuntimeError):
-        guard.module(torch.ones(1, 9))
-    assert (_len_torch_dispatch_stack(), guard.settle()) == (0, False)
-    guard.module(torch.ones(1, 8))
-    assert guard.settle() is True
-
-
-def test_a_pass_within_a_pass_is_part_of_it() -> None:
-    guard = protect(mlp(), level=Level.STORM)
-    with guard.running(), guard.running():
-        guard.module(torch.ones(1, 8))
-        assert _len_torch_dispatch_stack() == 1
-    assert (guard.passes, guard.settle()) == (1, True)
-
-
-@pytest.mark.parametrize(
-    ("what", "text"),
-    [
-        (lambda: protect(torch.ones(3)), "is no torch.nn.Module"),  # type: ignore[arg-type]
-        (lambda: protect(lambda x: x), "is no torch.nn.Module"),  # type: ignore[arg-type]
-        (lambda: _twice(mlp()), "the module is protected already"),
-        (lambda: _twice(mlp(), inner=True), "0 is protected already"),
-    ],
-    ids=["tensor", "function", "twice", "a part"],
-)
-def test_what_cannot_be_protected_is_refused_in_one_line(what: Callable[[], Any], text: str) -> None:
-    with pytest.raises(ValueError, match=text) as refused:
-        what()
-    assert "\n" not in str(refused.value)
-
-
-def _twice(module: nn.Module, *, inner: bool = False) -> None:
-    protect(module[0] if inner else module)
-    protect(module)
-
-
-def test_a_closed_guard_leaves_the_module_as_it_was() -> None:
-    module = mlp()
-    before = set(module.__dict__)
-    optimiser = torch.optim.SGD(module.parameters())
-    guard = protect(module, optimiser, level=Level.STORM)
-    guard.close()
-    assert set(module.__dict__) == before
-    torch.save(module, io.BytesIO())
-    flip(30)(module[0].weight)
-    module(torch.ones(1, 8)).sum().backward()
-    optimiser.step()
-    protect(module).close()
+def test_levels_are_those_of_the_table() -> None:
+    guard = protect(mlp(), level=Level.WATCH)
+    assert guard.vigilance == LEVELS[Level.WATCH]
 
 
 class Twice(nn.Module):
@@ -271,163 +166,3 @@ def test_half_precision_has_one_form_at_all_levels(level: Level) -> None:
     for _ in range(3):
         assert torch.equal(module(x), expected)
     assert guard.settle()
-
-
-def test_a_copy_of_a_protected_module_is_a_module_of_its_own() -> None:
-    guard = protect(mlp(), level=Level.STORM)
-    x = torch.ones(1, 8)
-    twin = copy.deepcopy(guard.module)
-    file = io.BytesIO()
-    torch.save(guard.module, file)
-    file.seek(0)
-    loaded = torch.load(file, weights_only=False)
-    expected, passes = guard.module(x), guard.passes
-    for other in (twin, loaded):
-        assert torch.equal(other(x), expected)
-        torch.nn.init.zeros_(other[2].weight)
-        assert not torch.equal(other(x), expected)
-    assert guard.passes == passes
-    assert list(inspect.signature(guard.module.forward).parameters) == ["input"]
-
-
-def test_memory_only() -> None:
-    guard = protect(mlp(), level=Level.STORM, compute=False)
-    guard.module(torch.ones(1, 8))
-    assert (guard.looked, guard.tally.checks, guard.settle()) == (0, 0, True)
-    flip(20)(guard.module[0].weight)
-    assert not guard.before_update(), "what was computed since may be wrong"
-    assert guard.before_update()
-
-
-def test_levels_are_those_of_the_table() -> None:
-    guard = protect(mlp(), level=Level.WATCH)
-    assert guard.vigilance == LEVELS[Level.WATCH]
-
-
-def test_results_out_of_their_calibrated_range_taint_a_pass_that_is_not_looked_at() -> None:
-    torch.manual_seed(0)
-    findings = list[Finding]()
-    guard = protect(mlp(), level=Level.WATCH, report=findings.append)
-    x = torch.randn(20, 8)
-    with guard.calibrate():
-        for _ in range(3):
-            guard.module(x)
-    assert guard.settle()
-    guard.module(x)
-    assert guard.settle()
-    assert guard.looked == 1, "none of these passes is looked at by operations"
-    with Struck("addmm", flip(30)):
-        guard.module(x)
-    assert not guard.settle()
-    assert (findings[0].detector, findings[0].outcome, findings[0].where) == ("range", "contained", "0")
-    findings.clear()
-    guard.module[0].weight.data.fill_(torch.nan)
-    guard.module(x)
-    assert not guard.settle()
-    assert {found.detector for found in findings} == {"finite"}
-
-
-def test_a_range_that_a_fully_checked_pass_crosses_is_widened() -> None:
-    findings = list[Finding]()
-    guard = protect(mlp(), level=Level.STORM, report=findings.append)
-    with guard.calibrate():
-        guard.module(torch.ones(20, 8))
-    guard.module(torch.full((20, 8), 50.0))
-    assert guard.settle()
-    assert findings == []
-    guard.level = Level.WATCH
-    guard.module(torch.full((20, 8), 50.0))
-    assert guard.settle(), "learnt"
-    guard.module(torch.full((20, 8), 5000.0))
-    assert not guard.settle()
-    with guard.running(everything=True):
-        guard.module(torch.full((20, 8), 5000.0))
-    assert guard.settle(), "done again with everything checked"
-
-
-def struck_word(tensor: torch.Tensor, bit: int = 30) -> None:
-    """Flip a bit of the first word behind torch's back: through the storage, which moves no version."""
-    memory = torch.empty(0, dtype=torch.int32).set_(tensor.untyped_storage())
-    memory[0] ^= 1 << bit
-
-
-def test_gradients_of_a_weight_that_was_wrong_make_no_update() -> None:
-    """The weight is put right before the update; what was computed with the wrong one is done again."""
-    torch.manual_seed(0)
-    model, findings = mlp(), list[Finding]()
-    optimiser = torch.optim.AdamW(model.parameters())
-    guard = protect(model, optimiser, level=Level.WATCH, report=findings.append)
-    x = torch.randn(5, 8)
-
-    def gradients() -> None:
-        optimiser.zero_grad()
-        with guard.running():
-            model(x).square().mean().backward()
-
-    gradients()
-    optimiser.step()
-    struck_word(model[0].weight)
-    gradients()
-    before = model[0].weight.detach().clone()
-    with pytest.raises(NotUsable, match="run the step again"):
-        optimiser.step()
-    assert [finding.outcome for finding in findings] == ["repaired"]
-    assert not torch.equal(model[0].weight, before), "the word is put right"
-    gradients()
-    optimiser.step()
-
-
-@pytest.mark.parametrize("level", [Level.WATCH, Level.STORM])
-def test_running_statistics_are_written_by_passes_and_guarded_between_them(level: Level) -> None:
-    torch.manual_seed(0)
-    model, findings = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6)).train(), list[Finding]()
-    twin = copy.deepcopy(model)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    twins = torch.optim.SGD(twin.parameters(), lr=0.1)
-    guard = protect(model, optimiser, level=level, report=findings.append)
-    for step in range(4):
-        x = torch.randn(7, 4)
-        for part, its in ((model, optimiser), (twin, twins)):
-            its.zero_grad()
-            with guard.running() if part is model else contextlib.nullcontext():
-                part(x).square().sum().backward()
-            its.step()
-        if step == 1:
-            struck_word(model[1].running_mean)
-            assert not guard.before_update()
-    assert [finding.outcome for finding in findings] == ["repaired"]
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True)
-    )
-
-
-def test_what_was_trained_at_off_is_good_when_the_level_rises() -> None:
-    torch.manual_seed(0)
-    model = mlp()
-    optimiser = torch.optim.AdamW(model.parameters())
-    guard = protect(model, optimiser, level=Level.OFF)
-    for level in (Level.OFF, Level.OFF, Level.STORM, Level.OFF, Level.WATCH):
-        guard.level = level
-        with guard.running():
-            model(torch.randn(3, 8)).sum().backward()
-        optimiser.step()
-    assert guard.resident.damaged == frozenset()
-
-
-@torch.no_grad()
-def test_sums_that_were_taken_of_a_damaged_weight_are_void_once_it_is_mended() -> None:
-    """Damage that was there before the first product, and went with no version: its repair has none, either."""
-    model, findings, x = mlp().eval(), list[Finding](), torch.randn(32, 8)
-    expected = model(x)
-    guard = protect(model, level=Level.STORM, report=findings.append)
-    flip(23)(model[0].weight.data)
-    with guard.running():
-        model(x)
-    assert not guard.before_update()
-    guard.settle()
-    assert [finding.outcome for finding in findings] == ["repaired"]
-    with guard.running():
-        result = model(x)
-    assert guard.settle()
-    assert torch.equal(result, expected)
-    assert len(findings) == 1

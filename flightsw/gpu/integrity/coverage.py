@@ -7,7 +7,7 @@ a gap that nobody reads about is a gap that nobody closes.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -143,6 +143,13 @@ def coverage_of(
     return Coverage(
         level=level.name.lower(), every=every, gaps=tuple(gaps), layers=tuple(layers), operations=operations
     )
+
+
+def compiled_parts(module: nn.Module) -> Iterator[str]:
+    """Names of parts that torch.compile has replaced or marked; the module itself is "the module"."""
+    for name, part in module.named_modules():
+        if type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None:
+            yield name or "the module"
 
 
 def _join(name: str, local: str) -> str:

@@ -50,6 +50,12 @@ LEVELS: Final[dict[Level, Vigilance]] = {
     ),
 }  # fmt: skip
 
+
+def due(count: int, every: int) -> bool:
+    """Whether it is the turn of pass or step ``count`` when one of ``every`` has one; of 0 none has."""
+    return every > 0 and count % every == 0
+
+
 README: Final = Path(__file__).parent.parent / "README.md"
 MARKS: Final = ("<!-- generated: levels -->\n", "<!-- end of levels -->")
 ROWS: Final[tuple[tuple[str, str], ...]] = (

@@ -30,6 +30,9 @@ class Look(msgspec.Struct, frozen=True):
         return self.checksum or self.repeat or self.transit
 
 
+EVERYTHING: Final = Look(checksum=True, repeat=True, transit=True)
+
+
 class Tally(msgspec.Struct):
     """Totals since the guard began."""
 

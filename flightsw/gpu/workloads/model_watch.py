@@ -36,7 +36,7 @@ from torch import Tensor
 
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
 from flightsw.gpu.integrity.kv import Rows
-from flightsw.gpu.integrity.levels import LEVELS
+from flightsw.gpu.integrity.levels import LEVELS, due
 from flightsw.gpu.integrity.protect import protect
 from flightsw.gpu.integrity.scrub import Mark
 from flightsw.gpu.integrity.tally import Tally
@@ -224,8 +224,8 @@ class ModelWatch:
         at_hand = LEVELS[self._level]
         count = way.passes
         way.passes += 1
-        replayed = way.decode and _due(count, at_hand.replay_every)
-        if not (replayed or _due(count, at_hand.checksum_every)):
+        replayed = way.decode and due(count, at_hand.replay_every)
+        if not (replayed or due(count, at_hand.checksum_every)):
             done = self._run(run, looks=False)
             way.plain_s = min(way.plain_s, done.seconds / tokens)
             return done, 1
@@ -266,10 +266,6 @@ class ModelWatch:
 
     def _found(self, outcome: Outcome, detail: str) -> None:
         self._tally.add(Finding(detector="replay", outcome=outcome, where="pass of served model", detail=detail))
-
-
-def _due(count: int, every: int) -> bool:
-    return every > 0 and count % every == 0
 
 
 def _agreed(runs: list[_Run], wanted: int) -> bool:
