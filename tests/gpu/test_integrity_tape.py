@@ -325,6 +325,27 @@ def test_sound_models_keep_every_bit_and_raise_nothing(name: str, context: Any) 
         assert (findings, settled) == ([], True)
 
 
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "held"])
+@pytest.mark.parametrize("axes", [(0, 1), (1, 2)], ids=str)
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+def test_rows_that_do_not_lie_in_order_come_from_the_kernel_of_an_unguarded_pass(
+    trained: bool, axes: tuple[int, int], biased: bool
+) -> None:
+    """For weights that want gradients torch makes one product of them, else many, which may round otherwise."""
+    x, weight = torch.randn(3, 9, 9).transpose(*axes), torch.randn(39, 9).requires_grad_(trained)
+    bias = torch.randn(39) if biased else None
+
+    def work() -> Any:
+        return F.linear(x, weight, bias)
+
+    with torch.inference_mode():
+        result, findings, settled, _ = looked_at(work)
+        assert same(result, work())
+        assert (findings, settled) == ([], True)
+        if trained:
+            assert not looked_at(work, Struck("mm", flip(30)))[2], "and its parts are looked at"
+
+
 @pytest.mark.parametrize("name", REMADE)
 @torch.inference_mode()
 def test_memory_that_is_noted_is_looked_at_before_its_tensor_is_given_other(name: str) -> None:
