@@ -19,7 +19,8 @@ import msgspec
 import torch
 
 from flightsw.gpu.integrity import digest, kernels
-from flightsw.gpu.integrity.guarded_adamw import KINDS, GuardedAdamW, Slot
+from flightsw.gpu.integrity.adamw_slot import KINDS, Slot
+from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW
 
 TURNS: Final = 15
 WARM_UP: Final = 3

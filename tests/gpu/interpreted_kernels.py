@@ -21,8 +21,10 @@ from test_integrity_guarded_adamw import (
 )
 
 from flightsw.gpu.integrity import kernels, kernels_adamw, kernels_digest, kernels_gemm
-from flightsw.gpu.integrity.digest import BLOCK_BYTES, BLOCK_WORDS, block_count, compare, digest, located
-from flightsw.gpu.integrity.guarded_adamw import KINDS, GuardedAdamW, marked
+from flightsw.gpu.integrity.adamw_slot import KINDS
+from flightsw.gpu.integrity.damage import compare, located
+from flightsw.gpu.integrity.digest import BLOCK_BYTES, BLOCK_WORDS, block_count, digest
+from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW, marked
 
 TILES = {kernels_digest: 1024, kernels_adamw: 256}
 

@@ -51,7 +51,7 @@ MUTANTS = {
     "released before the weights were looked at": ("weight", ModelWatch, "clean_since", lambda watch, mark: True),
     "row not verified": ("cache", ModelWatch, "row", lambda watch, row, length: ""),
     "host memory not sealed": ("generator", Sequence, "flaw", lambda sequence, prompt: ""),
-    "any run will do": ("products", model_watch, "_agreed", lambda runs, wanted: True),
+    "any run will do": ("products", model_watch, "agreed", lambda runs, wanted: True),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.attention_log import LOGGED_MAX
 from flightsw.gpu.integrity.finding import Finding
-from flightsw.gpu.integrity.kv import gpt_rows
+from flightsw.gpu.integrity.kv_caches import gpt_rows
 from flightsw.gpu.integrity.protect import protect
 from flightsw.gpu.workloads.gpt import GPT, Cache, GPTConfig
 from flightsw.link.integrity import Level

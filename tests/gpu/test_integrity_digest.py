@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from flightsw.gpu.integrity import kernels
-from flightsw.gpu.integrity.digest import (
-    BLOCK_BYTES,
-    BLOCK_WORDS,
-    Damage,
-    block_count,
-    compare,
-    digest_all,
-    located,
-    repair,
-)
+from flightsw.gpu.integrity.damage import Damage, compare, located, repair
+from flightsw.gpu.integrity.digest import BLOCK_BYTES, BLOCK_WORDS, block_count, digest_all
 from flightsw.gpu.integrity.digest import digest as digest_bytes
 
 

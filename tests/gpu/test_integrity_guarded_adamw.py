@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from flightsw.gpu.integrity.digest import BLOCK_WORDS, compare, digest, located
-from flightsw.gpu.integrity.guarded_adamw import KINDS, GuardedAdamW, Outcome, Place, Slot, marked
+from flightsw.gpu.integrity.adamw_slot import KINDS, Slot
+from flightsw.gpu.integrity.damage import compare, located
+from flightsw.gpu.integrity.digest import BLOCK_WORDS, digest
+from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW, Outcome, Place, marked
 
 BETAS, EPSILON, RATE = (0.9, 0.99), 1e-8, 3e-3
 SHAPES = ((3,), (7, 5), (BLOCK_WORDS + 13,), (128, 512), (2, BLOCK_WORDS), (1,), (300, 100), (300, 110))
@@ -126,7 +128,8 @@ def test_a_cell_that_does_not_take_its_old_value_is_not_used(monkeypatch):
     slots = [slot_of((7, 5), 0)]
     flip(slots[0].exp_avg, 3)
     before = slots[0].parameter.clone()
-    monkeypatch.setattr("flightsw.gpu.integrity.digest.repair", lambda memory, damage: None)  # The cell is stuck.
+    # The cell is stuck.
+    monkeypatch.setattr("flightsw.gpu.integrity.damage.repair", lambda memory, damage: None)
     assert guarded(slots, [draw((7, 5), 3)]).unusable
     assert torch.equal(slots[0].parameter, before)
     assert blocks_that_differ(slots[0]) == [("exp_avg", 0)]

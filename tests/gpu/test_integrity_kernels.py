@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from flightsw.gpu.integrity import digest, kernels
+from flightsw.gpu.integrity.adamw_slot import KINDS, Slot
 from flightsw.gpu.integrity.digest import BLOCK_BYTES
-from flightsw.gpu.integrity.guarded_adamw import KINDS, GuardedAdamW, Slot
+from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW
 
 HERE = Path(__file__).parent
 with_triton = pytest.mark.skipif(

@@ -11,7 +11,8 @@ from torch import Tensor
 from flightsw.gpu.integrity import kernels
 from flightsw.gpu.integrity.digest import digest
 from flightsw.gpu.integrity.finding import Finding
-from flightsw.gpu.integrity.kv import Place, Rows, gpt_rows, watch
+from flightsw.gpu.integrity.kv import Place, Rows
+from flightsw.gpu.integrity.kv_caches import gpt_rows, watch
 from flightsw.gpu.integrity.kv_slots import Group, Token, laid_out, run_sums, token_sums
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
 

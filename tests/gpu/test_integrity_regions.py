@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from flightsw.gpu.integrity.digest import compare, digest, repair
+from flightsw.gpu.integrity.damage import compare, repair
+from flightsw.gpu.integrity.digest import digest
 from flightsw.gpu.integrity.regions import optimiser_state, regions_of, weights
 
 

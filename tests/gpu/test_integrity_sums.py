@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity.closer import READINGS_MAX, look_closer
-from flightsw.gpu.integrity.digest import Damage, digest, repair
+from flightsw.gpu.integrity.damage import Damage, repair
+from flightsw.gpu.integrity.digest import digest
 from flightsw.gpu.integrity.sums import Sums
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flightsw.gpu.integrity import kernels, operations, tape
 from flightsw.gpu.integrity.finding import Finding
-from flightsw.gpu.integrity.kv import gpt_rows
+from flightsw.gpu.integrity.kv_caches import gpt_rows
 from flightsw.gpu.integrity.operations import Cover
 from flightsw.gpu.integrity.protect import protect
 from flightsw.gpu.integrity.told import OPERATIONS

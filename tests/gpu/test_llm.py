@@ -20,10 +20,12 @@ from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
 from flightsw.gpu.protocol import Fault, Generate, InferSpec, IntegrityReport, Pace, Ready, Reply, Stop
 from flightsw.gpu.workloads.generation import Batch
-from flightsw.gpu.workloads.infer import Server, open_source
+from flightsw.gpu.workloads.infer import Server
 from flightsw.gpu.workloads.job import Job, JobFault
-from flightsw.gpu.workloads.llm import LlmEngine, load
+from flightsw.gpu.workloads.llm import LlmEngine
+from flightsw.gpu.workloads.llm_source import load
 from flightsw.gpu.workloads.sequence import FILL_TOKENS_MAX
+from flightsw.gpu.workloads.sources import open_source
 
 CPU = torch.device("cpu")
 LLM = "the extra llm is not installed: pip install 'gpusat[llm]'"

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from flightsw.gpu.checkpoint.format import Facts
 from flightsw.gpu.checkpoint.ring import Commit, Ring, SaveError
-from flightsw.gpu.integrity.digest import compare, digest
+from flightsw.gpu.integrity.damage import compare
+from flightsw.gpu.integrity.digest import digest
 
 
 class Saved(msgspec.Struct, frozen=True):

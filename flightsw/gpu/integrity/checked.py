@@ -6,9 +6,9 @@ from its operands; if the second result passes, it is handed on in place of the 
 the pass is tainted: nothing that came of it may be used.
 
 *Order of one operation.* Verify its arguments against the digests of their producers (``watch``), compute, check
-the arithmetic (``product_check``, ``repetition``), digest the result. In a pass without gradients it is only noted,
-and looked at somewhat later (``tape``); a model that hands its operations over has them noted without this mode
-(``told``). What is looked at in a pass, and what was found, is in ``verdicts``.
+the arithmetic (``product_check``, ``repetition``, ``done_once``, ``changes``), digest the result. In a pass without
+gradients it is only noted, and looked at somewhat later (``tape``); a model that hands its operations over has them
+noted without this mode (``told``). What is looked at in a pass, and what was found, is in ``verdicts``.
 """
 
 from collections import Counter
@@ -22,6 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flightsw.gpu.integrity import late_looks, operations
 from flightsw.gpu.integrity.attention_log import AttentionLog
+from flightsw.gpu.integrity.changes import Changes
+from flightsw.gpu.integrity.debts import Debts
+from flightsw.gpu.integrity.done_once import DoneOnce
 from flightsw.gpu.integrity.finding import Report
 from flightsw.gpu.integrity.operations import Cover
 from flightsw.gpu.integrity.plans import Handler, Plan
@@ -57,24 +60,27 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._verdicts = Verdicts(report, deferred=deferred)
         self._weights = Weights()
         self._watch = Watch(self._verdicts, self._weights.known)
-        self._repetition = Repetition(self._verdicts, self._watch)
-        products = ProductCheck(self._verdicts, self._watch, self._repetition, self._weights, wide=wide)
-        self._tape = Tape(self._verdicts, self._watch, self._repetition, products, self._weights)
+        self._repetition = repetition = Repetition(self._verdicts, self._watch)
+        self._debts = Debts(self._watch, repetition)
+        self._changes = changes = Changes(self._verdicts, self._watch, self._debts)
+        once = DoneOnce(self._verdicts, self._watch, repetition, self._debts)
+        products = ProductCheck(self._verdicts, self._watch, repetition, self._weights, wide=wide)
+        self._tape = Tape(self._verdicts, self._watch, repetition, products, self._weights)
         self._handlers: dict[Cover, Handler] = {
             Cover.CHECKSUM: products.product,
-            Cover.IDENTITY: self._repetition.identity,
-            Cover.LATER: self._repetition.later,
-            Cover.COPY: self._repetition.copy,
-            Cover.REPEAT: self._repetition.repeat,
-            Cover.RANDOM: self._repetition.repeat,
-            Cover.CHANGE: self._after_a_look(self._repetition.change),
-            Cover.STORE: self._after_a_look(self._repetition.store),
+            Cover.IDENTITY: once.identity,
+            Cover.LATER: once.later,
+            Cover.COPY: repetition.copy,
+            Cover.REPEAT: repetition.repeat,
+            Cover.RANDOM: repetition.repeat,
+            Cover.CHANGE: self._after_a_look(changes.change),
+            Cover.STORE: self._after_a_look(changes.store),
             Cover.READ: self._read,
             Cover.COMPOSITE: self._composite,
-            Cover.STATE: self._after_a_look(self._repetition.state),
-            Cover.UNSTABLE: self._repetition.once,
-            Cover.GIVEN: self._repetition.given,
-            Cover.REMADE: self._after_a_look(self._repetition.remade),
+            Cover.STATE: self._after_a_look(changes.state),
+            Cover.UNSTABLE: once.once,
+            Cover.GIVEN: once.given,
+            Cover.REMADE: self._after_a_look(changes.remade),
         }
         """How an operation of each cover is carried out; every other only makes memory, or a view of it."""
         self._left: frozenset[int] = frozenset()
@@ -99,7 +105,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @property
     def sums_kept(self) -> int:
         """Gradients that the next pass will look at before it adds to them."""
-        return self._repetition.sums_kept
+        return self._changes.sums_kept
 
     @property
     def layer(self) -> str:
@@ -116,7 +122,8 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """A pass begins: what to look at in it."""
         self._verdicts.begin(look)
         self._watch.clear()
-        self._repetition.begin()
+        self._debts.owed.clear()
+        self._changes.begin()
         self._tape.begin()
 
     def finish(self, *, adds: bool = False) -> None:
@@ -126,10 +133,10 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         with torch.no_grad():
             self._tape.finish()
-            self._repetition.pay()
-            self._watch.finish(self._repetition.sums_unseen() if adds else ())
+            self._debts.pay()
+            self._watch.finish(self._changes.sums_unseen() if adds else ())
             if not adds:
-                self._repetition.look_at_sums()
+                self._changes.look_at_sums()
         self._watch.clear()
         self._tape.forget()
 
@@ -139,7 +146,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def look_at_sums(self) -> None:
         """After a pass that was said to be followed by another which adds, and is not."""
-        self._repetition.look_at_sums()
+        self._changes.look_at_sums()
 
     # Resident weights.
 
@@ -158,7 +165,7 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Memory that somebody else holds against what is written there: a cache whose rows have digests."""
         held = list(memory)
         self._left = frozenset(tensor.untyped_storage()._cdata for tensor in held)
-        self._repetition.leave(held)
+        self._changes.leave(held)
 
     def hand_over(self, log: AttentionLog) -> None:
         """Attention of decode steps: whoever releases what came of them asks this log."""

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 import torch
 
-from flightsw.gpu.integrity.digest import Damage, located
+from flightsw.gpu.integrity.damage import Damage, located
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.sums import Sums
 

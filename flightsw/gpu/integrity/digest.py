@@ -11,10 +11,7 @@ bits is seen, every burst within eight bytes, every word that was replaced.
 
 *Three words.* With S3 the same argument holds for three: |(i − j)(i − k) e| < 2⁶⁴.
 
-*Repair.* Damage of a single word e at i leaves ΔS1 = e, ΔS2 = (i+1) e, ΔS3 = (i+1)² e: the place follows by
-division, the old word by subtraction. Two damaged words cannot pass for one at a place p: e₁ (i − p) + e₂ (j − p)
-= 0 and e₁ (i − p)² + e₂ (j − p)² = 0 modulo 2⁶⁴ give e₁ (i − p)(i − j) = 0, which is under 2⁶⁴, and so i = p = j.
-What does not divide is reported as more than one word, and left alone.
+*One word.* What was damaged, and where, follows from the differences of the sums: see ``damage``.
 
 *No digest has S2 + S3 odd*, since Σ (i+1)(i+2) x_i is even, and stays so modulo 2⁶⁴. So a digest can be marked as
 that of no memory at all: see ``guarded_adamw``.
@@ -38,7 +35,6 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 import torch
 from torch import nn
 
@@ -63,23 +59,6 @@ LONG_WORDS: Final = 4096
 """A short block of so many words is worth a product of its own, however many there are."""
 LAYOUTS_MAX: Final = 256
 """Arrangements of short blocks whose weights are kept; each is at most 50 kB."""
-
-
-class Damage(msgspec.Struct, frozen=True):
-    """One block that does not match its digest.
-
-    ``word`` is the damaged word's index in the region and ``error`` what was added to it, when the damage is that
-    of one word; None when it is more than that.
-    """
-
-    block: int
-    word: int | None = None
-    error: int | None = None
-
-    @property
-    def repairable(self) -> bool:
-        """Whether the old value follows from the digest."""
-        return self.word is not None
 
 
 def block_count(size_bytes: int) -> int:
@@ -204,42 +183,6 @@ def _joined(grouped: torch.Tensor) -> torch.Tensor:
     """
     whole = grouped.to(torch.int64).view(-1, 1, 9 * GROUPS)
     return (whole * _weights(grouped.device)[2]).sum(dim=2)
-
-
-def compare(expected: torch.Tensor, found: torch.Tensor) -> list[Damage]:
-    """Blocks in which two digests of the same region differ, and what the difference says; empty when none do."""
-    difference = found - expected
-    blocks = torch.nonzero(difference.ne(0).any(dim=1)).flatten().tolist()
-    return [located(block, difference[block].tolist()) for block in blocks]
-
-
-def located(block: int, difference: Sequence[int]) -> Damage:
-    """What the three differences of a block say: signed 64-bit, not all zero, the third may have wrapped."""
-    first, second, third = difference
-    if first == 0 or second % first:
-        return Damage(block)
-    place = second // first
-    if not 1 <= place <= BLOCK_WORDS or (third - place * second) % (1 << 64) or not -(1 << 32) < first < 1 << 32:
-        return Damage(block)
-    return Damage(block, block * BLOCK_WORDS + place - 1, first)
-
-
-def repair(memory: torch.Tensor, damage: Damage) -> None:
-    """Put the old value of a single damaged word back, in place. ``damage`` must be repairable.
-
-    Raises ``ValueError`` when the old value would be none: then more than one word was damaged.
-    """
-    assert damage.word is not None, "more than one word: nothing to put back"
-    assert damage.error is not None, "a located word comes with its error"
-    start = damage.word * WORD_BYTES
-    place = memory[start : start + WORD_BYTES]
-    held = bytes(place.tolist())
-    old = int.from_bytes(held.ljust(WORD_BYTES, b"\0"), "little", signed=True) - damage.error
-    fits = -(1 << 31) <= old < 1 << 31
-    raw = old.to_bytes(WORD_BYTES, "little", signed=True) if fits else b""
-    if not fits or not held or any(raw[len(held) :]):
-        raise ValueError(f"word {damage.word}: {old} is no value of it, so the damage was not that of one word")
-    place.copy_(torch.tensor(list(raw[: len(held)]), dtype=torch.uint8))
 
 
 _Buffers = tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]

@@ -23,44 +23,14 @@ backward pass and the replay of steps.
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal
 
 import msgspec
 import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import digest, kernels
-
-Kind = Literal["parameter", "exp_avg", "exp_avg_sq", "step"]
-KINDS: Final[tuple[Kind, ...]] = ("parameter", "exp_avg", "exp_avg_sq", "step")
-DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
-
-class Slot(msgspec.Struct, frozen=True, kw_only=True):
-    """One parameter with its state, changed in place, and the digests of their storages, changed in place too.
-
-    ``parameter``, ``exp_avg``, ``exp_avg_sq``: any one shape, one floating dtype, contiguous, each a whole storage.
-    ``step``: float32, 0-d. ``digests`` in the order of ``KINDS``: int64 (blocks, 3), the step's (1, 3). All on one
-    device. Raises ``ValueError`` naming what does not fit; such a parameter is verified, updated and digested in
-    three passes instead.
-    """
-
-    parameter: Tensor
-    exp_avg: Tensor
-    exp_avg_sq: Tensor
-    step: Tensor
-    digests: tuple[Tensor, Tensor, Tensor, Tensor]
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        for kind, tensor, sums in zip(KINDS, self.tensors, self.digests, strict=True):
-            if reason := _unfit(kind, tensor, self.parameter) or _no_digest(tensor, sums):
-                raise ValueError(f"{kind}: {reason}")
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """In the order of ``KINDS``."""
-        return self.parameter, self.exp_avg, self.exp_avg_sq, self.step
+from flightsw.gpu.integrity.adamw_slot import KINDS, Kind, Slot
+from flightsw.gpu.integrity.damage import located, put_right
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -76,7 +46,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     differences: Tensor
     """int64 (places, 3): sums of what was read less the stored digests; zero where they matched.
-    ``digest.located`` says what a row means."""
+    ``damage.located`` says what a row means."""
     unusable: Tensor
     """bool, 0-d: a block was damaged and could not be put back, so the step's results are not to be used."""
 
@@ -96,7 +66,7 @@ class GuardedAdamW:
         ]
         self.places = (*rows, *(Place(number, "step", 0) for number in range(len(self.slots))))
         """Of each row of ``differences``."""
-        self._kernel = kernels.adamw(device) if all(_in_words(slot) for slot in self.slots) else None
+        self._kernel = kernels.adamw(device) if all(slot.suits_kernel for slot in self.slots) else None
         if self._kernel and self._units:
             pieces = [piece for unit in self._units for piece in unit]
             self._table = self._kernel.table([(p.slot, p.start, p.tensors, p.sums) for p in pieces])
@@ -242,48 +212,14 @@ def _count(slots: Sequence[Slot], differences: Tensor) -> Tensor:
     return lost
 
 
-def _in_words(slot: Slot) -> bool:
-    """Whether the kernel can update a slot: float32, at addresses it reads vectors from."""
-    aligned = all(tensor.data_ptr() % 16 == 0 for tensor in slot.tensors[:3])
-    return slot.parameter.dtype is torch.float32 and aligned
-
-
 def _put_back(piece: _Piece, differences: Tensor) -> bool:
     """Repair a piece from its digests where that can be done; whether it matches them now."""
     for memory, sums, difference in zip(piece.memories, piece.sums, differences, strict=True):
         if not difference.any():
             continue
-        damage = digest.located(0, difference.tolist())
-        if not damage.repairable:
-            return False
-        try:
-            digest.repair(memory, damage)
-        except ValueError:  # More than one word after all.
+        damage = located(0, difference.tolist())
+        if not damage.repairable or not put_right(memory, damage):
             return False
         if not torch.equal(digest.digest(memory)[0], sums):
             return False
     return True
-
-
-def _unfit(kind: Kind, tensor: Tensor, parameter: Tensor) -> str:
-    """Why a tensor of a slot cannot be updated block by block; empty when it can."""
-    if kind == "step":
-        if tensor.dtype is not torch.float32 or tensor.dim() != 0:
-            return f"{tensor.dtype}, {tensor.dim()}-d: a count is one float32"
-    elif tensor.dtype is not parameter.dtype or tensor.shape != parameter.shape:
-        return f"{tensor.dtype} {tuple(tensor.shape)}, parameter {parameter.dtype} {tuple(parameter.shape)}"
-    elif tensor.dtype not in DTYPES:
-        return f"{tensor.dtype} is not updated by AdamW"
-    if tensor.device != parameter.device:
-        return f"on {tensor.device}, parameter on {parameter.device}"
-    if not tensor.is_contiguous() or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size():
-        return "not a whole storage in one piece"
-    return ""
-
-
-def _no_digest(tensor: Tensor, sums: Tensor) -> str:
-    """Why ``sums`` is no digest of a tensor's storage; empty when it may be one."""
-    blocks = digest.block_count(tensor.numel() * tensor.element_size())
-    if sums.dtype is not torch.int64 or tuple(sums.shape) != (blocks, 3) or sums.device != tensor.device:
-        return f"digest {sums.dtype} {tuple(sums.shape)} on {sums.device}: int64 ({blocks}, 3) is needed beside it"
-    return ""

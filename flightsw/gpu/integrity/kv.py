@@ -29,10 +29,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from flightsw.gpu.integrity.attention_log import AttentionLog
 from flightsw.gpu.integrity.closer import look_closer
-from flightsw.gpu.integrity.digest import WORD_BYTES, Damage
+from flightsw.gpu.integrity.damage import Damage
+from flightsw.gpu.integrity.digest import WORD_BYTES
 from flightsw.gpu.integrity.finding import Finding, Outcome, Report
 from flightsw.gpu.integrity.kv_slots import Group, Tokens, laid_out, mend, run_sums, tokens_of
-from flightsw.gpu.workloads.gpt import Cache
 
 PENDING_WORDS_MAX: Final = 1 << 21
 """Words that wait to be summed, or are read at once: 8 MiB."""
@@ -54,7 +54,7 @@ Locate = Callable[[int], Place | None]
 class Rows:
     """Digests of the rows of one cache. ``locate`` says where a row is when it is verified.
 
-    ``begin``, ``write`` for every layer, ``end`` make one pass; ``gpt_rows`` and ``watch`` see to that.
+    ``begin``, ``write`` for every layer, ``end`` make one pass; ``kv_caches`` sees to that.
     """
 
     def __init__(
@@ -239,35 +239,6 @@ class Rows:
 
     def _find(self, outcome: Outcome, where: str, detail: str) -> None:
         self._report(Finding(detector="digest", outcome=outcome, where=where, detail=detail))
-
-
-def gpt_rows(cache: Cache, report: Report) -> Rows:
-    """Digests of a ``gpt.Cache``, which from now on tells them what is written. Row i is row i of the cache."""
-
-    def locate(row: int) -> Place:
-        return Place(list(zip(cache.keys, cache.values, strict=True)), row, 0)
-
-    plain = cache.keys[0].dtype is torch.float32 and cache.keys[0].device.type == "cpu"
-    log = AttentionLog(cache.keys, cache.values, report) if plain else None
-    rows = Rows(cache.rows, cache.context, len(cache.keys), locate, report, log)
-    cache.observer = rows
-    return rows
-
-
-def watch(cache: Any, rows: Rows) -> Any:
-    """Let a transformers ``DynamicCache`` tell ``rows`` what is added to it; gives the same cache back.
-
-    Its owner calls ``rows.begin`` with the rows of the batch and their slots before the forward pass, and
-    ``rows.end`` after it. To be called on every new cache object, *after* it was filled from an older one.
-    """
-    update = cache.update
-
-    def watched(key_states: Tensor, value_states: Tensor, layer_idx: int, *more: Any, **named: Any) -> Any:
-        rows.write(layer_idx, key_states.transpose(1, 2), value_states.transpose(1, 2))
-        return update(key_states, value_states, layer_idx, *more, **named)
-
-    cache.update = watched
-    return cache
 
 
 def _row(group: Group, place: Place, member: int) -> Tensor:

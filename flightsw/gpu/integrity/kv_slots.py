@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from flightsw.gpu.integrity import kernels
-from flightsw.gpu.integrity.digest import BLOCK_WORDS, WORD_BYTES, Damage, repair
+from flightsw.gpu.integrity.damage import Damage, put_right
+from flightsw.gpu.integrity.digest import BLOCK_WORDS, WORD_BYTES
 from flightsw.gpu.integrity.sums import Sums
 
 CHUNK_SLOTS_MAX: Final = 256
@@ -111,9 +112,7 @@ class Group:
 def mend(slot: Tensor, word: int, damage: Damage) -> bool:
     """Take the error off one word of a slot (heads, width), in place."""
     raw = slot.contiguous().view(torch.uint8).flatten().clone()
-    try:
-        repair(raw, Damage(0, word, damage.error))
-    except ValueError:
+    if not put_right(raw, Damage(0, word, damage.error)):
         return False
     # As whole numbers: a copy of floats may turn one NaN into another.
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[slot.element_size()]

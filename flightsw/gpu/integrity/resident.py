@@ -30,23 +30,22 @@ then it stays; whoever keeps the ``Regions`` that were given keeps it for ever.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
 import torch
 
 from flightsw.gpu.integrity.closer import look_closer
-from flightsw.gpu.integrity.digest import BLOCK_BYTES, Damage, digest, digest_all, repair
+from flightsw.gpu.integrity.damage import put_right
+from flightsw.gpu.integrity.digest import BLOCK_BYTES, digest, digest_all
 from flightsw.gpu.integrity.finding import Finding, Report
 from flightsw.gpu.integrity.layout import DeviceSums, Layout
-from flightsw.gpu.integrity.owner import alive, fate, versions_of, written
-from flightsw.gpu.integrity.regions import Region, Regions, regions_of
+from flightsw.gpu.integrity.owner import FREED, Owned
+from flightsw.gpu.integrity.regions import Region, Regions
 
 FINDINGS_MAX: Final = 64
 """Findings of one look; what comes after is one more that says so."""
 _REPLACED: Final = "its owner gave it other memory; not verified until adopt()"
 _CHANGED: Final = "changed by the program, which did not announce it; not verified until adopt()"
-_FREED: Final = "its owner has let go of it; what the job reads in its place is not guarded"
 _INHERITED: Final = "updated while it was damaged; not verified until adopt()"
 
 
@@ -68,16 +67,12 @@ class Resident:
         self._lay_out(regions.regions)
 
     def _lay_out(self, regions: tuple[Region, ...]) -> None:
-        self._regions = regions
+        self._owned = Owned(regions)
         self._layout = Layout(regions)
-        self._by_address = {region.memory.data_ptr(): index for index, region in enumerate(regions)}
-        self._versions: list[list[int | None]] = [[]] * len(regions)
         self._open: dict[int, tuple[int, ...]] = {}
         """Blocks that are not good, and the sums found there when it was reported."""
         self._refused: dict[int, str] = {}
         """Regions that are not looked at before they are adopted again, and why."""
-        self._dropped: set[int] = set()
-        """Those of them whose memory was let go of."""
 
     @property
     def blocks(self) -> int:
@@ -87,7 +82,7 @@ class Resident:
     @property
     def regions(self) -> tuple[Region, ...]:
         """In the order of ``digests``; another tuple after ``adopt`` found memory replaced."""
-        return self._regions
+        return self._owned.regions
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
@@ -97,7 +92,7 @@ class Resident:
     @property
     def size_bytes(self) -> int:
         """Bytes that are looked at."""
-        return sum(region.size_bytes for region in self._regions)
+        return sum(region.size_bytes for region in self._owned.regions)
 
     @property
     def devices(self) -> tuple[torch.device, ...]:
@@ -108,9 +103,9 @@ class Resident:
     def damaged(self) -> frozenset[str]:
         """Names of the regions that are not good; all of them before the first ``adopt``."""
         if not self._adopted:
-            return frozenset(region.name for region in self._regions)
+            return frozenset(region.name for region in self._owned.regions)
         bad = {self._layout.region_at(block) for block in self._open} | self._refused.keys()
-        return frozenset(self._regions[index].name for index in bad)
+        return frozenset(self._owned.regions[index].name for index in bad)
 
     def digests(self, index: int) -> torch.Tensor:
         """Sums of region ``index``, int64 (blocks, 3), the very memory in which they are kept. A kernel that writes
@@ -120,8 +115,7 @@ class Resident:
 
     def index_of(self, tensor: torch.Tensor) -> int | None:
         """Region in whose storage a tensor lies; None when it is not guarded."""
-        index = self._by_address.get(tensor.untyped_storage().data_ptr())
-        return None if index in self._dropped else index
+        return self._owned.index_of(tensor)
 
     def span(self, index: int) -> tuple[int, int]:
         """First block and number of blocks of region ``index``, as ``verify`` takes them."""
@@ -135,12 +129,14 @@ class Resident:
         if regions is not None:
             self._left_out = list(regions.left_out)
             self._lay_out(regions.regions)
-        elif any(self._fate(index) != "here" for index in range(len(self._regions))):
-            self._find_again()
+        elif self._owned.moved:
+            found, left_out = self._owned.found_again()
+            self._left_out += left_out
+            self._lay_out(found)
         self._open.clear()
         self._refused.clear()
         self._adopted = True
-        self._take(range(len(self._regions)))
+        self._take(range(len(self._owned.regions)))
 
     def adopt_update(self, regions: Iterable[int] | None = None) -> None:
         """Digests of the regions (all when None) that the program has just changed, from state verified before.
@@ -158,7 +154,7 @@ class Resident:
         for index in self._updated(regions):
             sums, row, count = self._layout.rows_of(index)
             sums.seal(row, count)
-            self._versions[index] = versions_of(self._regions[index])
+            self._owned.remember(index)
 
     def verify(self, first_block: int = 0, count: int | None = None) -> bool:
         """Look at ``count`` blocks from ``first_block`` (to the end when None), repair what can be repaired.
@@ -191,14 +187,14 @@ class Resident:
         if index in self._refused:
             return
         own = block - self._layout.firsts[index]
-        part = self._regions[index].memory[own * BLOCK_BYTES : (own + 1) * BLOCK_BYTES]
+        part = self._owned.regions[index].memory[own * BLOCK_BYTES : (own + 1) * BLOCK_BYTES]
         look = look_closer(
             device.sums,
             block - device.first,
             before,
             read=lambda: digest(part)[0],
-            put_right=lambda damage: _put_right(part, damage),
-            changed=lambda: written(self._versions[index], self._regions[index]),
+            put_right=lambda damage: put_right(part, damage),
+            changed=lambda: self._owned.written(index),
         )
         if look.state == "changed":
             self.hits += 1
@@ -211,14 +207,14 @@ class Resident:
             self._open[block] = look.sums
         self.hits += look.hit
         self.repairs += look.hit and look.state == "good"
-        name, count = self._regions[index].name, self._layout.counts[index]
+        name, count = self._owned.regions[index].name, self._layout.counts[index]
         for finding in look.findings(name if count == 1 else f"{name}, block {own}"):
             self._find(finding)
 
     def _refuse(self, index: int, reason: str) -> None:
         if index not in self._refused:
             self._refused[index] = reason
-            where = self._regions[index].name
+            where = self._owned.regions[index].name
             self._find(Finding(detector="digest", outcome="open", where=where, detail=reason))
 
     def _find(self, finding: Finding) -> None:
@@ -234,17 +230,17 @@ class Resident:
         self.generation += 1
         chosen = [index for index in regions if self._present(index)]
         for device, indices in self._layout.by_device(chosen):
-            sums, at = digest_all([self._regions[index].memory for index in indices]), 0
+            sums, at = digest_all([self._owned.regions[index].memory for index in indices]), 0
             for start, count in self._layout.runs(indices):
                 device.sums.write(start - device.first, sums[at : at + count])
                 at += count
         for index in chosen:
-            self._versions[index] = versions_of(self._regions[index])
+            self._owned.remember(index)
 
     def _updated(self, regions: Iterable[int] | None) -> list[int]:
         """Regions that may be adopted after an update; damage is inherited."""
         bad = {self._layout.region_at(block) for block in self._open}
-        chosen = list(range(len(self._regions)) if regions is None else regions)
+        chosen = list(range(len(self._owned.regions)) if regions is None else regions)
         for index in bad.intersection(chosen):
             self._refused[index] = _INHERITED
         self._open = {
@@ -252,37 +248,13 @@ class Resident:
         }
         return [index for index in chosen if index not in self._refused]
 
-    def _find_again(self) -> None:
-        """Regions anew, from the memory that the tensors have now."""
-        found = regions_of((name, tensor) for region in self._regions for name, tensor in alive(region))
-        known = {region.memory.data_ptr() for region in found.regions}
-        # Regions without a tensor that we know of, but held by somebody.
-        others = tuple(
-            region
-            for index, region in enumerate(self._regions)
-            if self._fate(index) == "here" and region.memory.data_ptr() not in known
-        )
-        self._left_out += found.left_out
-        self._left_out += [
-            (region.name, _FREED) for index, region in enumerate(self._regions) if self._fate(index) == "freed"
-        ]
-        self._lay_out(found.regions + others)
-
-    def _fate(self, index: int) -> Literal["here", "replaced", "freed"]:
-        region = self._regions[index]
-        if index not in self._dropped:
-            return fate(region)
-        return "replaced" if any(alive(region)) else "freed"
-
     def _present(self, index: int) -> bool:
         """Whether a region can be looked at; one that cannot is let go of, and said so."""
-        found = self._fate(index)
+        found = self._owned.fate(index)
         if found == "here":
             return True
-        self._refuse(index, _REPLACED if found == "replaced" else _FREED)
-        self._dropped.add(index)
-        bare = msgspec.structs.replace(self._regions[index], memory=torch.empty(0, dtype=torch.uint8))
-        self._regions = (*self._regions[:index], bare, *self._regions[index + 1 :])
+        self._refuse(index, _REPLACED if found == "replaced" else FREED)
+        self._owned.let_go(index)
         return False
 
     def _found(self, start: int, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -295,15 +267,6 @@ class Resident:
                     yield begin, digest_all(run)
                 run, begin = [], self._layout.firsts[index] + last
                 continue
-            run.append(self._regions[index].memory[first * BLOCK_BYTES : last * BLOCK_BYTES])
+            run.append(self._owned.regions[index].memory[first * BLOCK_BYTES : last * BLOCK_BYTES])
         if run:
             yield begin, digest_all(run)
-
-
-def _put_right(memory: torch.Tensor, damage: Damage) -> bool:
-    """Put a single word right; False when there is more to it."""
-    try:
-        repair(memory, damage)
-    except ValueError:
-        return False
-    return True

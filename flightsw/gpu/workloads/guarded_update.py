@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 
 from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity.adamw_slot import Slot
 from flightsw.gpu.integrity.digest import BLOCK_WORDS, digest_all
 from flightsw.gpu.integrity.finding import Finding, Report
-from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW, Slot
+from flightsw.gpu.integrity.guarded_adamw import GuardedAdamW
 from flightsw.gpu.integrity.resident import Resident
 from flightsw.gpu.workloads.optimiser import BETAS, EPSILON, AdamW, Chunk, Group, Rows
 

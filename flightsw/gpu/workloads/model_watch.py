@@ -4,14 +4,7 @@
 the guard of ``protect``, or *replayed*: taken back, done again as a whole, the same tokens into the same slots,
 and compared bit by bit: logits, tokens, and what was written to the cache. Of three runs two that agree win. A
 pass that did not settle, or whose logits are not finite, is taken back and run again with every check. Decode
-steps are replayed every ``replay_every`` in any case.
-
-Which of the two is cheaper depends on the size of the operations, not on what they are: the checks of a small one
-cost many times the operation. So both are tried (again and again, see ``TRIAL_EVERY``), chunks of prompts and
-decode steps apart, and the cheaper one is taken. Before passes without gradients were looked at late (``tape``),
-looking cost 35 times a decode step of preset tiny and 1.3 times one of gpt2-85m at storm, a replay twice on all of
-them; now it costs 1.1 times one 768 wide. Doubling the rows within one pass would cost 1.3 to 1.5 times a
-decode step, but other shapes round in another way, and a level must not change an answer.
+steps are replayed every ``replay_every`` in any case. Of the two ways the cheaper one is taken (``pass_runs``).
 
 A replay sees all arithmetic that comes out differently, of any operation, and inputs that were hurt on their way to
 the device. It does not see what both runs read, weights and older slots of the cache: they are the scrubber's and
@@ -24,11 +17,10 @@ it was asked last, repaired or not; ``broken`` that some of it is there still. W
 run, all weights are looked at at once: arithmetic that goes wrong again and again hints at memory.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 import msgspec
 import torch
@@ -42,13 +34,11 @@ from flightsw.gpu.integrity.scrub import Mark
 from flightsw.gpu.integrity.tally import Tally
 from flightsw.gpu.workloads import draws
 from flightsw.gpu.workloads.generation import Drawn, Engine
+from flightsw.gpu.workloads.pass_runs import Run, Way, agreed
 from flightsw.link.integrity import Level
 
 RUNS_MAX: Final = 3
 """Runs of one pass, the first included."""
-TRIAL_EVERY: Final = 256
-"""Every so many sampled passes both ways are tried anew: one is looked at, the next one replayed. The first look
-may be slow for once (kernels are loaded), so looking is tried again after 2, 4, 8, 16 … of them."""
 
 
 class WatchedEngine(Engine, Protocol):
@@ -61,37 +51,6 @@ class WatchedEngine(Engine, Protocol):
 
     def watch_rows(self, report: Report) -> Rows:
         """Digests of its cache, which it tells from now on what is written."""
-
-
-class _Run(NamedTuple):
-    drawn: Drawn
-    written: tuple[Tensor, ...]
-    """Sums of what it wrote to the cache."""
-    sound: bool
-    seconds: float
-
-
-class _Way(msgspec.Struct):
-    """How one kind of pass is sampled, and the least that a token of it has cost of late, in seconds.
-
-    The least, because whatever disturbs a pass makes it slower: one slow look must not let many passes be replayed.
-    """
-
-    decode: bool
-    passes: int = 0
-    sampled: int = 0
-    looked_s: float = math.inf
-    plain_s: float = math.inf
-
-    def looks(self, *, replayed: bool) -> bool:
-        """Whether the next sampled pass is looked at, and not replayed: that costs one more plain run. Of those
-        that should be ``replayed`` only trials are looked at."""
-        count = self.sampled
-        self.sampled += 1
-        if count % TRIAL_EVERY == 0:
-            self.looked_s = self.plain_s = math.inf
-        tried = count % TRIAL_EVERY == 0 or (count > 1 and count.bit_count() == 1)
-        return tried or (not replayed and self.plain_s < math.inf and self.looked_s < 2.0 * self.plain_s)
 
 
 class ModelWatch:
@@ -115,8 +74,8 @@ class ModelWatch:
         """What a whole pass over the weights takes."""
         self._hits = self._resident.hits
         self._checks = 0
-        self._filling = _Way(decode=False)
-        self._decoding = _Way(decode=True)
+        self._filling = Way(decode=False)
+        self._decoding = Way(decode=True)
         self.level = level
 
     @property
@@ -157,13 +116,13 @@ class ModelWatch:
             return self._run(run, looks=False).drawn, ""
         first, wanted = self._first(run, self._decoding if decode else self._filling, tokens)
         runs = [first]
-        while not (agreed := _agreed(runs, wanted)) and len(runs) < RUNS_MAX:
+        while not (usable := agreed(runs, wanted)) and len(runs) < RUNS_MAX:
             undo()
             # A replay that is due is as plain as the first run; a doubt is looked into with everything there is.
             replay = wanted > 1 and all(one.sound for one in runs)
             runs.append(self._run(run, looks=not replay))
         last = runs[-1]
-        if agreed:
+        if usable:
             if len(runs) > wanted:
                 self._found("recomputed", f"run {len(runs)} was used")
             return last.drawn, ""
@@ -219,7 +178,7 @@ class ModelWatch:
         """Whether all weights were looked at after ``mark`` and found good."""
         return self._scrubber.begun_after(mark)
 
-    def _first(self, run: Callable[[], Drawn], way: "_Way", tokens: int) -> tuple[_Run, int]:
+    def _first(self, run: Callable[[], Drawn], way: Way, tokens: int) -> tuple[Run, int]:
         """The first run of a pass of ``tokens`` tokens, and how many runs must agree."""
         at_hand = LEVELS[self._level]
         count = way.passes
@@ -238,7 +197,7 @@ class ModelWatch:
         way.plain_s = min(way.plain_s, done.seconds / tokens)
         return done, 2
 
-    def _run(self, run: Callable[[], Drawn], looks: bool | None) -> _Run:
+    def _run(self, run: Callable[[], Drawn], looks: bool | None) -> Run:
         """One run: looked at in everything, in nothing, or (None) as the level has it."""
         with self._at(Level.OFF if looks is False else self._level):
             began_s = time.monotonic()
@@ -249,7 +208,7 @@ class ModelWatch:
         checks = self._guard.tally.checks
         self._tally.checked(checks - self._checks)
         self._checks = checks
-        return _Run(drawn, self._rows.written, settled and all(drawn.finite), seconds)
+        return Run(drawn, self._rows.written, settled and all(drawn.finite), seconds)
 
     @contextmanager
     def _at(self, level: Level) -> Iterator[None]:
@@ -266,19 +225,3 @@ class ModelWatch:
 
     def _found(self, outcome: Outcome, detail: str) -> None:
         self._tally.add(Finding(detector="replay", outcome=outcome, where="pass of served model", detail=detail))
-
-
-def _agreed(runs: list[_Run], wanted: int) -> bool:
-    """Whether the last run is sound and ``wanted`` runs, itself included, are equal to it."""
-    last = runs[-1]
-    return last.sound and sum(one is last or (one.sound and _same(one, last)) for one in runs) >= wanted
-
-
-def _same(one: _Run, other: _Run) -> bool:
-    """Equal bit by bit: logits (NaN equals the same NaN), tokens and what was written."""
-    return (
-        one.drawn.tokens == other.drawn.tokens
-        and torch.equal(one.drawn.logits.view(torch.int32), other.drawn.logits.view(torch.int32))
-        and len(one.written) == len(other.written)
-        and all(torch.equal(first, second) for first, second in zip(one.written, other.written, strict=True))
-    )

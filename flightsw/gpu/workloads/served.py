@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from flightsw.gpu.checkpoint.format import Manifest, tensor_digest
 from flightsw.gpu.checkpoint.ring import Pointer, Rejection, Ring
 from flightsw.gpu.integrity.finding import Report
-from flightsw.gpu.integrity.kv import Rows, gpt_rows
+from flightsw.gpu.integrity.kv import Rows
+from flightsw.gpu.integrity.kv_caches import gpt_rows
 from flightsw.gpu.workloads.gpt import GPT, PADDING, Cache, GPTConfig
 from flightsw.gpu.workloads.model_watch import WatchedEngine
 
