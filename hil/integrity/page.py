@@ -82,7 +82,7 @@ def lead(found: Account) -> str:
 
 
 def _tile(figure: Figure) -> str:
-    value = "–" if figure.value is None else f"{figure.value:.4g}"
+    value = "–" if figure.value is None else f"{figure.value:.5g}"
     mark = {True: "goal met", False: "goal missed", None: "not judged"}[figure.met]
     sign = "≥" if figure.better == "higher" else "≤"
     return (
