@@ -145,6 +145,24 @@ def test_a_step_from_a_tainted_pass_or_damaged_state_is_refused() -> None:
     optimiser.step()
 
 
+@pytest.mark.parametrize("bit", [3, 30])
+def test_the_norm_that_gradients_are_clipped_by_is_made_twice(bit: int) -> None:
+    """Within a pass torch takes the norms of all of them by one operation, which changes nothing."""
+    norms = []
+    for damage in (None, flip(bit)):
+        torch.manual_seed(6)
+        module = nn.Linear(4, 3)
+        findings: list[Finding] = []
+        guard = protect(module, level=Level.STORM, report=findings.append)
+        struck = Struck("_foreach_norm", damage) if damage else contextlib.nullcontext()
+        with struck, guard.running():
+            module(torch.ones(2, 4)).square().sum().backward()
+            norms.append(nn.utils.clip_grad_norm_(module.parameters(), 0.1, foreach=True))
+        assert guard.settle()
+        assert [finding.detector for finding in findings] == (["repeat"] if damage else [])
+    assert torch.equal(*norms)
+
+
 def test_an_exception_leaves_the_mode_and_the_pass_is_not_settled() -> None:
     guard = protect(mlp(), level=Level.STORM)
 
