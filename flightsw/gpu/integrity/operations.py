@@ -121,7 +121,8 @@ SCRATCH: Final[dict[str, int]] = {"aten::mkldnn_rnn_layer": 3}
 """Which of its results an operator leaves to its backward one partly unwritten: two runs differ there."""
 
 STATE_PREFIXES: Final = ("aten::_foreach_", "aten::_fused_", "aten::_amp_")
-"""Updates of whole lists of tensors in place: the optimiser's."""
+"""Updates of whole lists of tensors in place: the optimiser's. What of such a name changes nothing (the norms of
+gradients, a fused norm) is an operation as any other."""
 
 FLOATS: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """Dtypes of matrix products that have a bound. Others (integer, complex, fp8) are repeated."""
@@ -139,7 +140,7 @@ def cover_of(operator: Any, device: str, *, deterministic: bool) -> Cover:
         return Cover.COMPOSITE
     if operator.is_view:
         return Cover.VIEW
-    if name.startswith(STATE_PREFIXES):
+    if name.startswith(STATE_PREFIXES) and operator._schema.is_mutable:
         return Cover.STATE
     if name in ON_PROCESSOR and device == "cpu" and not operator._schema.is_mutable:
         return Cover.IDENTITY
