@@ -63,8 +63,9 @@ check: setup-dev
 fmt: setup-dev
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix .
 
+# Bytecode is written even where the environment says not to: each of the many processes would compile all anew.
 test: check
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 bench: setup-dev
 	@$(PY) tests/benchmarks $(if $(ONLY),--only $(ONLY))

@@ -14,7 +14,7 @@ from hil import machine
 
 from . import measurements
 from .measurements import Measurements
-from .tally import Count, Figure, Row, count, coverage_figures, grouped, rows
+from .tally import Count, Figure, Row, coverage_figures, grouped, rows
 
 FILE: Final = "report.json"
 Ending = Literal["whole", "partial", "invalid"]
@@ -101,8 +101,3 @@ def _lines(some: list[Row], *keys: str) -> tuple[Line, ...]:
         Line(part=part, injector=injector, values=tuple(values), count=counted)
         for (part, injector, *values), counted in grouped(some, "part", "injector", *keys)
     )
-
-
-def overall(some: list[Row], part: str) -> Count:
-    """Counts of one part by our own injector."""
-    return count(row for row in some if row.part == part and row.injector == "own")

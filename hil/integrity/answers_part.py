@@ -5,15 +5,20 @@ the arithmetic of a pass while it does. Every reply is held against the undistur
 is not marked as failed, *tainted* one that was released and has another text. The same faults at level off say
 which of them would have let a wrong answer out.
 
-Operations are hit below the guard, for the guard enters a pass inside the server, where nobody else can follow.
+Operations are hit below the guard, for the guard enters a pass inside the server (``serve-float32``); or, of decode
+steps, within the engine, which runs under the guard and hands them over (``serve-told``). Not every step will do:
+a server looks at a pass or runs it twice, whichever is cheaper on the machine (``model_watch``). ``LOOKED_AT`` are
+the steps that a new server always looks at.
 """
 
 import itertools
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Final, Literal, cast
 
 import msgspec
 import torch
+from torch import Tensor
 
 from flightsw.gpu.meter import Meter
 from flightsw.gpu.pacing import Pacer
@@ -43,11 +48,41 @@ INTEGRITY: Final[dict[Level, Literal["off", "storm"]]] = {Level.OFF: "off", Leve
 TURNS_MAX: Final = 4000
 HIT_TURNS: Final = range(2, 8)
 """Memory is hit after one of these turns of the server's loop."""
+TOLD: Final = "serve-told"
+SUBJECTS: Final = ("serve-float32", TOLD)
+LOOKED_AT: Final = (0, 2, 4, 8)
+"""Decode steps since the server began."""
+EXCEPTION: Final = "exception"
+"""Named as a detector where a fault ended the worker."""
 _numbers: Final = itertools.count(1)
 
 
+class Engine(GptEngine):
+    """The flight's, with ``around`` about each of the decode steps ``LOOKED_AT``. One that is run again is no other
+    step, and the fault is over by then."""
+
+    def __init__(
+        self, model: GPT, rows: int, device: torch.device, around: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        super().__init__(model, rows, device)
+        self._around = around
+        self._steps = 0
+        self._last: tuple[list[int], ...] = ()
+
+    def step(self, rows: Sequence[int], positions: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """See ``GptEngine``."""
+        at_hand = (list(rows), list(positions), list(tokens))
+        again, self._last = at_hand == self._last, at_hand
+        number = self._steps
+        self._steps += not again
+        with nullcontext() if again or number not in LOOKED_AT else self._around():
+            return super().step(rows, positions, tokens)
+
+
 class Shelf:
-    """A source of the same model, each time from weights that no fault reaches."""
+    """A source of the same model, each time from weights that no fault reaches. ``shot`` is met in its steps."""
+
+    shot: Shot | None = None
 
     def __init__(self, model: GPT) -> None:
         self._config = model.config
@@ -57,7 +92,8 @@ class Shelf:
         """The model."""
         module = GPT(self._config)
         module.load_state_dict(self._state)
-        return Model(GptEngine(module, ROWS, torch.device("cpu")), 1, 1, lambda: self._flaw(module))
+        engine = Engine(module, ROWS, torch.device("cpu"), self._above)
+        return Model(engine, 1, 1, lambda: self._flaw(module))
 
     def again(self) -> Model | None:
         """The same anew."""
@@ -68,6 +104,9 @@ class Shelf:
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def _above(self) -> AbstractContextManager[None]:
+        return self.shot.above() if self.shot is not None else nullcontext()
 
     def _flaw(self, module: GPT) -> str:
         good = all(torch.equal(tensor, self._state[name]) for name, tensor in module.state_dict().items())
@@ -81,12 +120,16 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     findings: int
     """Of the integrity layer, in this round."""
     detector: str
+    died: str = ""
+    """What ended the worker: then nothing that was not answered before will be; the daemon starts another one."""
 
 
 class Bench:
     """A server on a real job."""
 
-    def __init__(self, shelf: Shelf, level: Level) -> None:
+    def __init__(self, shelf: Shelf, level: Level, subject: str) -> None:
+        self._shelf = shelf
+        self._name = subject
         self._sent: list[Any] = []
         self._job = Job(self._sent.append, Pacer(1.0), Meter())
         spec = InferSpec(batch_max=ROWS, integrity=INTEGRITY[level])
@@ -97,7 +140,8 @@ class Bench:
     def subject(self) -> Subject:
         """How faults reach it; the engine is looked up at the moment of the hit, for it may be another by then."""
         return Subject(
-            name="serve-float32",
+            name=self._name,
+            told=self._name == TOLD,
             weights=lambda: self._engine().module.named_parameters(),
             cache=lambda: key_value_cache(self._engine().cache),
         )
@@ -108,33 +152,50 @@ class Bench:
         self._sent.clear()
         for request in wanted:
             self._job.post(request)
+        died = ""
         within = shot is not None and TARGETS[shot.injection.target].reach in ("above", "below")
         with ExitStack() as stack:
-            if shot is not None and within:
+            if shot is not None and within and self._name == TOLD:
+                stack.enter_context(shot.below())
+                self._shelf.shot = shot
+                stack.callback(setattr, self._shelf, "shot", None)
+            elif shot is not None and within:
                 stack.enter_context(shot)
             for now in range(TURNS_MAX):
-                replies = {message.request: message for message in self._sent if isinstance(message, Reply)}
-                if len(replies) == len(wanted):
+                if len(self._replies()) == len(wanted):
                     break
-                self.server.turn()
+                try:
+                    self.server.turn()
+                except Exception as error:  # Whatever a damaged program raises is what it did, not our fault.
+                    died = f"{type(error).__name__}: {error}".splitlines()[0]
+                    break
                 if shot is not None and not within and now == turn:
                     shot.strike()
             else:
                 raise PlanError(f"the server did not answer within {TURNS_MAX} turns")
-        ordered = [replies[request.request] for request in wanted]
+        replies = self._replies()
+        ordered = [replies.get(request.request) for request in wanted]
         detected, detector = self._report()
         found = Round(
-            texts=tuple(None if reply.finish == "failed" else reply.text for reply in ordered),
+            texts=tuple(None if one is None or one.finish == "failed" else one.text for one in ordered),
             findings=detected - self._detected,
             detector=detector,
+            died=died,
         )
         self._detected = detected
         return found
+
+    def first_step(self) -> None:
+        """One decode step of all rows."""
+        self._engine().step(range(ROWS), [0] * ROWS, [1] * ROWS)
 
     def _engine(self) -> GptEngine:
         model = self.server.model
         assert model is not None, "the shelf always has one"
         return cast(GptEngine, model.engine)  # The shelf has no others.
+
+    def _replies(self) -> dict[int, Reply]:
+        return {message.request: message for message in self._sent if isinstance(message, Reply)}
 
     def _report(self) -> tuple[int, str]:
         """Findings since the server began, and the last one's detector."""
@@ -146,8 +207,9 @@ class Trial:
     """The server on one model; each injection has a round of its own."""
 
     def __init__(self, testees: Roster, subject: str) -> None:
-        if subject != "serve-float32":
-            raise PlanError(f'subject "{subject}" is unknown; answers are those of serve-float32')
+        if subject not in SUBJECTS:
+            raise PlanError(f'subject "{subject}" is unknown; answers are those of {", ".join(SUBJECTS)}')
+        self._subject = subject
         self._shelf = Shelf(testees.model)
         bench = self._new(LEVEL)
         self._twin = self._new(Level.OFF).serve().texts
@@ -156,7 +218,10 @@ class Trial:
             raise PlanError(f"the undisturbed server does not repeat itself at level {LEVEL.name.lower()}")
         # Surveyed at level off: what is counted there by name is there at every level, whatever checks add to it.
         bare = self._new(Level.OFF)
-        self.info: SubjectInfo = survey(bare.subject(), bare.serve)
+        told = subject == TOLD
+        self.info: SubjectInfo = survey(
+            bare.subject(), bare.first_step if told else bare.serve, len(LOOKED_AT) if told else 1
+        )
 
     def one(self, injection: Injection) -> tuple[Fired, End]:
         """Inject, compare the replies. Raises ``NeverFired``."""
@@ -164,7 +229,7 @@ class Trial:
         bench = self._new(LEVEL)
         shot = inject(injection, bench.subject())
         seen = bench.serve(shot, _turn(injection))
-        fired = shot.evidence()
+        fired = shot.evidence(told=self._subject == TOLD)
         tainted = sum(text is not None and text != twin for text, twin in zip(seen.texts, self._twin, strict=True))
         failed = seen.texts.count(None)
         noticed = bool(seen.findings or failed)
@@ -178,10 +243,10 @@ class Trial:
             outcome=outcomes[noticed, tainted > 0],
             effect=effect,
             level=LEVEL.name.lower(),
-            detectors=((seen.detector or "finite",) if noticed else ()),
+            detectors=((seen.detector or (EXCEPTION if seen.died else "finite"),) if noticed else ()),
             released=tainted > 0,
             latency_passes=0 if noticed else -1,
-            detail=f"{len(seen.texts) - failed} released, {tainted} tainted, {failed} failed",
+            detail=f"{len(seen.texts) - failed} released, {tainted} tainted, {failed} failed; {seen.died}"[:200],
         )
 
     def alone(self, injection: Injection) -> tuple[str, ...] | None:
@@ -202,7 +267,7 @@ class Trial:
         return "masked" if seen.texts == self._twin else "sdc"
 
     def _new(self, level: Level) -> Bench:
-        return Bench(self._shelf, level)
+        return Bench(self._shelf, level, self._subject)
 
 
 def _turn(injection: Injection) -> int:

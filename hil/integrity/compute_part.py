@@ -52,6 +52,7 @@ class Trial:
         assert module is not None, "every testee has one"
         known.testee.restore()
         self.guard = make(module, level=Level.OFF, report=self._findings.append)
+        known.testee.under(self.guard, self._findings.append)
         self.twin = self._run(Level.OFF)
         for level in (Level.OFF, LEVEL):
             if (again := self._run(level)) != self.twin or self._findings:
@@ -66,7 +67,7 @@ class Trial:
         bare.evidence()
         shot = inject(injection, subject)
         seen = self._run(LEVEL, shot)
-        fired = shot.evidence()
+        fired = shot.evidence(told=subject.told)
         detectors: list[str] = list(dict.fromkeys(finding.detector for finding in self._findings))
         noticed = bool(detectors)
         # An exception under an alarm leaves nothing to use; one without is what the program gave.
@@ -82,8 +83,11 @@ class Trial:
             detail="; ".join(f"{f.outcome} {f.where}: {f.detail}" for f in self._findings)[:200],
         )
 
-    def alone(self, injection: Injection) -> tuple[str, ...]:
-        """Detectors that notice the fault when they are alone."""
+    def alone(self, injection: Injection) -> tuple[str, ...] | None:
+        """Detectors that notice the fault when they are alone. Nobody is told of operations unless all are at
+        work."""
+        if self._known.testee.subject.told:
+            return None
         found = []
         for name, vigilance in ALONE.items():
             with borrowed(vigilance):
@@ -106,6 +110,7 @@ class Trial:
         guard.level = level
         if testee.moves:
             guard.adopt()
+        testee.begin(looking=level is not Level.OFF)
         self._findings.clear()
 
         @contextmanager
@@ -123,7 +128,7 @@ class Trial:
             yield
             guard.after_update()
 
-        seen = testee.run(Around(passing=passing, settled=guard.settle, updating=updating))
+        seen = testee.run(Around(passing=passing, settled=guard.settle, updating=updating, sound=testee.sound))
         if seen.ending != "done":
             guard.settle()  # What an exception left unsettled is not the next run's.
         testee.restore()

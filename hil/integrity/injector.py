@@ -13,13 +13,16 @@ operation comes out right, as after a real upset. Unprotected, one ``with`` ente
     with shot: …one pass…                          # unprotected
     with shot.below(), guard.running(), shot.above(): …one pass…
 
+A subject whose passes hand their operations over (``Subject.told``) is met between the model and the guard's hands
+(``telling``) instead of by the upper mode.
+
 ``occasion`` counts entries of the upper mode, that is passes. Memory is hit before the chosen operation of the
 chosen pass (at the latest at the pass's end), or at once by ``strike``. Gradients are hit by torch's own hook as
 soon as backward has left them. A fault that never fired proves nothing: ``evidence`` raises ``NeverFired``.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +35,7 @@ from .bits import hit, read, write
 from .injection import Fired, Injection
 from .operations import (
     ROUNDED,
+    TOLD,
     Watch,
     accumulated,
     is_composite,
@@ -43,6 +47,7 @@ from .operations import (
 )
 from .shapes import dtype_named
 from .targets import TARGETS, Subject, random_words
+from .telling import Handed
 
 
 class NeverFired(RuntimeError):
@@ -66,6 +71,10 @@ class Shot:
         self._subject = subject
         self._reach = TARGETS[injection.target].reach
         self._operation, self._output = split_output(injection.operation)
+        self._arithmetic = self._operation.removeprefix(TOLD)
+        """Its name below."""
+        self._guarded = False
+        """Whether what was hit had been handed over to a guard."""
         self._passes = 0
         self._ran: Counter[str] = Counter()
         """Operations of the pass so far, by name."""
@@ -91,7 +100,7 @@ class Shot:
             yield
             return
         self._ran.clear()
-        with self._gradient_hook(), Watch(self._seen_above):
+        with self._gradient_hook(), Watch(self._seen_above, self._told_above if self._subject.told else None):
             yield
         if (
             self.fired is None
@@ -138,11 +147,17 @@ class Shot:
         self.fired = fired
         return fired
 
-    def evidence(self) -> Fired:
-        """What was hit. Raises ``NeverFired``: such a run says nothing and counts for nothing."""
+    def evidence(self, *, told: bool = False) -> Fired:
+        """What was hit; with ``told`` it has to be an operation that was handed over to a guard.
+
+        Raises ``NeverFired``: such a run says nothing and counts for nothing.
+        """
+        missed = "it was not handed over to the guard" if told and not self._guarded else ""
         if self.fired is None:
+            missed = self._missed
+        if self.fired is None or missed:
             raise NeverFired(
-                f"injection {self.injection.id} never fired ({self._where()}): {self._missed}; the run is invalid"
+                f"injection {self.injection.id} never fired ({self._where()}): {missed}; the run is invalid"
             )
         return self.fired
 
@@ -188,8 +203,19 @@ class Shot:
             handle.remove()
 
     def _seen_above(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation of the program: count it; hit memory before it, its result after, or arm the lower mode."""
-        name = name_of(func)
+        """An operation of the program that it had seen."""
+        return self._above(name_of(func), func, args, kwargs, lambda: func(*args, **kwargs))
+
+    def _told_above(self, handed: Handed) -> Any:
+        """An operation of the program that it has handed over."""
+        before = self.fired
+        out = self._above(TOLD + handed.name, handed.func, handed.args, {}, handed.work)
+        if self.fired is not before:
+            self._guarded = handed.guarded
+        return out
+
+    def _above(self, name: str, func: Any, args: Any, kwargs: Any, work: Callable[[], Any]) -> Any:
+        """Count an operation; hit memory before it, its result after, or arm the lower mode."""
         number = self._ran[name]
         self._ran[name] += 1
         if self.fired is None and self._in_memory and self._ran.total() > self.injection.call:
@@ -200,7 +226,7 @@ class Shot:
                 self._armed_for = result_elements(func, args, kwargs, self._output)
                 self._parts = is_composite(func)
         try:
-            out = func(*args, **kwargs)
+            out = work()
         finally:
             self._armed_for = 0
         if not chosen:
@@ -220,7 +246,7 @@ class Shot:
         if not self._armed_for or self.fired is not None:
             return out
         name = name_of(func)
-        alike = name == self._operation or (is_product(name) if is_product(self._operation) else self._parts)
+        alike = name == self._arithmetic or (is_product(name) if is_product(self._arithmetic) else self._parts)
         result = dict(new_results(func, args, kwargs, out)).get(self._output) if alike else None
         if result is None or self._armed_for not in (-1, result.numel()):
             return out

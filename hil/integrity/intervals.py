@@ -41,11 +41,16 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
         """Upper end of the interval."""
         return wilson(self.hits, self.total)[1]
 
+    @property
+    def percent(self) -> str:
+        """The share alone; it says 100 % of nothing but all."""
+        return f"{_percent(self.value)} %" if self.total else "–"
+
     def __str__(self) -> str:
         """As tables have it: per cent with the interval."""
         if not self.total:
             return "– (none)"
-        return f"{_percent(self.value)} % [{_percent(self.low)}, {_percent(self.high)}]"
+        return f"{self.percent} [{_percent(self.low)}, {_percent(self.high)}]"
 
 
 def wilson(hits: int, total: int, z: float = Z_95) -> tuple[float, float]:

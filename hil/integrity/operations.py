@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .shapes import FORMATS
+from .telling import Meet, Telling, telling
 
 PRODUCTS: Final = frozenset({"mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "mv", "addmv", "dot"})
 """Matrix products: alike for an injection, because a protection may take one for another."""
@@ -22,15 +23,23 @@ SETS_MEMORY_ASIDE: Final = frozenset({"empty", "empty_like", "empty_strided", "n
 ROUNDED: Final = frozenset({torch.bfloat16, torch.float16})
 """Results whose sum is held in float32 before it is rounded."""
 BACKWARD: Final = "backward:"
+TOLD: Final = "told:"
+"""Before the name of an operation that was handed over by a cached pass, and not seen (``telling``)."""
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped.
     """A dispatch mode that hands every operation to a function (operation, arguments, keywords) and gives its
-    result back."""
+    result back. With ``told`` it leaves to a guard before it what a cached pass hands over, and meets that there;
+    without, such a pass is seen."""
 
-    def __init__(self, seen: Callable[[Any, Any, Any], Any]) -> None:
+    def __init__(self, seen: Callable[[Any, Any, Any], Any], told: Meet | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._seen = seen
+        self._told = told
+
+    def hands(self, weight: Tensor) -> Telling | None:
+        """What ``hands_of`` asks of a mode."""
+        return None if self._told is None else telling(weight, self._told)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self._seen(func, args, kwargs or {})
@@ -44,7 +53,7 @@ def name_of(func: Any) -> str:
 
 def is_product(operation: str) -> bool:
     """Whether an operation, as ``name_of`` gives it, is a matrix product."""
-    return operation.removeprefix(BACKWARD).partition("#")[0] in PRODUCTS
+    return operation.removeprefix(BACKWARD).removeprefix(TOLD).partition("#")[0] in PRODUCTS
 
 
 def with_output(operation: str, output: int) -> str:
@@ -70,8 +79,9 @@ def tensors_in(values: Any) -> list[Tensor]:
 
 
 def new_results(func: Any, args: Any, kwargs: Any, out: Any) -> list[tuple[int, Tensor]]:
-    """Results with memory of their own, by their number; empty for views and operations in place."""
-    if func.overloadpacket.__name__ in SETS_MEMORY_ASIDE:
+    """Results with memory of their own, by their number; empty for views and operations in place. ``func`` None is
+    what the host gave."""
+    if func is not None and func.overloadpacket.__name__ in SETS_MEMORY_ASIDE:
         return []
     given = {_storage(tensor) for tensor in tensors_in((args, kwargs)) if _plain(tensor)}
     outputs = out if isinstance(out, tuple | list) else (out,)

@@ -64,9 +64,14 @@ def page(found: Account, folder: Path) -> str:
 
 def lead(found: Account) -> str:
     """The campaign in two sentences."""
-    harmful = sum(line.count.coverage.total for line in found.by_target)
-    caught = sum(line.count.coverage.hits for line in found.by_target)
-    said = f"{found.injections:,} injections, {harmful:,} of them harmful, {caught:,} of these caught."
+    whole = Share(
+        hits=sum(line.count.coverage.hits for line in found.by_target),
+        total=sum(line.count.coverage.total for line in found.by_target),
+    )
+    said = (
+        f"{found.injections:,} injections, {whole.total:,} of them harmful, {whole.hits:,} of these caught: "
+        f"{whole} (95 %)."
+    )
     if found.ending != "whole":
         said += f" The campaign is {found.ending}: {found.reason}."
     elif found.missed:
@@ -77,7 +82,7 @@ def lead(found: Account) -> str:
 
 
 def _tile(figure: Figure) -> str:
-    value = "–" if figure.value is None else f"{figure.value:.4g}"
+    value = "–" if figure.value is None else f"{figure.value:.5g}"
     mark = {True: "goal met", False: "goal missed", None: "not judged"}[figure.met]
     sign = "≥" if figure.better == "higher" else "≤"
     return (

@@ -6,7 +6,8 @@ rare. Injections of a group are numbered from 0 and drawn by number, so an inter
 and one injection is replayed from its id alone.
 
 ``state`` faults hit memory between two passes, in 1 to 2 words, and are the digest's business. ``compute`` faults
-hit the results of operations within a pass, and are that of the checks around operations. ``answers`` are faults of
+hit the results of operations within a pass, and are that of the checks around operations; those of cached passes
+are handed over instead of seen (subjects ``…-told``), and counted by themselves. ``answers`` are faults of
 both kinds while the flight's own server answers requests, ``training`` are faults of gradients in its own trainer.
 
 Quotas: 3,838 harmful faults without a miss show 99.9 %, 381 show 99 % (``intervals``). A quick plan has a tenth.
@@ -113,6 +114,15 @@ GROUPS: Final[tuple[Group, ...]] = (
     ),
     Group(part="compute", subject="decode-float32", target="*output*", prior=EVEN.name, quota=20),
     Group(part="compute", subject="decode-float32", target="activations", prior=EVEN.name, quota=20),
+    # What a cached pass hands over is looked at in the same way, and gets there in another.
+    *(
+        Group(part="compute", subject=subject, target=target, operation=operation, prior=EVEN.name, quota=quota)
+        for subject in ("steps-told", "chunks-told")
+        for target, operation, quota in (
+            ("*output*", "*", 72), ("activations", "*", 60),
+            ("arithmetic", "*", 40), ("arithmetic", "*attention*", 20),
+        )
+    ),
     # Gradients of the real, guarded trainer.
     Group(part="training", subject="trainer-float32", target="gradients", prior=EVEN.name, quota=12),
     # Answers of the real server.
@@ -124,6 +134,10 @@ GROUPS: Final[tuple[Group, ...]] = (
         for target, operation in (
             ("arithmetic", "gelu"), ("arithmetic", "*attention*"), ("output_before_rounding", "linear"),
         )
+    ),
+    *(
+        Group(part="answers", subject="serve-told", target=target, prior=EVEN.name, quota=4)
+        for target in ("*output*", "activations", "arithmetic")
     ),
 )  # fmt: skip
 QUICK_SHARE: Final = 0.1

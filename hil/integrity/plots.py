@@ -119,7 +119,7 @@ def detectors(lines: Sequence[Line]) -> str:
         ink = INK["soc" if is_sum else "gpu"]
         axes.barh(place, 100.0 * share.value, height=0.55, color=ink, alpha=0.9 if is_sum else 0.55, lw=0)
         axes.plot([100.0 * share.low, 100.0 * share.high], [place, place], color=INK["text"], lw=1.2)
-        axes.annotate(f"{100.0 * share.value:.1f} %", (1.0, place), xycoords=("axes fraction", "data"),
+        axes.annotate(share.percent, (1.0, place), xycoords=("axes fraction", "data"),
                       xytext=(6, 0), textcoords="offset points", va="center", fontsize=8.5,
                       color=INK["muted"])  # fmt: skip
     axes.set_xlim(0.0, 100.0)

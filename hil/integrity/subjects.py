@@ -9,6 +9,7 @@ is a wrong answer. They are small because the share of harmful faults among all 
     stack      plain linear layers and GELU
     decode     the same GPT with its cache, decoding greedily, pass by pass                  (``subjects_moving``)
     train      the same GPT in training: forward, backward, clip, update; judged steps later   (``subjects_moving``)
+    told       the same GPT with a cache that is watched, as the server runs it                  (``subjects_told``)
 
 A *testee* starts from the same state for every run, bit for bit, so everything that differs is the fault's doing.
 ``run`` wraps each pass with what it is given (``Around``), and runs a pass that may not be used once again, as
@@ -16,16 +17,19 @@ flight code does.
 """
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
-from typing import Final, NoReturn, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from flightsw.gpu.integrity.finding import Report
+from flightsw.gpu.integrity.protect import Guard
 from flightsw.gpu.workloads.corpus import Corpus
 from flightsw.gpu.workloads.gpt import BYTE_VOCABULARY, GPT, GPTConfig
 from flightsw.gpu.workloads.optimiser import AdamW
@@ -45,8 +49,13 @@ STACK_BYTES: Final = 16
 STACK_WIDTH: Final = 96
 ATTEMPTS_MAX: Final = 2
 """Tries of one pass."""
-HANG_S: Final = 10.0
-"""A run of milliseconds that takes this long hangs."""
+HANG_WORK_S: Final = 10.0
+"""A run of milliseconds that works for so long, in processor time of the whole process, hangs."""
+HANG_WALL_S: Final = 120.0
+"""So does one that waits for so long. Generous, as others may have the processor; a machine that was suspended
+counts ``LOOK_S``, however long it slept."""
+LOOK_S: Final = 0.1
+"""Between two looks at the clocks, in seconds of the wall."""
 
 
 class Around(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +67,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     """After a pass: whether what it gave may be used. One that may not is run once again."""
     updating: Callable[[], AbstractContextManager[object]] = nullcontext
     """What an update of the weights is wrapped in."""
+    sound: Callable[[], bool] = lambda: True
+    """When a run has ended: whether what it kept between its passes is as it was made. If not, it is made again."""
 
 
 ALONE: Final = Around()
@@ -90,7 +101,7 @@ class Testee(Protocol):
 
 
 class _Hang(BaseException):
-    """The alarm clock rang; no handler of ``Exception`` within the program stops it."""
+    """The alarm clock rang, for the reason given; no handler of ``Exception`` within the program stops it."""
 
 
 class _Withheld(BaseException):
@@ -98,14 +109,22 @@ class _Withheld(BaseException):
 
 
 @contextmanager
-def bounded(limit_s: float = HANG_S) -> Iterator[None]:
-    """Raise within the block when it takes longer; for the main thread."""
+def bounded(work_s: float = HANG_WORK_S, wall_s: float = HANG_WALL_S) -> Iterator[None]:
+    """Raise within the block when it works or waits for longer; for the main thread. Looks that a stopped process
+    has missed come as one, so the wall is counted in looks."""
+    began_s = time.process_time()
+    looks = 0
 
-    def ring(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Hang
+    def look(number: int, frame: FrameType | None) -> None:
+        nonlocal looks
+        looks += 1
+        if time.process_time() - began_s >= work_s:
+            raise _Hang(f"it worked for {work_s:g} s")
+        if looks * LOOK_S >= wall_s:
+            raise _Hang(f"it took {wall_s:g} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, LOOK_S, LOOK_S)
     try:
         yield
     finally:
@@ -134,8 +153,8 @@ class Base:
                 return self._run(around)
         except _Withheld:
             return Observation(ending="withheld")
-        except _Hang:
-            return Observation(ending="hang", detail=f"longer than {HANG_S:g} s")
+        except _Hang as hang:
+            return Observation(ending="hang", detail=str(hang))
         except Exception as error:  # Whatever a damaged program raises is what it did, not our fault.
             return Observation(ending="error", detail=f"{type(error).__name__}: {error}".splitlines()[0])
 
@@ -146,6 +165,16 @@ class Base:
     def guarded(self) -> list[tuple[str, Tensor]]:
         """See ``Testee``."""
         return self._state
+
+    def under(self, guard: Guard, report: Report) -> None:
+        """A guard stands around its passes from now on, and ``report`` gets what is found besides."""
+
+    def begin(self, *, looking: bool) -> None:
+        """A run under the guard begins; ``looking`` at what it keeps between its passes, or not."""
+
+    def sound(self) -> bool:
+        """Of the run under a guard that has ended, whether what it kept is as it was made, as far as was looked."""
+        return True
 
     def intact(self) -> bool:
         """See ``Testee``."""
@@ -167,10 +196,18 @@ class Base:
 
     def _pass(self, around: Around, work: Callable[[], T], undo: Callable[[], None] = lambda: None) -> T:
         """One pass, and once again when it may not be used; ``undo`` puts back what the first one changed."""
-        for _ in range(ATTEMPTS_MAX):
+
+        def once() -> T:
             with around.passing():
-                result = work()
-            if around.settled():
+                return work()
+
+        return self._twice(once, around.settled, undo)
+
+    def _twice(self, work: Callable[[], T], good: Callable[[], bool], undo: Callable[[], None] = lambda: None) -> T:
+        """What some work gives, done once again when that is no good."""
+        for _ in range(ATTEMPTS_MAX):
+            result = work()
+            if good():
                 return result
             undo()
         raise _Withheld

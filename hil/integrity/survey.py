@@ -3,6 +3,7 @@
 Memory is listed as it is after that pass, so that caches and optimiser state exist. Of every operation each result
 with memory of its own is a site, under the module that ran it; in a backward pass, under the module whose weight it
 works on, else under the one that made an operand. Before rounding, a bfloat16 product is a site of its float32 sum.
+Where operations are handed over these are met (``telling``), and what is seen beside them counts as ever.
 """
 
 from collections import Counter
@@ -13,9 +14,10 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from .injection import Site, SubjectInfo, TargetName
-from .operations import BACKWARD, ROUNDED, Watch, is_product, name_of, new_results, tensors_in, with_output
+from .operations import BACKWARD, ROUNDED, TOLD, Watch, is_product, name_of, new_results, tensors_in, with_output
 from .shapes import FORMATS
 from .targets import TARGETS, Subject, random_words
+from .telling import Handed
 
 ROOT: Final = "root"
 """Layer of an operation that no named module ran."""
@@ -27,7 +29,8 @@ def survey(subject: Subject, run_pass: Callable[[], object], passes: int = 1) ->
     Raises ``ValueError`` when the pass computed nothing.
     """
     watcher = _Watcher(subject)
-    with _layers(subject.module, watcher.running), Watch(watcher.seen):
+    told = watcher.told if subject.told else None
+    with _layers(subject.module, watcher.running), Watch(watcher.seen, told):
         run_pass()
     if not watcher.sites:
         raise ValueError(f"subject {subject.name}: its pass ran no operation that torch shows (a compiled graph?)")
@@ -67,12 +70,14 @@ class _Watcher:
         """Module by the storage of a weight."""
         self._made: dict[int, str] = {}
         """Module by the storage of a result, the latest that had it."""
+        self._names: dict[nn.Module | None, str] = {}
         if subject.module is not None:
+            self._names = {part: name or ROOT for name, part in subject.module.named_modules()}
             for name, parameter in subject.module.named_parameters():
                 self._weights[_storage(parameter)] = name.rpartition(".")[0] or ROOT
 
     def seen(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """One operation of the pass."""
+        """One operation of the pass, as a mode sees it."""
         name = name_of(func)
         number = self.ran[name]
         self.ran[name] += 1
@@ -80,15 +85,38 @@ class _Watcher:
         results = new_results(func, args, kwargs, out)
         if not results:
             return out
-        layer = self.running[-1] if self.running else ROOT
+        layer = self._running_now
         if name.startswith(BACKWARD):
             given = [_storage(tensor) for tensor in tensors_in((args, kwargs)) if tensor.numel()]
             owners = [known[key] for known in (self._weights, self._made) for key in given if key in known]
             layer = owners[0] if owners else ROOT
+        self._note(name, number, layer, results, _targets_of(name))
+        return out
+
+    def told(self, handed: Handed) -> Any:
+        """One operation of the pass that was handed over."""
+        name = TOLD + handed.name
+        number = self.ran[name]
+        self.ran[name] += 1
+        out = handed.work()
+        targets = _targets_of(name)
+        if handed.func is None:
+            targets = [target for target in targets if TARGETS[target].reach != "below"]
+        layer = self._names.get(handed.module) or self._running_now
+        self._note(name, number, layer, new_results(handed.func, handed.args, {}, out), targets)
+        return out
+
+    @property
+    def _running_now(self) -> str:
+        return self.running[-1] if self.running else ROOT
+
+    def _note(
+        self, name: str, number: int, layer: str, results: list[tuple[int, Tensor]], targets: list[TargetName]
+    ) -> None:
         for output, result in results:
             self._made[_storage(result)] = layer
             operation = with_output(name, output)
-            for target in _targets_of(operation):
+            for target in targets:
                 site = _site(target, layer, result, operation, number)
                 if target == "output_before_rounding" and result.dtype in ROUNDED:
                     site = Site(
@@ -100,7 +128,6 @@ class _Watcher:
                         call=number,
                     )
                 self.sites.append(site)
-        return out
 
 
 def _targets_of(operation: str) -> list[TargetName]:

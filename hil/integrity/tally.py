@@ -23,10 +23,19 @@ from .ledger_table import EFFECTS
 from .plan import HARMFUL_WANTED, Part, place_of
 from .shapes import EVEN, PUBLISHED
 
-ARITHMETIC: Final = {"float32": "float32", "bfloat16": "bfloat16", "mixed": "bfloat16", "dropout": "float32"}
-"""Of a subject, by the end of its name."""
+TOLD: Final = "float32, told"
+ARITHMETIC: Final = {
+    "float32": "float32", "bfloat16": "bfloat16", "mixed": "bfloat16", "dropout": "float32", "told": TOLD,
+}  # fmt: skip
+"""Of a subject, by the end of its name; what is handed over (``subjects_told``) apart."""
 COMPARED: Final = "bfloat16"
 """The compute goals are for this arithmetic."""
+COVERAGE_GOALS: Final[tuple[tuple[str, Part, str, float, float], ...]] = (
+    ("state", "state", "*", 100.0, 99.9),
+    ("compute", "compute", COMPARED, 99.0, 99.0),
+    ("told", "compute", TOLD, 99.0, 99.0),
+)
+"""Figure, part, arithmetic (* is all), goals in per cent of the share and of the lower end of its interval."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,26 +163,24 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 def coverage_figures(some: list[Row]) -> list[Figure]:
     """Figures of coverage and repair, in per cent."""
     found: list[Figure] = []
-    for part, goal, low_goal in (("state", 100.0, 99.9), ("compute", 99.0, 99.0)):
+    for name, part, arithmetic, goal, low_goal in COVERAGE_GOALS:
         of_part = [
-            row
-            for row in some
-            if row.part == part and row.injector == "own" and (part == "state" or row.dtype == COMPARED)
+            row for row in some if row.part == part and row.injector == "own" and arithmetic in ("*", row.dtype)
         ]
         share = count(of_part).coverage
         if not share.total:
             continue
-        wanted = HARMFUL_WANTED["state" if part == "state" else "compute"]
+        wanted = HARMFUL_WANTED[part]
         text = f"{share.hits:,} of {share.total:,} harmful faults: {share} (95 %)"
         found.append(
             Figure(
-                id=f"{part}.coverage", value=100.0 * share.value, unit="%", goal=goal, better="higher", text=text
+                id=f"{name}.coverage", value=100.0 * share.value, unit="%", goal=goal, better="higher", text=text
             )
         )
         # A lower bound needs its number of faults: fewer, without a miss, are no failure.
         found.append(
             Figure(
-                id=f"{part}.coverage_low",
+                id=f"{name}.coverage_low",
                 value=100.0 * share.low,
                 unit="%",
                 goal=low_goal,

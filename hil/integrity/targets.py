@@ -72,6 +72,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     cache: Callable[[], Named] = nothing
     inputs: Callable[[], Named] = nothing
     generators: Callable[[], Mapping[str, torch.Generator]] = no_generators
+    told: bool = False
+    """Its passes hand their operations over, and a guard is told of them instead of seeing them."""
 
     def memory(self, target: TargetName) -> dict[str, Tensor]:
         """Live tensors of a memory target by name, those with elements. Raises ``NoSuchTarget``."""

@@ -5,7 +5,7 @@ One seed makes them all: the model is trained once, and every testee has a copy 
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 import torch
@@ -21,6 +21,7 @@ from .judging import Observation
 from .plan import PlanError
 from .subjects import SMALL, TRAINING_STEPS, Base
 from .subjects_moving import Decode, Train
+from .subjects_told import Told, Work
 from .survey import survey
 
 DROPOUT: Final = 0.1
@@ -35,6 +36,8 @@ def _makers() -> dict[str, Callable[["Roster"], Base]]:
         "train-mixed": lambda t: Train(t.model, t.corpus, t.seed, mixed=True),
         "train-dropout": lambda t: Train(t.model, t.corpus, t.seed, dropout=DROPOUT),
     }
+    for work in get_args(Work):
+        found[f"{work}-told"] = partial(_told, work)
     for dtype in DTYPES:
         name = subjects.dtype_name(dtype)
         found[f"gpt-{name}"] = partial(_gpt, dtype)
@@ -53,6 +56,10 @@ def _stack(dtype: torch.dtype, t: "Roster") -> Base:
 
 def _decode(dtype: torch.dtype, t: "Roster") -> Base:
     return Decode(t.model, t.corpus, t.seed, dtype)
+
+
+def _told(work: Work, t: "Roster") -> Base:
+    return Told(t.model, t.corpus, t.seed, work)
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):

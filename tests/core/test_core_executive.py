@@ -552,7 +552,7 @@ def test_payload_defaults_are_the_documented_restart_policy() -> None:
 
 def test_a_planner_that_falls_silent_is_reported_and_so_is_its_return() -> None:
     """Frames without a plan fly the closed form; both changes reach the ground as events."""
-    desk = Desk(CONFIG, planner=_even_plan)
+    desk = Desk(CONFIG, planner=_even_plan, frame_s=0.5)
     desk.fly(60.0)
     assert desk.events("PLAN_FALLBACK") == []
     desk.planner = None

@@ -182,6 +182,7 @@ def test_r11_quarantine_is_retried_one_failure_at_a_time_and_forgotten_after_a_g
         Life.QUARANTINED,
         2,
     )
+    flight.frame_s = 0.5
     flight.fly(700.0)
     assert (flight.vehicle.payload.jobs[0].life, flight.vehicle.payload.jobs[0].quarantines) == (Life.RUNNING, 0)
 

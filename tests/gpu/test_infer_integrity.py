@@ -33,7 +33,7 @@ def expected_level(target: str) -> str:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_tainted_answer_is_released(target: str, expected: tuple[str, ...]) -> None:
-    count = 40 if target in RESIDENT else 16  # 304 in all; thousands are the campaign's.
+    count = 24 if target in RESIDENT else 16  # 208 in all; thousands are the campaign's.
     found = outcomes(target, expected_level(target), count, expected)
     assert found["tainted"] == 0, found
     assert found["fired"] >= count - 4, found

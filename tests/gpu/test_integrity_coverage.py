@@ -37,6 +37,10 @@ aten = torch.ops.aten
         (aten._local_scalar_dense.default, Cover.READ),
         (aten._foreach_add_.Scalar, Cover.STATE),
         (aten._fused_adamw_.default, Cover.STATE),
+        # Named as updates are, and none.
+        (aten._foreach_norm.Scalar, Cover.REPEAT),
+        (aten._fused_rms_norm_backward.default, Cover.REPEAT),
+        (aten._fused_dropout.default, Cover.RANDOM),
     ],
 )
 def test_how_operators_are_covered(operator: Any, cover: Cover) -> None:

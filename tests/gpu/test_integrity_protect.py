@@ -1,5 +1,6 @@
 """One call: levels that change no bit, what plain code gets, and modules of every build."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 
@@ -95,6 +96,24 @@ def test_plain_calls_and_steps_are_covered() -> None:
     assert findings[-1].outcome == "repaired"
     assert not torch.equal(model[0].weight, kept)
     optimiser.step()
+
+
+@pytest.mark.parametrize("bit", [3, 30])
+def test_the_norm_that_gradients_are_clipped_by_is_made_twice(bit: int) -> None:
+    """Within a pass torch takes the norms of all of them by one operation, which changes nothing."""
+    norms = []
+    for damage in (None, flip(bit)):
+        torch.manual_seed(6)
+        module = nn.Linear(4, 3)
+        findings: list[Finding] = []
+        guard = protect(module, level=Level.STORM, report=findings.append)
+        struck = Struck("_foreach_norm", damage) if damage else contextlib.nullcontext()
+        with struck, guard.running():
+            module(torch.ones(2, 4)).square().sum().backward()
+            norms.append(nn.utils.clip_grad_norm_(module.parameters(), 0.1, foreach=True))
+        assert guard.settle()
+        assert [finding.detector for finding in findings] == (["repeat"] if damage else [])
+    assert torch.equal(*norms)
 
 
 def test_levels_are_those_of_the_table() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from flightsw.gpu.integrity import kernels
+from flightsw.gpu.integrity import kernels, tape
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.finding import Finding
 from flightsw.gpu.integrity.late_looks import KINDS, takes
@@ -228,6 +228,60 @@ def test_what_leaves_the_window_is_digested_where_somebody_may_still_read_it(see
     assert [found.detector for found in findings] == ([] if settled else ["transit"])
 
 
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window with room for ten results: those that leave it leave several at a time."""
+    monkeypatch.setattr(tape, "NOTED_BYTES_MAX", 10 * X.nbytes)
+
+
+def long_work() -> torch.Tensor:
+    """Four operations, six times over."""
+    x = X
+    for _ in range(6):
+        x = F.gelu(F.layer_norm(x + X, (24,)) * X, approximate="tanh")
+    return x
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("nth", range(6))
+@pytest.mark.parametrize("operation", ["add", "layer_norm", "mul", "gelu"])
+@torch.inference_mode()
+def test_what_leaves_the_window_is_looked_at_wherever_it_was_in_it(operation: str, nth: int, above: bool) -> None:
+    _, findings, settled, _ = looked_at(long_work, Struck(operation, flip(30), nth), above=above)
+    assert not settled
+    assert {found.outcome for found in findings} == {"contained"}
+
+
+@pytest.mark.usefixtures("narrow")
+@torch.inference_mode()
+def test_what_leaves_the_window_together_is_sound_and_every_operation_is_looked_at_once() -> None:
+    result, findings, settled, mode = looked_at(long_work)
+    assert (findings, settled, mode.tally.doubts) == ([], True, 0)
+    assert same(result, long_work())
+    assert mode.tally.checks >= 24
+
+
+@pytest.mark.usefixtures("narrow")
+@torch.inference_mode()
+def test_an_operand_with_a_digest_is_verified_before_its_last_reader_leaves_the_window() -> None:
+    def work() -> torch.Tensor:
+        kept = X + 1.0
+        for _ in range(12):
+            last = X * V
+        strike(flip(0, 77), kept)
+        # Sound of what it has read; nobody else knows the operand any more when the pass ends.
+        kept * V
+        del kept
+        for _ in range(12):
+            last = X * V
+        return last
+
+    _, findings, settled, _ = looked_at(work)
+    assert not settled
+    assert [found.detector for found in findings] == ["transit"]
+
+
 @torch.inference_mode()
 def test_of_a_long_pass_no_more_than_the_window_is_kept_alive() -> None:
     alive: list[int] = []
@@ -323,6 +377,27 @@ def test_sound_models_keep_every_bit_and_raise_nothing(name: str, context: Any) 
             result, findings, settled, _ = looked_at(work)
             assert same(result, work())
         assert (findings, settled) == ([], True)
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "held"])
+@pytest.mark.parametrize("axes", [(0, 1), (1, 2)], ids=str)
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+def test_rows_that_do_not_lie_in_order_come_from_the_kernel_of_an_unguarded_pass(
+    trained: bool, axes: tuple[int, int], biased: bool
+) -> None:
+    """For weights that want gradients torch makes one product of them, else many, which may round otherwise."""
+    x, weight = torch.randn(3, 9, 9).transpose(*axes), torch.randn(39, 9).requires_grad_(trained)
+    bias = torch.randn(39) if biased else None
+
+    def work() -> Any:
+        return F.linear(x, weight, bias)
+
+    with torch.inference_mode():
+        result, findings, settled, _ = looked_at(work)
+        assert same(result, work())
+        assert (findings, settled) == ([], True)
+        if trained:
+            assert not looked_at(work, Struck("mm", flip(30)))[2], "and its parts are looked at"
 
 
 @pytest.mark.parametrize("name", REMADE)

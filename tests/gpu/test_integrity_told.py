@@ -28,6 +28,7 @@ CONFIG = GPTConfig(layers=2, heads=3, width=48, context=40)
 ROWS = 3
 Pass = tuple[list[list[int]], list[list[int]], list[int] | None]
 """Tokens, positions, rows."""
+FIRST: Pass = ([[3]] * ROWS, [[0]] * ROWS, None)
 PASSES: dict[str, list[Pass]] = {
     "steps": [([[token]] * ROWS, [[at]] * ROWS, None) for at, token in enumerate((3, 1, 4, 1, 5))],
     "chunks": [
@@ -54,12 +55,16 @@ class Served:
             if left:
                 self.guard.mode.leave((*self.cache.keys, *self.cache.values))
         self.lengths = [0] * ROWS
-        self.feed("steps")
+        self.run([FIRST])
 
     def feed(self, name: str, *after: TorchDispatchMode) -> list[torch.Tensor]:
-        """Logits of some passes, with modes entered after the guard's own."""
+        """Logits of the passes of that name, with modes entered after the guard's own."""
+        return self.run(PASSES[name], *after)
+
+    def run(self, passes: list[Pass], *after: TorchDispatchMode) -> list[torch.Tensor]:
+        """Logits of some passes."""
         logits = []
-        for tokens, positions, rows in PASSES[name]:
+        for tokens, positions, rows in passes:
             for row, places in zip(rows or range(ROWS), positions, strict=True):
                 self.lengths[row] = max(places) + 1 if PADDING not in places else places.index(PADDING) + places[0]
             with torch.inference_mode(), self.guard.running() if self.guard else nullcontext():
@@ -239,6 +244,7 @@ def test_what_is_stored_wrong_is_found_before_its_row_is_released(hit: str) -> N
 def test_what_was_noted_of_a_cache_is_looked_at_before_it_is_written(by: str) -> None:
     """Somebody else reads the cache in the same pass; a store that follows is no damage."""
     served = Served()
+    served.feed("steps")
     assert served.guard is not None
 
     def read(*given: Any) -> None:

@@ -8,6 +8,7 @@ from training_rig import Daemon
 
 from flightsw.gpu import protocol
 from flightsw.gpu.checkpoint.ring import Ring
+from flightsw.gpu.integrity import tally
 from flightsw.gpu.workloads.job import JobFault
 from flightsw.gpu.workloads.session import ROLLBACKS_MAX, Session
 from tests.gpu.training_faults import STEPS, WEIGHT, flip, twin
@@ -110,7 +111,8 @@ def test_random_states_are_saved_as_they_were_at_the_boundary(storm_spec):
     resumed.close()
 
 
-def test_the_daemon_orders_the_level_and_hears_of_it(storm_spec):
+def test_the_daemon_orders_the_level_and_hears_of_it(storm_spec, monkeypatch):
+    monkeypatch.setattr(tally, "INTEGRITY_REPORT_S", 1e9)  # However slow this machine is.
     daemon = Daemon()
     session = Session(replace(storm_spec, integrity="auto"), daemon.job)
     session.tell()
@@ -119,7 +121,7 @@ def test_the_daemon_orders_the_level_and_hears_of_it(storm_spec):
     session.tell()
     assert [report.level for report in daemon.all(protocol.IntegrityReport)] == [
         "standard"
-    ]  # At most one a second.
+    ]  # At most one in that time.
     session.handle(protocol.Vigilance("off"))
     until(session, 3)
     committed = saved(session, daemon)

@@ -11,12 +11,12 @@ from tests.gpu.training_faults import PARTS, OneFault, Run, flip, sampled, twin
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_whichever_of_the_results_of_an_update_is_wrong_the_right_one_is_kept(storm_spec, number, plain):
     """The rehearsal of a chunk, or the update itself; there are two chunks."""
-    straight = twin(storm_spec)
-    run = Run(storm_spec).until(2, PARTS)
+    straight = twin(storm_spec, 2)
+    run = Run(storm_spec).until(1, PARTS)
     with OneFault("aten::_fused_adamw_", number) as fault:
         run.turn()
     assert fault.fired == 1
-    assert run.finish() == straight
+    assert run.finish(2) == straight
     assert ("repeat", "recomputed") in run.outcomes()
 
 
@@ -53,17 +53,17 @@ def test_whichever_call_of_the_processor_s_update_is_wrong_the_right_result_is_k
     storm_spec, monkeypatch, number
 ):
     """Two groups are rehearsed, then updated."""
-    straight = twin(storm_spec)
-    run = Run(storm_spec, blind=True).until(2, PARTS)
+    straight = twin(storm_spec, 2)
+    run = Run(storm_spec, blind=True).until(1, PARTS)
     kernel = misread(monkeypatch, number)
     run.turn()
     assert kernel.calls == 4
-    assert run.finish() == straight
+    assert run.finish(2) == straight
     assert [(finding.detector, finding.outcome) for finding in run.found] == [("repeat", "recomputed")]
 
 
 def test_an_update_of_which_no_two_results_agree_is_damage(storm_spec, monkeypatch):
-    run = Run(storm_spec, blind=True).until(2, PARTS)
+    run = Run(storm_spec, blind=True).until(1, PARTS)
     misread(monkeypatch, 1, 3)
     with OneFault("aten::_fused_adamw_", 1), pytest.raises(Damaged, match="no two of 3 results"):
         run.turn()
@@ -72,8 +72,8 @@ def test_an_update_of_which_no_two_results_agree_is_damage(storm_spec, monkeypat
 def test_an_update_that_is_not_rehearsed_believes_the_kernel(storm_spec, monkeypatch):
     """Which shows that it is the kernel's bits that count, and the rehearsal that saw the error."""
     sampled(monkeypatch, repeat_every=0)
-    run = Run(storm_spec, blind=True).until(2, PARTS)
+    run = Run(storm_spec, blind=True).until(1, PARTS)
     kernel = misread(monkeypatch, 1)
-    assert run.finish() != twin(storm_spec)
+    assert run.finish(2) != twin(storm_spec, 2)
     assert kernel.calls == 2
     assert run.found == []

@@ -117,8 +117,8 @@ class Run:
             self.turn()
         return self
 
-    def finish(self):
-        return self.until(STEPS).journal
+    def finish(self, step=STEPS):
+        return self.until(step).journal
 
     def outcomes(self):
         return {(finding.detector, finding.outcome) for finding in self.found}

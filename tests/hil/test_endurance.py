@@ -24,6 +24,8 @@ from hil.plant.eps import PowerSystem
 
 ROWS = {fault.name: fault for fault in FAULTS}
 HOUR_S = 3600.0
+AT_WORK_S = 100.0
+"""After this the vehicle serves, and the first fault of a mission that has one may come."""
 
 
 def alone(name: str):
@@ -31,8 +33,10 @@ def alone(name: str):
 
     What is not over half an hour after the end is taken for open.
     """
-    hours = 0.12 if ROWS[name].ready is SERVING else 1.2 if name == "card_disobeys" else 0.35
+    wait_s = 130.0 if ROWS[name].ready is SERVING else 4000.0 if name == "card_disobeys" else 950.0
+    hours = (AT_WORK_S + wait_s) / HOUR_S
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(endurance, "FIRST_FAULT_S", AT_WORK_S)
         patch.setattr(endurance, "SETTLE_MAX_S", 1800.0)
         return fly(hours=hours, seed=3, every_s=hours * HOUR_S, faults=[ROWS[name]])
 
@@ -173,7 +177,7 @@ def test_a_battery_run_down_breaks_a_standing_rule(monkeypatch: pytest.MonkeyPat
     _no_fdir(monkeypatch)
     _no_shedding(monkeypatch)
     _spends_blindly(monkeypatch)
-    verdict = fly(hours=2.0, seed=1, faults=[ROWS["tc_unarmed"]])
+    verdict = fly(hours=2.0, frame_s=2.0, seed=1, faults=[ROWS["tc_unarmed"]])
     assert "true charge under its floor" in {violation.rule for violation in verdict.violations}
 
 

@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import signal
+import threading
 import time
 
 import pytest
@@ -105,6 +107,11 @@ def spin() -> Observation:
     raise AssertionError("the alarm clock never rang")
 
 
+def wait(seconds: float) -> Observation:
+    threading.Event().wait(seconds)
+    return TWIN
+
+
 def test_an_exception_is_an_observation() -> None:
     def fail() -> Observation:
         raise IndexError("index out of range\nin self")
@@ -112,9 +119,30 @@ def test_an_exception_is_an_observation() -> None:
     assert Stubborn(fail).run() == Observation(ending="error", detail="IndexError: index out of range")
 
 
-def test_a_hang_is_an_observation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hil.integrity.subjects.bounded", lambda: bounded(0.05))
-    assert Stubborn(spin).run().ending == "hang"
+# What a run does, what it may (processor time, wall; s), and how it ends.
+HANGS = {
+    "it works on and on": (spin, (0.05, 60.0), "hang", "it worked for 0.05 s"),
+    "it waits on and on": (lambda: wait(30.0), (60.0, 0.2), "hang", "it took 0.2 s"),
+    "others have the processor": (lambda: wait(0.3), (0.05, 60.0), "done", ""),
+}
+
+
+@pytest.mark.parametrize("name", HANGS)
+def test_a_hang_is_an_observation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    work, limits, ending, said = HANGS[name]
+    monkeypatch.setattr("hil.integrity.subjects.bounded", lambda: bounded(*limits))
+    seen = Stubborn(work).run()
+    assert (seen.ending, seen.detail) == (ending, said)
+
+
+def test_a_machine_that_was_suspended_is_no_hang() -> None:
+    """Alarms that are due meanwhile come as one."""
+    with bounded(60.0, 0.3):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        try:
+            wait(0.6)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from flightsw.gpu.integrity.finding import Report
 from flightsw.gpu.integrity.operations import Cover
 from flightsw.gpu.integrity.plans import Handler, Plan
 from flightsw.gpu.integrity.product_check import ProductCheck
+from flightsw.gpu.integrity.products import folds
 from flightsw.gpu.integrity.repetition import Repetition
 from flightsw.gpu.integrity.results import tensors_in
 from flightsw.gpu.integrity.tape import Tape
@@ -38,6 +39,7 @@ from flightsw.gpu.integrity.watch import Watch
 from flightsw.gpu.integrity.weights import Weights
 
 _COMPOSITE: Final = torch._C.DispatchKey.CompositeImplicitAutograd
+_LINEAR: Final = torch.ops.aten.linear.default
 _PLAIN: Final = frozenset({Tensor, nn.Parameter, nn.Buffer})
 """Tensor types that are what they seem."""
 
@@ -196,6 +198,8 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         plan.seen[self._verdicts.layer] += 1
         if plan.handler is None:
             return func(*args, **kwargs) if kwargs else func(*args)
+        if func is _LINEAR and folds(*args[:2]):
+            return self._folded(*args, **(kwargs or {}))
         kind = plan.noted
         if kind is not None and self._tape.running:
             if torch.is_grad_enabled():
@@ -235,3 +239,10 @@ class Checked(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # may round in another way.
         with self:
             return func._op_dk(_COMPOSITE, *args, **kwargs)
+
+    def _folded(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        # Torch makes one product of such rows, and a batch of products when it is called from a mode, where it does
+        # not see that the weight wants gradients. On some processors those two round otherwise.
+        with self:
+            y = torch.mm(x.reshape(-1, x.shape[-1]), weight.t()).view(*x.shape[:-1], weight.shape[0])
+            return y if bias is None else y.add_(bias)

@@ -5,6 +5,10 @@ it comes, what it needs has left the core's cache. So what is looked at when a p
 first, and looked at together (``native_table``). What a row says is what a look by itself is told, so there is one
 maker of rows for each kind of look, and both take it.
 
+A chunk of a prompt has as many operations, of megabytes each. There each tensor is read as the result of one and as
+the operand of the next, and would come from memory each time. So rows of as many lines are gone through block by
+block, all of them for some lines, and then for the next.
+
 A row is ``WORDS`` whole numbers, the first of them its kind, and ``NUMBERS`` floats. Whoever makes one has looked
 at dtype, layout and size, and keeps the memory alive until the table was looked at.
 """
@@ -25,6 +29,9 @@ SUMS, PRODUCTS, ROWS, NORM, GELU, MOVED, LINEAR, LOGGED = range(8)
 """Kinds of rows. What follows is in the order of the arguments of a kernel: of ``native_late``, or, of a product,
 addresses of y, x, its rows, K, N and the address of s, as in ``native_rows.product_margin``."""
 WORDS: Final = 11
+LINES: Final = WORDS - 1
+"""Place of the word that says of how many lines, one for each token, operand and result are, so that a block of
+lines can be looked at by itself. 1 where they are not; none, which counts as 1, where a kind has no lines."""
 NUMBERS: Final = 4
 MOVED_DIMS: Final = 4
 """Of what is compared with its copy; of more it is done again."""
@@ -84,7 +91,9 @@ def elementwise(kind: int) -> Maker:
         shape, last = a.shape, b.shape
         if size == 0 or shape != result.shape or last != shape[len(shape) - len(last) :]:
             return None
-        return (kind, a.data_ptr(), b.data_ptr(), result.data_ptr(), count, size, 0, 0, 0, 0, 0), NO_NUMBERS
+        width = shape[-1] if shape else 1
+        lines = count // width if size in (count, width) else 1
+        return (kind, a.data_ptr(), b.data_ptr(), result.data_ptr(), count, size, 0, 0, 0, 0, lines), NO_NUMBERS
 
     return row
 
@@ -107,7 +116,7 @@ def embedded(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row 
         0,
         0,
         0,
-        0,
+        count,
     ), NO_NUMBERS
 
 
@@ -118,9 +127,10 @@ def normed(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | 
     columns = math.prod(shape)
     if kwargs or columns == 0 or not dense(x, result, *(one for one in (weight, bias) if one is not None)):
         return None
+    lines = x.numel() // columns
     words = (
-        NORM, x.data_ptr(), result.data_ptr(), x.numel() // columns, columns,
-        0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), 0, 0, 0, 0,
+        NORM, x.data_ptr(), result.data_ptr(), lines, columns,
+        0 if weight is None else weight.data_ptr(), 0 if bias is None else bias.data_ptr(), 0, 0, 0, lines,
     )  # fmt: skip
     return words, (epsilon, NORM_SLACK * _U, (SUM_SLACK * math.sqrt(columns) + NORM_SLACK) * _U, TINY)
 
@@ -130,7 +140,8 @@ def bent(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | No
     x = args[0]
     if kwargs.get("approximate") != "tanh" or not dense(x, result):
         return None
-    return (GELU, x.data_ptr(), result.data_ptr(), x.numel(), 0, 0, 0, 0, 0, 0, 0), NO_NUMBERS
+    lines = max(x.numel() // max(x.shape[-1], 1), 1) if x.shape else 1
+    return (GELU, x.data_ptr(), result.data_ptr(), x.numel(), 0, 0, 0, 0, 0, 0, lines), NO_NUMBERS
 
 
 def moved(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Row | None:

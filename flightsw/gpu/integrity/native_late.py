@@ -12,16 +12,7 @@ import numpy as np
 
 from flightsw.gpu.integrity import native_pointwise
 from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
-from flightsw.gpu.integrity.native_vectors import (
-    FAR_BYTES,
-    FLOAT_BYTES,
-    LINE_BYTES,
-    PIECE,
-    address_of,
-    ask_for,
-    ask_for_piece,
-    wide,
-)
+from flightsw.gpu.integrity.native_vectors import FAR_BYTES, FLOAT_BYTES, LINE_BYTES, ask_for, wide
 
 
 @compiled
@@ -71,19 +62,13 @@ def layer_norm_wrong(
         scale[:] = floats_at(weight, columns)
     if bias:
         shift[:] = floats_at(bias, columns)
-    zero, part, whole = np.float32(0), np.float32(1.0 / columns), columns // PIECE * PIECE
-    element, floor = np.float32(of_element), np.float32(tiny)
+    zero, part, element = np.float32(0), np.float32(1.0 / columns), np.float32(of_element)
+    scales, least = np.abs(scale), element * np.abs(shift) + np.float32(tiny)
     wrong = 0
     for i in range(rows):
         x_, y_ = source[i * columns : (i + 1) * columns], made[i * columns : (i + 1) * columns]
         total, squares = zero, zero
-        for begin in range(0, whole, PIECE):
-            ask_for_piece(address_of(x_) + begin * FLOAT_BYTES)
-            ask_for_piece(address_of(y_) + begin * FLOAT_BYTES)
-            piece = x_[begin : begin + PIECE]
-            for j in range(PIECE):
-                total += piece[j]
-        for j in range(whole, columns):
+        for j in range(columns):
             total += x_[j]
         m = total * part
         for j in range(columns):
@@ -100,8 +85,7 @@ def layer_norm_wrong(
         for j in range(columns):
             normed = (x_[j] - m) * r
             difference = abs(y_[j] - (normed * scale[j] + shift[j]))
-            bound = (off_scale * abs(normed) + off) * abs(scale[j]) + element * abs(shift[j]) + floor
-            over = difference - bound
+            over = difference - ((off_scale * abs(normed) + off) * scales[j] + least[j])
             excess += zero if over <= zero else over
         wrong += not (excess <= zero and off_mean < np.inf)
     return wrong

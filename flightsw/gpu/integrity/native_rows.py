@@ -14,77 +14,39 @@ from typing import Any, Final
 
 import numpy as np
 
-from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at, words_at
-from flightsw.gpu.integrity.native_transit import (
-    PIECE_FLOATS,
-    PIECE_WORDS,
-    add_piece,
-    ask_for_next,
-    begin_digest,
-    follow,
-    follow_to_end,
-)
-from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, PIECE, address_of, wide
-from flightsw.gpu.integrity.transit import COLUMNS
+from flightsw.gpu.integrity.native import compiled, compiled_fast, floats_at
+from flightsw.gpu.integrity.native_transit import begin_digest, follow, follow_to_end
+from flightsw.gpu.integrity.native_vectors import address_of, wide
 
-WIDE: Final = 1024
-"""Columns from which four rows are read at a time: from pages of their own they come faster."""
+FOURS: Final = 4
+"""Rows that are read at a time: what is added up of one does not wait for what is added up of another."""
 
 
 @compiled_fast
-def sums_of_rows(memory: int, rows: int, columns: int, totals: int, digest: int) -> float:
-    """Σ_j m_ij of each row into ``totals`` (rows,); returns Σ_ij m_ij², infinite when a row's overflows."""
+def sums_of_rows(memory: int, rows: int, columns: int, totals: int, digest: int) -> None:
+    """Σ_j m_ij of each row into ``totals`` (rows,)."""
     wide()
-    size, whole_pieces = rows * columns, columns // PIECE * PIECE
-    matrix, words, total = floats_at(memory, size), words_at(memory, size // 2), floats_at(totals, rows)
-    found = words_at(digest, COLUMNS)
+    size, fours = rows * columns, rows - rows % FOURS
+    matrix, total = floats_at(memory, size), floats_at(totals, rows)
     begin_digest(digest)
-    whole = 0.0
-    if columns >= WIDE:
-        done, fours = 0, rows - rows % 4
-        for top in range(0, fours, 4):
-            one, two = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
-            three, four = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
-            a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            square = np.float32(0)
-            for j in range(columns):
-                a += one[j]
-                b += two[j]
-                c += three[j]
-                d += four[j]
-                square += (one[j] * one[j] + two[j] * two[j]) + (three[j] * three[j] + four[j] * four[j])
-            total[top], total[top + 1], total[top + 2], total[top + 3] = a, b, c, d
-            whole += float(square)
-            done = follow(memory, done, (top + 4) * columns, digest)
-        for i in range(fours, rows):
-            row, first, square = matrix[i * columns : (i + 1) * columns], np.float32(0), np.float32(0)
-            for j in range(columns):
-                first += row[j]
-                square += row[j] * row[j]
-            total[i] = first
-            whole += float(square)
-        follow_to_end(memory, follow(memory, done, size, digest), size, digest)
-        return whole
-    top = 0
-    for start in range(0, size, PIECE_FLOATS):
-        if digest:
-            add_piece(words[start // 2 : start // 2 + PIECE_WORDS], found)
-        bottom = min(start + PIECE_FLOATS, size) // columns
-        for i in range(top, bottom):
-            row, first, square = matrix[i * columns : (i + 1) * columns], np.float32(0), np.float32(0)
-            for begin in range(0, whole_pieces, PIECE):
-                ask_for_next(memory + (i * columns + begin) * FLOAT_BYTES)
-                piece = row[begin : begin + PIECE]
-                for j in range(PIECE):
-                    first += piece[j]
-                    square += piece[j] * piece[j]
-            for j in range(whole_pieces, columns):
-                first += row[j]
-                square += row[j] * row[j]
-            total[i] = first
-            whole += float(square)
-        top = bottom
-    return whole
+    done = 0
+    for top in range(0, fours, FOURS):
+        one, two = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
+        three, four = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for j in range(columns):
+            a += one[j]
+            b += two[j]
+            c += three[j]
+            d += four[j]
+        total[top], total[top + 1], total[top + 2], total[top + 3] = a, b, c, d
+        done = follow(memory, done, (top + FOURS) * columns, digest)
+    for i in range(fours, rows):
+        row, first = matrix[i * columns : (i + 1) * columns], np.float32(0)
+        for j in range(columns):
+            first += row[j]
+        total[i] = first
+    follow_to_end(memory, follow(memory, done, size, digest), size, digest)
 
 
 @compiled_fast
@@ -93,55 +55,35 @@ def dots_of_rows(
 ) -> None:
     """Σ_j m_ij w_j and Σ_j m_ij² of each row, into ``totals`` and ``squares`` (rows,)."""
     wide()
-    size, whole_pieces = rows * columns, columns // PIECE * PIECE
-    matrix, words, weight = floats_at(memory, size), words_at(memory, size // 2), floats_at(weights, columns)
-    found, total, square = words_at(digest, COLUMNS), floats_at(totals, rows), floats_at(squares, rows)
+    size, fours = rows * columns, rows - rows % FOURS
+    matrix, weight = floats_at(memory, size), floats_at(weights, columns)
+    total, square = floats_at(totals, rows), floats_at(squares, rows)
     begin_digest(digest)
-    if columns >= WIDE:
-        done, fours = 0, rows - rows % 4
-        for top in range(0, fours, 4):
-            one, two = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
-            three, four = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
-            a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            e, f, g, h = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
-            for j in range(columns):
-                a += one[j] * weight[j]
-                b += two[j] * weight[j]
-                c += three[j] * weight[j]
-                d += four[j] * weight[j]
-                e += one[j] * one[j]
-                f += two[j] * two[j]
-                g += three[j] * three[j]
-                h += four[j] * four[j]
-            total[top], total[top + 1], total[top + 2], total[top + 3] = a, b, c, d
-            square[top], square[top + 1], square[top + 2], square[top + 3] = e, f, g, h
-            done = follow(memory, done, (top + 4) * columns, digest)
-        for i in range(fours, rows):
-            row, first, second = matrix[i * columns : (i + 1) * columns], np.float32(0), np.float32(0)
-            for j in range(columns):
-                first += row[j] * weight[j]
-                second += row[j] * row[j]
-            total[i], square[i] = first, second
-        follow_to_end(memory, follow(memory, done, size, digest), size, digest)
-        return
-    top = 0
-    for start in range(0, size, PIECE_FLOATS):
-        if digest:
-            add_piece(words[start // 2 : start // 2 + PIECE_WORDS], found)
-        bottom = min(start + PIECE_FLOATS, size) // columns
-        for i in range(top, bottom):
-            row, first, second = matrix[i * columns : (i + 1) * columns], np.float32(0), np.float32(0)
-            for begin in range(0, whole_pieces, PIECE):
-                ask_for_next(memory + (i * columns + begin) * FLOAT_BYTES)
-                piece, factors = row[begin : begin + PIECE], weight[begin : begin + PIECE]
-                for j in range(PIECE):
-                    first += piece[j] * factors[j]
-                    second += piece[j] * piece[j]
-            for j in range(whole_pieces, columns):
-                first += row[j] * weight[j]
-                second += row[j] * row[j]
-            total[i], square[i] = first, second
-        top = bottom
+    done = 0
+    for top in range(0, fours, FOURS):
+        one, two = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
+        three, four = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
+        a, b, c, d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        e, f, g, h = np.float32(0), np.float32(0), np.float32(0), np.float32(0)
+        for j in range(columns):
+            a += one[j] * weight[j]
+            b += two[j] * weight[j]
+            c += three[j] * weight[j]
+            d += four[j] * weight[j]
+            e += one[j] * one[j]
+            f += two[j] * two[j]
+            g += three[j] * three[j]
+            h += four[j] * four[j]
+        total[top], total[top + 1], total[top + 2], total[top + 3] = a, b, c, d
+        square[top], square[top + 1], square[top + 2], square[top + 3] = e, f, g, h
+        done = follow(memory, done, (top + FOURS) * columns, digest)
+    for i in range(fours, rows):
+        row, first, second = matrix[i * columns : (i + 1) * columns], np.float32(0), np.float32(0)
+        for j in range(columns):
+            first += row[j] * weight[j]
+            second += row[j] * row[j]
+        total[i], square[i] = first, second
+    follow_to_end(memory, follow(memory, done, size, digest), size, digest)
 
 
 @compiled_fast
@@ -150,14 +92,14 @@ def dots_of_columns(
 ) -> None:
     """Σ_i m_ij w_i and Σ_i m_ij² of each column, into ``totals`` and ``squares`` (columns,)."""
     wide()
-    size, fours = rows * columns, rows - rows % 4
+    size, fours = rows * columns, rows - rows % FOURS
     matrix, weight = floats_at(memory, size), floats_at(weights, rows)
     total, square = floats_at(totals, columns), floats_at(squares, columns)
     begin_digest(digest)
     total[:] = 0
     square[:] = 0
     done = 0
-    for top in range(0, fours, 4):
+    for top in range(0, fours, FOURS):
         first, second = matrix[top * columns : (top + 1) * columns], matrix[(top + 1) * columns :]
         third, fourth = matrix[(top + 2) * columns :], matrix[(top + 3) * columns :]
         a, b, c, d = weight[top], weight[top + 1], weight[top + 2], weight[top + 3]
@@ -166,7 +108,7 @@ def dots_of_columns(
             square[j] += (first[j] * first[j] + second[j] * second[j]) + (
                 third[j] * third[j] + fourth[j] * fourth[j]
             )
-        done = follow(memory, done, (top + 4) * columns, digest)
+        done = follow(memory, done, (top + FOURS) * columns, digest)
     for i in range(fours, rows):
         row, factor = matrix[i * columns : (i + 1) * columns], weight[i]
         for j in range(columns):
@@ -214,17 +156,14 @@ def extremes(
 @compiled_fast
 def operand_sums(memory: int, rows: int, columns: int, turned: bool, sums: int, digest: int) -> tuple[float, float]:
     """Sums of the rows of w into ``sums`` (K,); ‖w‖² and ‖s‖². w is (K, N), or its transpose if ``turned``."""
-    inner = columns if turned else rows
-    total = floats_at(sums, inner)
-    norm = 0.0
+    inner, other = (columns, rows) if turned else (rows, columns)
+    total, ones, squares = floats_at(sums, inner), np.ones(other, np.float32), np.empty(inner, np.float32)
     if turned:
-        ones, squares = np.ones(rows, np.float32), np.empty(columns, np.float32)
         dots_of_columns(memory, rows, columns, address_of(ones), sums, address_of(squares), digest)
-        for j in range(inner):
-            norm += np.float64(squares[j])
     else:
-        norm = sums_of_rows(memory, rows, columns, sums, digest)
-    size = 0.0
+        dots_of_rows(memory, rows, columns, address_of(ones), sums, address_of(squares), digest)
+    norm, size = 0.0, 0.0
     for j in range(inner):
+        norm += np.float64(squares[j])
         size += np.float64(total[j]) * total[j]
     return norm, size

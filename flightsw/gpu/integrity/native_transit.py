@@ -13,24 +13,14 @@ from typing import Any, Final
 import numpy as np
 
 from flightsw.gpu.integrity.native import compiled, floats_at, words_at
-from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, LINE_BYTES, PIECE, ask_for, inlined, wide
-from flightsw.gpu.integrity.transit import COLUMNS, WORD_BYTES
+from flightsw.gpu.integrity.native_vectors import FLOAT_BYTES, wide
+from flightsw.gpu.integrity.transit import COLUMNS
 
 PIECE_ROWS: Final = 2
 PIECE_WORDS: Final = PIECE_ROWS * COLUMNS
 """Words that are read together: 16 KiB."""
-PIECE_FLOATS: Final = 2 * PIECE_WORDS
-PIECE_BYTES: Final = WORD_BYTES * PIECE_WORDS
 ROW_FLOATS: Final = 2 * COLUMNS
 """Of one row: what is read together where several memories go by side by side."""
-
-
-@inlined
-def ask_for_next(place: int) -> None:
-    """Of memory that is read ``PIECE`` floats at a time, while it is digested piece by piece: what comes one piece
-    of the digest after these is wanted soon."""
-    for line in range(0, PIECE * FLOAT_BYTES, LINE_BYTES):
-        ask_for(place + PIECE_BYTES + line)
 
 
 @compiled

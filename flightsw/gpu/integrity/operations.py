@@ -129,7 +129,8 @@ SCRATCH: Final[dict[str, int]] = {"aten::mkldnn_rnn_layer": 3}
 """Which of its results an operator leaves to its backward one partly unwritten: two runs differ there."""
 
 STATE_PREFIXES: Final = ("aten::_foreach_", "aten::_fused_", "aten::_amp_")
-"""Updates of whole lists of tensors, in place if their names end so: the optimiser's."""
+"""Updates of whole lists of tensors in place: the optimiser's. What of such a name does not end so (the norms of
+gradients, a fused norm, the helper of quantisation's observers) is an operation as any other."""
 
 FLOATS: Final = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 """Dtypes of matrix products that have a bound. Others (integer, complex, fp8) are repeated."""

@@ -28,6 +28,19 @@ def product_of(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prod
             return Product(args[0], args[1])
 
 
+def folds(x: Tensor, weight: Tensor) -> bool:
+    """Whether ``linear``, seen whole in inference mode, makes rows that do not lie in order to one matrix."""
+    return (
+        weight.requires_grad
+        and not weight.is_inference()
+        and x.dim() > 2
+        and weight.dim() == 2
+        and x.layout is torch.strided
+        and not x.is_nested
+        and not x.is_contiguous()
+    )
+
+
 def wide(product: Product) -> Tensor:
     """The product of half-precision operands in float32, not rounded."""
     x, w = product.x, product.w

@@ -13,14 +13,15 @@ No digest is made, none verified, and nothing is looked at between two operation
 looked at twice, as result and as operand, has been seen from its making to its last reading.
 
 *Window.* What was noted is kept alive, at most ``NOTED_BYTES_MAX`` of results and of operands that are much larger,
-and at most ``NOTES_MAX`` notes; beyond that the oldest is looked at.
-If anybody but later notes still holds that one, or a view of it, a digest of it is taken first, and from there
-``transit`` has it; else it cannot be read any more. At the end of the pass, and before a value leaves for the host,
+and at most ``NOTES_MAX`` notes; beyond that the oldest are looked at, of bytes until half of the room is free. If
+anybody but later notes still holds one, or a view of it, a digest of it is taken first, and from there ``transit``
+has it; else it cannot be read any more. At the end of the pass, and before a value leaves for the host,
 everything is looked at. Before somebody writes into memory that is noted, the notes are looked at, too.
 
-*At the end* of a pass most of what a small one has noted is there still. Looks that are numbers only are put down
-in rows and made by one call (``late_rows``); what is wrong there, and all else, is looked at one by one. Digests of
-operands are looked at after that, once for all, while the notes keep them alive.
+*Together.* At the end of a pass most of what a small one has noted is there still, and of a large one as much as
+there is room for. Looks that are numbers only are put down in rows and made by one call (``late_rows``): that costs
+less for small ones, and large ones are read once for producer and consumer. What is wrong there, and all else, is
+looked at one by one. Digests of operands are looked at after that, while the notes keep them alive.
 
 *Prompt.* Attention reads much more than it writes, so it is looked at while its operands are in cache, and a digest
 has its result. Of decode steps it may be left to a log, which is asked before an answer leaves (``attention_log``);
@@ -51,8 +52,8 @@ from flightsw.gpu.integrity.verdicts import Verdicts
 from flightsw.gpu.integrity.watch import Watch
 from flightsw.gpu.integrity.weights import Weights
 
-NOTED_BYTES_MAX: Final = 32 << 20
-"""Of results that are noted: several of the largest of a pass of 1,024 tokens."""
+NOTED_BYTES_MAX: Final = 64 << 20
+"""Of results that are noted: those of a block 768 wide in a pass of 1,024 tokens."""
 NOTES_MAX: Final = 1024
 """Notes, however small: to look at one, those after it are searched."""
 OPERAND_TIMES: Final = 4
@@ -132,7 +133,9 @@ class Tape:
         """An operation was computed that may be noted; the note keeps ``size`` bytes alive."""
         self._notes.append(Note(kind, func, args, kwargs, result, self._verdicts.layer, size))
         self._bytes += size
-        while self._bytes > NOTED_BYTES_MAX or len(self._notes) > NOTES_MAX:
+        if self._bytes > NOTED_BYTES_MAX:
+            self._make_room()
+        while len(self._notes) > NOTES_MAX:
             self._look(self._oldest(), last=False)
 
     def attended(
@@ -189,25 +192,8 @@ class Tape:
         """The pass has ended: look at all that is noted. It is kept alive until ``forget``: digests of operands are
         looked at in between, all at once."""
         self.running = False
-        asked: list[Note] = []
-        rows: list[Row] = []
-        left: list[Note] = []
-        for note in self._notes:
-            kind, func, args, kwargs, result, _, _ = note
-            if kind.product:
-                row = self._weights.row_of(func, args, kwargs, result)
-            else:
-                row = None if kind.row is None else kind.row(result, args, kwargs)
-            if row is None:
-                left.append(note)
-            else:
-                asked.append(note)
-                rows.append(row)
-        if rows:
-            wrong = late_rows.wrong(rows)
-            self._verdicts.tally.checks += len(rows)
-            self._watch.transit.tick(len(rows))
-            left += [note for note, found in zip(asked, wrong, strict=True) if found]
+        left = self._look_together([(note, self._row(note)) for note in self._notes])
+        self._watch.transit.tick(len(self._notes) - len(left))
         for note in left:
             self._look(note, last=True)
 
@@ -216,6 +202,42 @@ class Tape:
         self._notes.clear()
         self._addresses.clear()
         self._bytes = self._listed = 0
+
+    def _make_room(self) -> None:
+        """Look at the oldest notes, until half of the room is free. What was noted last is not read yet: it stays,
+        unless it is larger than the room."""
+        together: list[tuple[Note, Row | None]] = []
+        while self._bytes > NOTED_BYTES_MAX or (len(self._notes) > 1 and self._bytes > NOTED_BYTES_MAX // 2):
+            note = self._oldest()
+            row = self._row(note)
+            if row is None or note.kind.copied or not self._read_no_more(note):
+                self._look(note, last=False)
+            else:
+                together.append((note, row))
+        for note in self._look_together(together):
+            self._look(note, last=True)
+        for note, _ in together:
+            self._watch.verify(note.func, note.args, note.kwargs)
+
+    def _row(self, note: Note) -> Row | None:
+        """A look as a row of a table; None for one that is made by itself."""
+        if note.kind.product:
+            return self._weights.row_of(note.func, note.args, note.kwargs, note.result)
+        return None if note.kind.row is None else note.kind.row(note.result, note.args, note.kwargs)
+
+    def _look_together(self, notes: Iterable[tuple[Note, Row | None]]) -> list[Note]:
+        """Look at what there are rows for, at all at once; what there are none for, or what is wrong."""
+        asked, left = [], []
+        for note, row in notes:
+            if row is None:
+                left.append(note)
+            else:
+                asked.append((note, row))
+        if asked:
+            wrong = late_rows.wrong([row for _, row in asked])
+            self._verdicts.tally.checks += len(asked)
+            left += [note for (note, _), found in zip(asked, wrong, strict=True) if found]
+        return left
 
     def _oldest(self) -> Note:
         note = self._notes.popleft()

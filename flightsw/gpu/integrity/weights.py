@@ -58,9 +58,9 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
     def row(self, x: Tensor, y: Tensor) -> Row:
         """The same look as a row of a table."""
+        lines = x.numel() // self.inner
         words = (
-            LINEAR, y.data_ptr(), x.data_ptr(), x.numel() // self.inner, self.inner, self.columns, self.address,
-            0, 0, 0, 0,
+            LINEAR, y.data_ptr(), x.data_ptr(), lines, self.inner, self.columns, self.address, 0, 0, 0, lines,
         )  # fmt: skip
         return words, (self.total, self.factor, self.lost, self.floor)
 
