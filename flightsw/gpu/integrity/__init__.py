@@ -10,6 +10,7 @@ What ties it together
     held_module                 a module whose forward is a pass; nobody else may protect it meanwhile
     pass_looks                  which pass is looked at, how it begins and ends
     protected_state             memory of module and optimiser: verified before an update, adopted after it
+    step_hooks                  steps of a torch optimiser: what is refused before one, taken anew after it
     coverage                    what of a module is covered by what, and what is not
     levels                      what each level asks for: a table
     verdicts                    what is looked at in a pass; a verdict becomes a finding, here only

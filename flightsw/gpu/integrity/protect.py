@@ -31,14 +31,14 @@ from flightsw.gpu.integrity.calibration import Calibration
 from flightsw.gpu.integrity.checked import Checked
 from flightsw.gpu.integrity.coverage import Coverage, compiled_parts, coverage_of
 from flightsw.gpu.integrity.finding import Finding, Report
-from flightsw.gpu.integrity.guarded_step import NotUsable as NotUsable
-from flightsw.gpu.integrity.guarded_step import guarded_steps
 from flightsw.gpu.integrity.held_module import HeldModule, already_held
 from flightsw.gpu.integrity.levels import LEVELS, Vigilance
 from flightsw.gpu.integrity.pass_looks import PassLooks
 from flightsw.gpu.integrity.protected_state import ProtectedState
 from flightsw.gpu.integrity.regions import weights
 from flightsw.gpu.integrity.scrub import Scrubber
+from flightsw.gpu.integrity.step_hooks import NotUsable as NotUsable
+from flightsw.gpu.integrity.step_hooks import guarded_steps
 from flightsw.gpu.integrity.verdicts import Tally
 from flightsw.link.integrity import Level
 
