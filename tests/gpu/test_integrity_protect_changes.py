@@ -56,11 +56,12 @@ def _assigned(model: Any, its: Any) -> None:
     model[0].weight = nn.Parameter(torch.ones(16, 8))
 
 
-CHANGED = "damaged and not repairable: .*; restore the state and call adopt"
+DAMAGED = "damaged and not repairable: .*; restore the state and call adopt"
+CHANGED = r"the program has changed .*0\.weight.*, unannounced; adopt\(\) says"
 NEW = "nobody said that these are good, adopt\\(\\) says it: "
 CHANGES: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
-    "a row through .data": (lambda model, its: model[0].weight.data[0].zero_(), CHANGED),
-    "all through numpy": (lambda model, its: model[0].weight.detach().numpy().fill(2.0), CHANGED),
+    "a row through .data": (lambda model, its: model[0].weight.data[0].zero_(), DAMAGED),
+    "all through numpy": (lambda model, its: model[0].weight.detach().numpy().fill(2.0), DAMAGED),
     "copy_": (_copied, CHANGED),
     "load_state_dict": (lambda model, its: model.load_state_dict(normed_like(model)), CHANGED),
     "a state_dict that is assigned": (

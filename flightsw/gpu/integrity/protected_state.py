@@ -86,6 +86,17 @@ class ProtectedState:
             self._report(Finding(detector="digest", outcome="open", where=found[0], detail=detail))
         return found
 
+    def changed_unannounced(self) -> frozenset[str]:
+        """Names of regions that are not what their digests say, and that the program has written to, or put other
+        memory in place of: it may have meant it."""
+        resident = self.resident
+        changed = {
+            region.name
+            for index, region in enumerate(resident.regions)
+            if resident.written(index) or resident.moved(index)
+        }
+        return resident.damaged & changed
+
     def rearranged(self) -> bool:
         """Whether there are other tensors than those that are guarded, or some lie elsewhere."""
         return self._places != self._places_now()

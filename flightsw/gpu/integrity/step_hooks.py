@@ -66,9 +66,11 @@ def _refusal(owner: Owner, state: ProtectedState, looks: PassLooks) -> str:
         return "it is made within a pass, which is not settled before it has ended; leave running() first"
     settled = owner.settle()
     verified = owner.level is Level.OFF or owner.before_update()
-    if state.resident.damaged:
-        names = ", ".join(sorted(state.resident.damaged))
-        return f"damaged and not repairable: {names}; restore the state and call adopt()"
+    if damaged := state.resident.damaged:
+        changed = state.changed_unannounced()
+        if hit := damaged - changed:
+            return f"damaged and not repairable: {', '.join(sorted(hit))}; restore the state and call adopt()"
+        return f"the program has changed {', '.join(sorted(changed))}, unannounced; adopt() says that it is good"
     if not settled:
         return "a pass since the last one is tainted or unfinished; run the step again"
     if verified:
