@@ -42,7 +42,9 @@ COSTS: Final[dict[Level, Cost]] = {
 }
 """Measured against the unprotected work on ``COSTS_MEASURED_ON``; the source is the part ``integrity`` of the
 benchmarks. Off is what the others are measured against."""
-COSTS_MEASURED_ON: Final = "one core of an Intel Xeon, a GPT 768 wide, 2026-11-30; a GPU is not measured"
+COSTS_MEASURED_ON: Final = (
+    "one core of an Intel Xeon, a GPT 768 wide, 2026-11-30; less on an AMD EPYC; a GPU is not measured"
+)
 """Card or processor, and date, of the figures of ``COSTS``; empty while there are none."""
 
 MEANINGS: Final[dict[Level, str]] = {
