@@ -22,6 +22,7 @@ All timers are machine time.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Annotated, Final
 
 from msgspec import Meta, Struct
@@ -189,7 +190,7 @@ TRANSITIONS: Final = (
     Transition(_from(Mode.BOOT), _while("ready"), Mode.NOMINAL, "BOOT", "sensors valid"),
     Transition(
         _from(Mode.SAFE),
-        lambda s, f, r: s.requested == Mode.NOMINAL and not active_causes(f),
+        lambda s, f, r: s.requested == Mode.NOMINAL and not _any_active(f),
         Mode.NOMINAL,
         "MODE_CHANGED",
         "telecommand",
@@ -209,12 +210,17 @@ TRANSITIONS: Final = (
 )
 
 
+_watched: Final = attrgetter(*(cause.fact for cause in CAUSES.values() if cause.fact is not None))
 _ROWS: Final = {source: tuple(row for row in TRANSITIONS if source in row.sources) for source in Mode}
 
 
 def active_causes(facts: Facts) -> tuple[str, ...]:
     """Causes of SAFE that hold now, in words."""
     return tuple(_said(c.text, c, facts) for c in CAUSES.values() if c.fact is not None and getattr(facts, c.fact))
+
+
+def _any_active(facts: Facts) -> bool:
+    return any(_watched(facts))
 
 
 def sheds_rail(state: State, facts: Facts) -> bool:
@@ -244,7 +250,7 @@ def _recovery(state: State, config: Config, facts: Facts, now_s: float) -> tuple
     """
     if not CAUSES[state.cause or BY_COMMAND].automatic:
         return state, False
-    if active_causes(facts) or not facts.ready:
+    if not facts.ready or _any_active(facts):
         return (state if state.gone_s == NEVER else replace(state, gone_s=NEVER)), False
     if state.gone_s == NEVER:
         state = replace(state, gone_s=now_s)

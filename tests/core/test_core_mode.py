@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from flightsw.core import mode
+from flightsw.core.limits import NEVER
 from flightsw.core.mode import CAUSES, Facts, State
 from flightsw.link.dictionary import EVENT_BY_NAME
 from flightsw.link.schema import Mode
@@ -122,17 +123,21 @@ def test_every_state_is_reachable_and_every_event_exists() -> None:
     seen = {(s.mode, s.cause) for s in frontier}
     while frontier:
         state = frontier.pop()
-        for facts, requested, gone_s in itertools.product(all_facts, (None, SAFE, NOMINAL), (-1e9, 0.0)):
+        # No cause has gone outside of SAFE: that is held below.
+        since_s = (NEVER, 0.0) if state.mode is SAFE else (NEVER,)
+        for requested, gone_s in itertools.product((None, SAFE, NOMINAL), since_s):
             tried = State(
                 mode=state.mode, cause=state.cause, resume=state.resume, requested=requested, gone_s=gone_s
             )
-            new, _ = mode.step(tried, CONFIG, facts, 100.0)
-            assert new.event in EVENT_BY_NAME
-            assert (new.cause is not None) is (new.mode is SAFE)
-            assert new.requested is None
-            if new.mode is not SAFE and state.mode is SAFE:
-                assert not mode.active_causes(facts)
-            if (new.mode, new.cause) not in seen:
-                seen.add((new.mode, new.cause))
-                frontier.append(new)
+            for facts in all_facts:
+                new, _ = mode.step(tried, CONFIG, facts, 100.0)
+                assert new.event in EVENT_BY_NAME
+                assert (new.cause is not None) is (new.mode is SAFE)
+                assert new.requested is None
+                assert new.mode is SAFE or new.gone_s == NEVER
+                if new.mode is not SAFE and state.mode is SAFE:
+                    assert not mode.active_causes(facts)
+                if (new.mode, new.cause) not in seen:
+                    seen.add((new.mode, new.cause))
+                    frontier.append(new)
     assert seen == {(m, None) for m in Mode if m is not SAFE} | {(SAFE, cause) for cause in CAUSES}
