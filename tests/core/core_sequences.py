@@ -7,6 +7,8 @@ Mission time, TAI and the machine's clock run together, from 0, ``TAI_AT_ZERO_S`
 steps TAI. ``Bird.reboot`` is a power cut: the next boot knows what was persisted before, and nothing else.
 """
 
+import copy
+import itertools
 from dataclasses import dataclass, field
 
 from core_flight import TAI_AT_ZERO_S, sensor_frame, telecommand
@@ -93,6 +95,8 @@ class Bird:
     frames: int = 0
     worker_lives: bool = False
     write_lag_s: float = 0.0
+    landed: int = 0
+    """So many writes, from the first on, are on the disk and need no second look."""
 
     def __post_init__(self) -> None:
         self.boot()
@@ -118,6 +122,13 @@ class Bird:
         self.now_s += down_s
         self.world_s += down_s * self.warp
         self.boot(power_on=power_on, crash_loop=crash_loop)
+
+    def copied(self) -> "Bird":
+        """Another satellite with the same past, which goes its own way from here."""
+        twin = copy.copy(self)
+        twin.sensor_changes, twin.stored = dict(self.sensor_changes), dict(self.stored)
+        twin.writes, twin.acted, twin.effects = list(self.writes), list(self.acted), list(self.effects)
+        return twin
 
     def load(self, name: str, sequence: Sequence) -> None:
         """Put an image into a slot and into the store, as activation does."""
@@ -199,9 +210,13 @@ class Bird:
 
     def _store(self) -> None:
         """What has reached the disk by now: the writer is a thread of its own, and may be slow."""
-        for at_s, key, payload in self.writes:
+        whole = True
+        for at_s, key, payload in itertools.islice(self.writes, self.landed, None):
             if at_s + self.write_lag_s <= self.now_s:
                 self.stored[key] = payload
+                self.landed += whole
+            else:
+                whole = False
 
     def _heartbeat(self) -> WorkerProgress:
         return WorkerProgress(
