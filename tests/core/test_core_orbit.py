@@ -43,6 +43,12 @@ def orbit_10hz() -> Flight:
     return fly(frame_s=0.1)
 
 
+@pytest.fixture(scope="module")
+def orbit_1hz() -> Flight:
+    """The same at 1 Hz: what other rates and warps are held against."""
+    return fly(frame_s=1.0)
+
+
 def fly(
     orbits: float = 1.0, frame_s: float = 1.0, warp: float = 1.0, start: Plant | None = None, **how: object
 ) -> Flight:
@@ -107,9 +113,9 @@ def test_a_weak_battery_ends_in_safe_with_the_rail_shed_and_recovers() -> None:
     assert flight.vehicle.mode.mode in (Mode.COMPUTE, Mode.DOWNLINK)
 
 
-def test_one_and_ten_hertz_agree(orbit_10hz: Flight) -> None:
+def test_one_and_ten_hertz_agree(orbit_1hz: Flight, orbit_10hz: Flight) -> None:
     """Bounds: work 1 %, lowest charge 0.002, highest temperature 0.5 K, commits ±1."""
-    slow, fast = fly(frame_s=1.0), orbit_10hz
+    slow, fast = orbit_1hz, orbit_10hz
     assert slow.work_s == pytest.approx(fast.work_s, rel=0.01)
     assert slow.soc_min == pytest.approx(fast.soc_min, abs=0.002)
     assert slow.gpu_max_degc == pytest.approx(fast.gpu_max_degc, abs=0.5)
@@ -118,12 +124,12 @@ def test_one_and_ten_hertz_agree(orbit_10hz: Flight) -> None:
 
 
 @pytest.mark.parametrize("warp", [10.0, 50.0])
-def test_warp_scales_the_world_and_not_the_decisions(warp: float) -> None:
+def test_warp_scales_the_world_and_not_the_decisions(orbit_1hz: Flight, warp: float) -> None:
     """Same frames per machine second, the world runs faster. Bounds: work 3 %, charge 0.006, temperature 1 K.
 
     What warp may change is start-up (a worker takes a machine second to be ready) and what a frame cannot resolve.
     """
-    flown, true = fly(frame_s=0.1, warp=warp), fly(frame_s=1.0)
+    flown, true = fly(frame_s=0.1, warp=warp), orbit_1hz
     assert flown.work_s == pytest.approx(true.work_s, rel=0.03)
     assert flown.soc_min == pytest.approx(true.soc_min, abs=0.006)
     assert flown.soc_min > FLOOR
