@@ -73,7 +73,8 @@ def sensor_frame(sequence: int, plant: Plant, warp: float = 1.0, **changes: obje
         "proton_flux_cm2_s": 3.0,
         "radio_lock": False,
     }
-    return SensorFrame(**{**fields, **changes})
+    fields.update(changes)
+    return SensorFrame(**fields)
 
 
 def telecommand(name: str, command_id: int, *, ack: int = ACK_ALL, **arguments: object) -> bytes:

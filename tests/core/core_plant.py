@@ -5,6 +5,7 @@ thermal nodes. Symbols and nominal values are those of section 6.1, the throughp
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 SIGMA = 5.670374419e-8
 KELVIN = 273.15
 CELL_OCV_V = (3.00, 3.45, 3.55, 3.60, 3.65, 3.71, 3.79, 3.88, 3.97, 4.07, 4.18)
+CELL_SOC = tuple(np.linspace(0.0, 1.0, len(CELL_OCV_V)).tolist())
 
 
 @dataclass
@@ -80,8 +82,17 @@ class Plant:
     @property
     def battery_voltage_v(self) -> float:
         """Terminal voltage of eight cells and 40 mΩ, V I = battery power; an unregulated bus has it too."""
-        emf_v = 8.0 * float(np.interp(self.energy_j / self.capacity_j, np.linspace(0.0, 1.0, 11), CELL_OCV_V))
+        emf_v = 8.0 * _cell_ocv_v(self.energy_j / self.capacity_j)
         return 0.5 * (emf_v + math.sqrt(max(0.0, emf_v * emf_v + 4.0 * 0.04 * self.battery_w)))
+
+
+def _cell_ocv_v(soc: float) -> float:
+    """``np.interp`` of one value, bit for bit, without the array: each frame of each flight asks for it."""
+    if not 0.0 < soc < 1.0:
+        return CELL_OCV_V[0] if soc <= 0.0 else CELL_OCV_V[-1]
+    low = bisect_right(CELL_SOC, soc) - 1
+    slope_v = (CELL_OCV_V[low + 1] - CELL_OCV_V[low]) / (CELL_SOC[low + 1] - CELL_SOC[low])
+    return slope_v * (soc - CELL_SOC[low]) + CELL_OCV_V[low]
 
 
 def throughput_curve(idle_w: float = 80.0, max_w: float = 700.0) -> tuple[np.ndarray, np.ndarray]:
