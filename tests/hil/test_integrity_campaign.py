@@ -34,13 +34,7 @@ STEPS = 40
 SEED = 3
 HIL = (sys.executable, "-c", "from hil.cli import main; main()")
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

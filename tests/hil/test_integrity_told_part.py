@@ -21,19 +21,14 @@ from hil.integrity.tally import coverage_figures, rows
 from hil.integrity.telling import FROM_HOST
 from hil.integrity.testees import Roster
 
-pytestmark = pytest.mark.skipif(
-    kernels.native(torch.device("cpu"), "native_table") is None, reason="the tape needs Numba (extra native)"
-)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(
+        kernels.native(torch.device("cpu"), "native_table") is None, reason="the tape needs Numba (extra native)"
+    ),
+]
 SEED = 3
 WORKS = ("steps", "chunks")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
